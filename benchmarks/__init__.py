@@ -1,0 +1,1 @@
+"""How good is a policy? Entrypoints that score predictions and models as the official scorers do."""

@@ -1,0 +1,67 @@
+"""Where the questions come from. One variant a task source; see rollout/tasks."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from conf.schema.base import Section
+
+Denotation = Literal["bird", "spider"]
+"""bird: set of rows, columns by position. spider: bag of rows, ordered if the gold orders, one column permutation allowed."""
+
+
+class DemoData(Section):
+    """Small databases and templated questions made on this machine; warm-up, train and held-out questions are disjoint."""
+
+    type: Literal["demo"] = "demo"
+    root: str = "runs/.cache/demo"
+    """Folder that receives the databases; made when absent."""
+    warmup_size: PositiveInt = 16000
+    train_size: PositiveInt = 4000
+    heldout_size: PositiveInt = 320
+    seed: NonNegativeInt = 0
+    """Seed of the generated databases and questions; independent of the run's seed."""
+    denotation: Denotation = "spider"
+
+
+class SpiderData(Section):
+    """The published Spider layout: ROOT/dev.json, tables.json, database/<db_id>/*.sqlite."""
+
+    type: Literal["spider"] = "spider"
+    root: str
+    train_file: str = "train_spider.json"
+    heldout_file: str = "dev.json"
+    database_folder: str = "database"
+    train_limit: PositiveInt | None = None
+    heldout_limit: PositiveInt | None = None
+    denotation: Denotation = "spider"
+
+
+class BirdData(Section):
+    """The published BIRD layout: ROOT/train.json + train_databases, ROOT/dev.json + dev_databases."""
+
+    type: Literal["bird"] = "bird"
+    root: str
+    train_file: str = "train/train.json"
+    train_databases: str = "train/train_databases"
+    heldout_file: str = "dev.json"
+    heldout_databases: str = "dev_databases"
+    train_limit: PositiveInt | None = None
+    heldout_limit: PositiveInt | None = None
+    denotation: Denotation = "bird"
+
+
+class JsonlData(Section):
+    """Your own questions, one JSON object a line (the fields are documented in docs/data.md)."""
+
+    type: Literal["jsonl"] = "jsonl"
+    train: str
+    heldout: str | None = None
+    databases: str | None = None
+    """Folder holding <db_id>/<db_id>.sqlite, for lines that name a db_id instead of a database path."""
+    train_limit: PositiveInt | None = None
+    heldout_limit: PositiveInt | None = None
+    denotation: Denotation = "bird"
+
+
+DataConfig = Annotated[DemoData | SpiderData | BirdData | JsonlData, Field(discriminator="type")]

@@ -1,0 +1,31 @@
+"""The DeepSpeed learner: ranks, ZeRO, precision, optimizer, schedule, packing."""
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from conf.schema.base import Section
+
+
+class LearnerConfig(Section):
+    ranks: PositiveInt = 1
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    learning_rate: PositiveFloat = 8e-6
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: NonNegativeInt = 0
+    weight_decay: NonNegativeFloat = 0.0
+    beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
+    beta2: float = Field(default=0.999, ge=0.0, lt=1.0)
+    max_grad_norm: PositiveFloat = 1.0
+    gradient_checkpointing: bool = False
+    packing: Literal["shared_prefix", "padded"] = "padded"
+    """shared_prefix: a prompt is forwarded once for its group. padded: one row a completion."""
+    micro_batch_tokens: PositiveInt = 16384
+    """Token budget of one forward pass."""
+    logprob_chunk_tokens: PositiveInt = 4096
+    """Tokens whose vocabulary logits exist at a time."""
+    threads: PositiveInt = 1
+    """CPU only: torch threads of each rank."""
+    start_timeout_s: PositiveFloat = 600.0
+    step_timeout_s: PositiveFloat = 1800.0

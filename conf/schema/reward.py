@@ -1,0 +1,142 @@
+"""What a completion is worth: components, budgets, combination and the reward server's size."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from conf.schema.base import Section
+
+
+class BudgetConfig(Section):
+    """Limits for one query. VM steps, rows, bytes and the heap are deterministic; the wall clock is the last line."""
+
+    vm_steps: PositiveInt = 20_000_000
+    """SQLite virtual-machine instructions."""
+    rows: PositiveInt = 100_000
+    bytes: PositiveInt = 16 * 2**20
+    """Size of the result, and of any single value, in bytes."""
+    heap_mib: PositiveInt = 256
+    """SQLite heap of one executor, MiB."""
+    sql_chars: PositiveInt = 20_000
+    wall_s: PositiveFloat = 30.0
+    """Seconds after which a silent executor is killed; its query is retried once and then unscorable."""
+
+
+class FormatReward(Section):
+    enabled: bool = True
+    weight: NonNegativeFloat = 1.0
+    min_reasoning_chars: int = Field(default=100, ge=0)
+    """Reasoning must be longer than this many characters."""
+    thinking: bool = True
+    """False: no <think> block is asked for; the answer is the whole completion and the format point needs only SQL."""
+
+
+class ExecutionReward(Section):
+    enabled: bool = True
+    weight: NonNegativeFloat = 1.0
+    instances: Literal["primary", "all"] = "primary"
+    """all: right means right on every instance of the database."""
+    order_dependent_gold: Literal["score", "unscorable"] = "score"
+    """What to do with a gold query whose rows depend on scan order."""
+    budget: BudgetConfig = BudgetConfig()
+
+
+class PublishedShaping(Section):
+    """FINER-SQL: f(s) = epsilon*s + (1-epsilon)*beta*s**gamma."""
+
+    type: Literal["published"] = "published"
+    epsilon: float = Field(default=0.05, ge=0.0, le=1.0)
+    beta: NonNegativeFloat = 0.79
+    gamma: PositiveFloat = 0.20
+
+
+class LinearShaping(Section):
+    """f(s) = scale * s**power; a power slightly above 1 separates near misses from far ones."""
+
+    type: Literal["linear"] = "linear"
+    scale: NonNegativeFloat = 0.8
+    power: PositiveFloat = 1.0
+
+
+class AtomicReward(Section):
+    enabled: bool = True
+    weight: NonNegativeFloat = 1.0
+    shaping: Annotated[PublishedShaping | LinearShaping, Field(discriminator="type")] = PublishedShaping()
+
+
+class HashingEmbedder(Section):
+    """Hashed word and character n-grams, signed and L2-normalised: deterministic, no download."""
+
+    type: Literal["hashing"] = "hashing"
+    dimensions: PositiveInt = 512
+
+
+class SentenceTransformersEmbedder(Section):
+    type: Literal["sentence_transformers"] = "sentence_transformers"
+    model: str
+    device: str = "cpu"
+    batch_size: PositiveInt = 64
+
+
+class VllmEmbedder(Section):
+    type: Literal["vllm"] = "vllm"
+    model: str = "Qwen/Qwen3-Embedding-0.6B"
+
+
+class MemoryReward(Section):
+    enabled: bool = True
+    weight: NonNegativeFloat = 1.0
+    store: str | None = None
+    """SQLite file of verified traces (None: starts empty and lives with the run)."""
+    neighbours: PositiveInt = 20
+    min_reasoning_chars: int = Field(default=30, ge=0)
+    same_database: bool = False
+    """False: only traces from other databases are retrieved, as published. Never the same question's own trace."""
+    keep_failed: bool = False
+    """Also keep traces of wrong answers, for contrast."""
+    duplicate_cosine: float = Field(default=0.9, gt=0.0, le=1.0)
+    min_words: PositiveInt = 30
+    max_words: PositiveInt = 2000
+    min_column_mentions: int = Field(default=2, ge=0)
+    min_column_density: NonNegativeFloat = 0.05
+    min_bigram_ratio: NonNegativeFloat = 0.6
+    embedder: Annotated[HashingEmbedder | SentenceTransformersEmbedder | VllmEmbedder, Field(discriminator="type")] = (
+        HashingEmbedder()
+    )
+
+
+class PenaltyConfig(Section):
+    """Optional deductions of reward=strict; 0 switches one off."""
+
+    length: NonNegativeFloat = 0.0
+    """Deducted in proportion to the completion's share of its token budget."""
+    repetition: NonNegativeFloat = 0.0
+    """Deducted in proportion to the share of repeated 4-grams in the reasoning."""
+
+
+class ServerConfig(Section):
+    actors: PositiveInt = 1
+    executors: PositiveInt = 1
+    """SQLite processes for each reward actor."""
+    cache_entries: PositiveInt = 200_000
+    max_queue: PositiveInt = 4096
+    """Groups waiting before callers are held back."""
+    timeout_s: PositiveFloat = 300.0
+    """Longest wait for one group's scores before it is retried on a fresh actor."""
+
+
+class RewardConfig(Section):
+    format: FormatReward = FormatReward()
+    execution: ExecutionReward = ExecutionReward()
+    atomic: AtomicReward = AtomicReward()
+    memory: MemoryReward = MemoryReward()
+    penalties: PenaltyConfig = PenaltyConfig()
+    format_gate: bool = True
+    """Total is 0 when format is 0, as published."""
+    rank_correct_first: bool = False
+    """strict: totals are arranged so that any wrong answer stays strictly below any right one."""
+    empty_needs_empty_everywhere: bool = False
+    """strict: an empty answer equals an empty gold only where the gold is empty on every instance."""
+    max_unscorable_share: float = Field(default=0.2, ge=0.0, le=1.0)
+    """Share of unscorable completions in a step above which the run stops."""
+    server: ServerConfig = ServerConfig()

@@ -1,0 +1,50 @@
+"""How completions are sampled, and the vLLM engine that samples them."""
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from conf.schema.base import Section
+
+
+class SamplingConfig(Section):
+    temperature: float = Field(default=1.0, ge=0.0)
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    top_k: NonNegativeInt = 0
+    """0: no limit."""
+    max_tokens: PositiveInt = 2048
+    """Completion budget in tokens."""
+
+
+class EngineConfig(Section):
+    """One vLLM engine. Values reach vLLM's EngineArgs under the names given in each description."""
+
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    max_model_len: PositiveInt | None = None
+    """Prompt plus completion in tokens (None: prompt.max_tokens + rollout.sampling.max_tokens)."""
+    max_num_seqs: PositiveInt = 256
+    max_num_batched_tokens: PositiveInt = 8192
+    kv_cache_gib: PositiveFloat = 2.0
+    """CPU only: memory for the key-value cache, GiB."""
+    gpu_memory_utilization: float = Field(default=0.85, gt=0.0, le=1.0)
+    enforce_eager: bool = True
+    prefix_caching: bool = True
+    tensor_parallel_size: PositiveInt = 1
+    threads: PositiveInt = 1
+    """CPU only: OMP threads of the engine's process."""
+
+
+class RolloutConfig(Section):
+    group_size: int = Field(default=32, ge=2)
+    """Completions for each prompt (G), sampled by one request."""
+    workers: PositiveInt = 1
+    """Ray actors, one engine each."""
+    sampling: SamplingConfig = SamplingConfig()
+    engine: EngineConfig = EngineConfig()
+    weight_transfer: Literal["auto", "shared_memory", "ipc", "nccl"] = "auto"
+    """auto: shared_memory on the CPU, ipc when rollout and learner share one GPU, nccl otherwise."""
+    max_logprob_difference: PositiveFloat = 0.1
+    """Mean |engine - learner| log-probability in nats, above which the run stops with "stale or wrong weights"."""
+    start_timeout_s: PositiveFloat = 600.0
+    group_timeout_s: PositiveFloat = 600.0
+    """Longest time without a finished group before a worker counts as hung."""

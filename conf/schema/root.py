@@ -1,0 +1,74 @@
+"""The whole configuration of a training job and the contradictions between its sections."""
+
+from typing import Literal
+
+from pydantic import NonNegativeInt, model_validator
+
+from conf.schema.algo import AlgoConfig
+from conf.schema.base import Section
+from conf.schema.data import DataConfig
+from conf.schema.learner import LearnerConfig
+from conf.schema.model import ModelConfig
+from conf.schema.prompt import PromptConfig
+from conf.schema.reward import RewardConfig
+from conf.schema.rollout import RolloutConfig
+from conf.schema.stages import (
+    CheckpointConfig,
+    ClusterConfig,
+    EvaluationConfig,
+    LoggingConfig,
+    PipelineConfig,
+    RunConfig,
+    WarmupConfig,
+)
+
+
+class TrainConfig(Section):
+    """Everything `python -m trainer` needs; composed by Hydra, resolved by OmegaConf, validated here."""
+
+    run: RunConfig
+    seed: NonNegativeInt = 0
+    resume: Literal["never", "auto"] = "never"
+    """auto: continue the run of this name from its last checkpoint, or start it when there is none."""
+    model: ModelConfig
+    data: DataConfig
+    prompt: PromptConfig
+    rollout: RolloutConfig
+    reward: RewardConfig
+    algo: AlgoConfig
+    learner: LearnerConfig
+    warmup: WarmupConfig
+    pipeline: PipelineConfig
+    evaluation: EvaluationConfig
+    checkpoint: CheckpointConfig
+    cluster: ClusterConfig
+    logging: LoggingConfig
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TrainConfig":
+        budget = self.prompt.max_tokens + self.rollout.sampling.max_tokens
+        limit = self.rollout.engine.max_model_len
+        if limit is not None and limit < budget:
+            raise ValueError(
+                f"rollout.engine.max_model_len={limit} is smaller than prompt.max_tokens + rollout.sampling.max_tokens"
+                f" = {budget}: raise it, or lower one of the two"
+            )
+        if self.model.type == "tiny" and self.model.max_positions < budget:
+            raise ValueError(
+                f"model.max_positions={self.model.max_positions} is smaller than prompt.max_tokens + "
+                f"rollout.sampling.max_tokens = {budget}"
+            )
+        if self.model.type == "tiny" and not self.warmup.enabled:
+            raise ValueError("model=tiny has random weights: set warmup.enabled=true, or choose model=pretrained")
+        if self.prompt.thinking != self.reward.format.thinking:
+            raise ValueError(
+                f"prompt.thinking={self.prompt.thinking} contradicts reward.format.thinking={self.reward.format.thinking}"
+            )
+        if self.pipeline.prompts_per_step % (self.learner.ranks * self.algo.updates_per_step):
+            raise ValueError(
+                f"pipeline.prompts_per_step={self.pipeline.prompts_per_step} must be a multiple of learner.ranks x "
+                f"algo.updates_per_step = {self.learner.ranks * self.algo.updates_per_step}"
+            )
+        if self.cluster.accelerator == "cpu" and self.rollout.weight_transfer in ("ipc", "nccl"):
+            raise ValueError(f"rollout.weight_transfer={self.rollout.weight_transfer} needs cluster.accelerator=gpu")
+        return self

@@ -1,0 +1,84 @@
+"""The run's stages around the optimizer step: warm-up, pipeline, evaluation, checkpoints, logging, run identity."""
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from conf.schema.base import Section
+
+
+class WarmupConfig(Section):
+    """Supervised fine-tuning on the task source's traces (TRL's SFTTrainer) before GRPO."""
+
+    enabled: bool = False
+    steps: PositiveInt = 1000
+    batch_size: PositiveInt = 32
+    learning_rate: PositiveFloat = 1e-3
+    max_tokens: PositiveInt = 1024
+    """Longest trace, prompt included; longer ones are dropped and counted."""
+    threads: PositiveInt = 2
+    cache: str = "runs/.cache/warmup"
+    """Folder of finished warm-ups, one for each content hash."""
+
+
+class PipelineConfig(Section):
+    steps: PositiveInt = 100
+    """Optimizer steps asked for."""
+    prompts_per_step: PositiveInt = 32
+    """Groups consumed by one optimizer step."""
+    max_staleness: NonNegativeInt = 0
+    """Policy versions that the oldest token of a group may lag behind; 0 is the synchronous, on-policy mode."""
+    stall_timeout_s: PositiveFloat = 900.0
+    """Longest wait of any stage before the run ends with a report of who waits for whom."""
+
+
+class EvaluationConfig(Section):
+    before: bool = True
+    after: bool = True
+    every: NonNegativeInt = 0
+    """Optimizer steps between evaluations (0: only before and after)."""
+    tasks: PositiveInt | None = None
+    """Held-out tasks used (None: all)."""
+    n: PositiveInt = 30
+    """Sampled candidates for recall@n, mean@n and voting."""
+    temperature: PositiveFloat = 1.0
+    selection: Literal["value_aware", "majority", "first", "log_probability"] = "value_aware"
+
+
+class CheckpointConfig(Section):
+    every: NonNegativeInt = 50
+    """Optimizer steps between checkpoints (0: only the last)."""
+    keep: PositiveInt = 2
+
+
+class WandbConfig(Section):
+    mode: Literal["disabled", "offline", "online"] = "disabled"
+    project: str = "quorum-sql"
+    entity: str | None = None
+
+
+class LoggingConfig(Section):
+    progress: Literal["auto", "rich", "plain", "off"] = "auto"
+    samples_every: PositiveInt = 10
+    """Optimizer steps between groups written to samples.jsonl in full."""
+    samples_groups: PositiveInt = 2
+    wandb: WandbConfig = WandbConfig()
+
+
+class RunConfig(Section):
+    name: str = Field(default="quickstart", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    dir: str = "runs"
+
+
+class ClusterConfig(Section):
+    address: str | None = None
+    """Ray address; None starts a private local Ray that ends with the run."""
+    cpus: PositiveInt | None = None
+    """CPUs of the private Ray (None: this machine's)."""
+    accelerator: Literal["cpu", "gpu"] = "cpu"
+    colocate: bool = False
+    """GPU only: rollout and learner share one device."""
+    rollout_gpus: NonNegativeFloat = 1.0
+    """GPU only: devices for each rollout worker."""
+    learner_gpus: NonNegativeFloat = 1.0
+    """GPU only: devices for each learner rank."""

@@ -1,0 +1,65 @@
+"""What travels into and out of scoring: tasks, query budgets, executions, reward results."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+ErrorKind = Literal["syntax", "not_a_query", "forbidden", "timeout", "too_large", "runtime"]
+"""Why a candidate earned no execution reward; always the candidate's own doing."""
+
+Value = int | float | str | bytes | None
+"""One SQLite cell, with its storage class."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SqlTask:
+    """One question with its gold answers and the databases that decide it."""
+
+    id: str
+    db_id: str
+    question: str
+    evidence: str = ""
+    gold_sqls: tuple[str, ...]
+    """Accepted gold queries; a candidate is right if it equals any of them."""
+    databases: tuple[str, ...]
+    """Database files; the first is the primary instance, the others share its schema."""
+    dialect: Literal["sqlite"] = "sqlite"
+    denotation: Literal["bird", "spider"] = "bird"
+    split: Literal["warmup", "train", "heldout"] = "train"
+    difficulty: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Execution:
+    """What one query did on one database instance."""
+
+    status: Literal["ok", "error", "unscorable"]
+    """error: the query's own doing. unscorable: the infrastructure's (database missing, executor lost twice)."""
+    columns: tuple[str, ...] = ()
+    rows: tuple[tuple[Value, ...], ...] = ()
+    error_kind: ErrorKind | None = None
+    error: str | None = None
+    vm_steps: int = 0
+    """SQLite VM instructions, in units of the progress-handler interval."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RewardResult:
+    """The worth of one completion."""
+
+    status: Literal["scored", "unscorable"]
+    total: float | None
+    """Combined reward; None when unscorable."""
+    components: dict[str, float | None] = field(default_factory=dict)
+    """Raw component values by name: format, execution, atomic, memory. None: not computed."""
+    sql: str | None = None
+    """The extracted query."""
+    correct: bool = False
+    """Equal to a gold answer on every instance asked for."""
+    result_digest: str | None = None
+    """Full-length digest of the primary instance's result under the task's denotation; None when it did not run."""
+    result_trivial: bool = False
+    """The result is empty, or holds nothing but zeros and NULLs (value-aware voting leaves it out first)."""
+    error: str | None = None
+    error_kind: ErrorKind | None = None
+    flags: tuple[str, ...] = ()
+    """Remarks such as "atomic_token_fallback" or "gold_order_dependent"."""

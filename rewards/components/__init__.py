@@ -1,0 +1,1 @@
+"""One file a reward component; each is a pure function of the completion, its execution and the task."""

@@ -1,0 +1,46 @@
+"""What travels from rollout to learner: prompts, completions and groups."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from rewards.carriers import SqlTask
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prompt:
+    """A task rendered for the policy."""
+
+    task: SqlTask
+    text: str
+    """Chat-rendered text, as the policy reads it."""
+    token_ids: tuple[int, ...]
+    dropped_columns: int = 0
+    """Columns left out of the schema to meet the token budget."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Completion:
+    """One sampled answer."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    """Natural-log sampling probability of each token, same length as token_ids."""
+    version_spans: tuple[tuple[int, int], ...]
+    """(first token offset, policy version) in rising order; the version holds until the next offset."""
+    finish_reason: Literal["stop", "length"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Group:
+    """One prompt with its G completions."""
+
+    id: str
+    """Unique within the run: "<epoch>-<stream position>"."""
+    prompt: Prompt
+    completions: tuple[Completion, ...]
+
+    @property
+    def oldest_version(self) -> int:
+        """Policy version of the oldest token in the group."""
+        return min(version for c in self.completions for _, version in c.version_spans)

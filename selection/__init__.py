@@ -1,0 +1,1 @@
+"""Which candidate do we answer with? Pure functions over executed candidates."""

@@ -1,0 +1,1 @@
+"""How does the policy learn? The GRPO pipeline, its learner, and the run's records."""
