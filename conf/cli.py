@@ -1,0 +1,56 @@
+"""What every entrypoint does with its command line: --help, --cfg job, overrides, clear errors."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+from conf.errors import ConfigError, QuorumError
+from conf.load import groups, load, to_yaml
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+def run_entrypoint(
+    schema: type[Config], primary: str, job: Callable[[Config], int], about: str, arguments: Sequence[str]
+) -> int:
+    """Validates the configuration and runs `job` on it; returns the exit code.
+
+    0: done. 1: the job ended with an error the user can act on. 2: the configuration is wrong. 130: interrupted.
+    """
+    overrides = list(arguments)
+    if "--help" in overrides or "-h" in overrides:
+        sys.stdout.write(_help(about))
+        return 0
+    show = _take_cfg(overrides)
+    try:
+        config = load(schema, primary, overrides)
+        if show:
+            sys.stdout.write(to_yaml(config))
+            return 0
+        return job(config)
+    except ConfigError as error:
+        sys.stderr.write(f"configuration: {error}\n")
+        return 2
+    except QuorumError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return 130
+
+
+def _take_cfg(overrides: list[str]) -> bool:
+    for position, argument in enumerate(overrides):
+        if argument in ("--cfg", "-c"):
+            del overrides[position : position + 2]
+            return True
+    return False
+
+
+def _help(about: str) -> str:
+    lines = [about.strip(), "", "Settings are Hydra overrides, name=value; --cfg job prints the resolved configuration.", ""]
+    lines.append("Groups (choose with group=option):")
+    lines.extend(f"  {group:<12} {' '.join(options)}" for group, options in groups().items())
+    return "\n".join(lines) + "\n"
