@@ -1,0 +1,1 @@
+"""From scored groups to what the learner forwards: advantages, filtering, division over ranks, packing."""
