@@ -1,0 +1,46 @@
+# make quickstart: the main job. make test: all tests without a GPU. make setup / make lint: what both build on.
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := requirements/cpu-dev.txt
+STAMP := $(VENV)/.ready
+UV_VERSION := 0.13.8
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: setup quickstart test unit lint lock clean
+
+setup: $(STAMP)
+
+# torch for the CPU comes from a wheel folder that PIP_FIND_LINKS names, or else from PyTorch's own index.
+$(STAMP): pyproject.toml $(LOCK)
+	@python=; for p in python3.11 python3.12 python3 python; do \
+	  if $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then python=$$p; break; fi; \
+	done; test -n "$$python" || { echo "Quorum needs Python 3.11 or 3.12 on the PATH" >&2; exit 1; }; \
+	test -x $(BIN)/python || $$python -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION)
+	@backend="--torch-backend cpu"; for folder in $$PIP_FIND_LINKS; do ls $$folder/torch-*.whl >/dev/null 2>&1 && backend=; done; \
+	UV_FIND_LINKS="$$PIP_FIND_LINKS" $(BIN)/uv pip install -q --python $(BIN)/python $$backend --no-deps -r $(LOCK)
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
+	@touch $(STAMP)
+
+quickstart: setup
+	$(BIN)/python -m trainer experiment=quickstart $(ARGS)
+
+test: setup
+	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
+
+unit: setup
+	$(BIN)/python -m pytest tests/unit $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Resolve the lock again after a change of dependencies.
+lock: setup
+	UV_FIND_LINKS="$$PIP_FIND_LINKS" $(BIN)/uv pip compile -q pyproject.toml --extra cpu --extra dev --python-version 3.11 \
+	  --no-emit-index-url --no-emit-find-links --no-annotate --no-header -o $(LOCK)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,40 @@
+"""The console command `quorum`: a thin front that runs the module behind each verb.
+
+It imports nothing of the other packages, so `quorum --help` answers at once and no import direction is broken.
+"""
+
+import runpy
+import sys
+
+VERBS = {
+    ("train",): ("trainer", "train a policy with GRPO"),
+    ("warmup",): ("trainer.warmup", "supervised warm-up alone"),
+    ("watch",): ("trainer.watch", "watch a run, in the terminal or as a local page"),
+    ("report",): ("trainer.report", "write a run's report.html again"),
+    ("score",): ("rewards.score", "score completions from a file"),
+    ("reward-server",): ("rewards.server", "serve rewards over HTTP"),
+    ("instances",): ("rewards.instances", "make more instances of a database"),
+    ("bench", "spider"): ("benchmarks.spider", "measure a policy or predictions on Spider"),
+    ("bench", "bird"): ("benchmarks.bird", "measure a policy or predictions on BIRD"),
+    ("bench", "rewards"): ("benchmarks.rewards", "measure the reward system"),
+    ("compare",): ("benchmarks.compare", "compare benchmark runs"),
+}
+
+
+def main() -> None:
+    """Runs `quorum VERB [SETTINGS]`; an unknown verb exits with code 2."""
+    arguments = sys.argv[1:]
+    for verb, (module, _) in VERBS.items():
+        if tuple(arguments[: len(verb)]) == verb:
+            sys.argv = [f"quorum {' '.join(verb)}", *arguments[len(verb) :]]
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+            return
+    out = sys.stdout if not arguments or arguments[0] in ("-h", "--help") else sys.stderr
+    out.write("quorum VERB [SETTINGS]; each verb takes --help\n\n")
+    out.writelines(f"  {' '.join(verb):<16} {about}  (python -m {module})\n" for verb, (module, about) in VERBS.items())
+    if out is sys.stderr:
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
