@@ -117,7 +117,4 @@ def staleness_metrics(groups: Sequence[ScoredGroup], *, version: int) -> dict[st
     if not groups:
         return {}
     lags = [version - group.group.oldest_version for group in groups]
-    return {
-        "async/staleness_mean": fmean(lags),
-        "async/staleness_max": float(max(lags)),
-    }
+    return {"async/staleness_mean": fmean(lags), "async/staleness_max": float(max(lags))}

@@ -1,6 +1,6 @@
 """One step's measurements, reduced to one flat row, written to every sink.
 
-Guarantees: a row holds only registered keys (`trainer/metrics_keys.py`) and only finite numbers or null, so every row is strict JSON.
+Guarantees: a row holds only registered keys (`trainer/metrics_keys.py`) and only finite numbers or null: strict JSON.
 Does not guarantee that a key appears in every row: what was not measured is absent, never zero.
 """
 
@@ -67,7 +67,7 @@ class StepMetrics:
         self._samples: dict[str, _Samples] = {}
 
     def add(self, key: str, value: float, *, weight: float = 1.0) -> None:
-        """Adds one value. `weight` counts for mean reductions only (such as the tokens behind the value). Raises UnknownMetric."""
+        """Adds one value; `weight` (such as the tokens behind it) counts for mean reductions. Raises UnknownMetric."""
         if key not in KEYS:
             close = difflib.get_close_matches(key, KEYS, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""

@@ -40,75 +40,20 @@ def _keys(group: str, rows: Rows) -> list[MetricKey]:
 _POLICY = _keys(
     "policy",
     [
-        (
-            "loss",
-            "nats",
-            "mean",
-            "Value of the whole objective that was minimised, KL term included.",
-        ),
-        (
-            "entropy",
-            "nats/token",
-            "mean",
-            "Mean entropy of the policy's next-token distribution over trained tokens.",
-        ),
-        (
-            "kl_reference",
-            "nats/token",
-            "mean",
-            "Estimated divergence from the reference policy (k1, k2 or k3 as set).",
-        ),
-        (
-            "kl_old",
-            "nats/token",
-            "mean",
-            "Estimated divergence (k3) from the behaviour policy of the ratio.",
-        ),
-        (
-            "ratio_mean",
-            "ratio",
-            "mean",
-            "Mean importance ratio, new over old probability, over trained tokens.",
-        ),
+        ("loss", "nats", "mean", "Value of the whole objective that was minimised, KL term included."),
+        ("entropy", "nats/token", "mean", "Mean entropy of the policy's next-token distribution over trained tokens."),
+        ("kl_reference", "nats/token", "mean", "Estimated divergence from the reference policy (k1, k2 or k3 as set)."),
+        ("kl_old", "nats/token", "mean", "Estimated divergence (k3) from the behaviour policy of the ratio."),
+        ("ratio_mean", "ratio", "mean", "Mean importance ratio, new over old probability, over trained tokens."),
         ("ratio_min", "ratio", "min", "Smallest importance ratio of a trained token."),
         ("ratio_max", "ratio", "max", "Largest importance ratio of a trained token."),
-        (
-            "clip_low_share",
-            "share",
-            "mean",
-            "Tokens whose ratio was clipped at 1 - epsilon_low.",
-        ),
-        (
-            "clip_high_share",
-            "share",
-            "mean",
-            "Tokens whose ratio was clipped at 1 + epsilon_high.",
-        ),
-        (
-            "grad_norm",
-            "norm",
-            "mean",
-            "Global L2 norm of the gradient before clipping.",
-        ),
-        (
-            "learning_rate",
-            "rate",
-            "last",
-            "Learning rate used by the step's last update.",
-        ),
+        ("clip_low_share", "share", "mean", "Tokens whose ratio was clipped at 1 - epsilon_low."),
+        ("clip_high_share", "share", "mean", "Tokens whose ratio was clipped at 1 + epsilon_high."),
+        ("grad_norm", "norm", "mean", "Global L2 norm of the gradient before clipping."),
+        ("learning_rate", "rate", "last", "Learning rate used by the step's last update."),
         ("masked_share", "share", "mean", "Completion tokens left out of the loss."),
-        (
-            "advantage_abs_mean",
-            "advantage",
-            "mean",
-            "Mean absolute advantage over trained completions.",
-        ),
-        (
-            "skipped_updates",
-            "count",
-            "sum",
-            "Updates skipped because a gradient was not finite.",
-        ),
+        ("advantage_abs_mean", "advantage", "mean", "Mean absolute advantage over trained completions."),
+        ("skipped_updates", "count", "sum", "Updates skipped because a gradient was not finite."),
     ],
 )
 
@@ -121,30 +66,10 @@ _MISMATCH = _keys(
             "mean",
             "Mean absolute difference of learner and engine log-probabilities per token.",
         ),
-        (
-            "logp_abs_max",
-            "nats",
-            "max",
-            "Largest absolute difference of learner and engine log-probabilities.",
-        ),
-        (
-            "weight_mean",
-            "ratio",
-            "mean",
-            "Mean importance weight exp(learner - engine) before it is capped.",
-        ),
-        (
-            "weight_max",
-            "ratio",
-            "max",
-            "Largest importance weight before it is capped.",
-        ),
-        (
-            "truncated_share",
-            "share",
-            "mean",
-            "Tokens (or sequences) whose importance weight was capped or masked.",
-        ),
+        ("logp_abs_max", "nats", "max", "Largest absolute difference of learner and engine log-probabilities."),
+        ("weight_mean", "ratio", "mean", "Mean importance weight exp(learner - engine) before it is capped."),
+        ("weight_max", "ratio", "max", "Largest importance weight before it is capped."),
+        ("truncated_share", "share", "mean", "Tokens (or sequences) whose importance weight was capped or masked."),
         (
             "effective_sample_share",
             "share",
@@ -163,30 +88,10 @@ _MISMATCH = _keys(
 _REWARD = _keys(
     "reward",
     [
-        (
-            "total/mean",
-            "reward",
-            "mean",
-            "Mean combined reward over scored completions.",
-        ),
-        (
-            "total/std",
-            "reward",
-            "mean",
-            "Standard deviation of the combined reward over scored completions.",
-        ),
-        (
-            "group_std",
-            "reward",
-            "mean",
-            "Mean over groups of the combined reward's standard deviation inside a group.",
-        ),
-        (
-            "accuracy",
-            "share",
-            "mean",
-            "Scored completions equal to a gold answer: mean over groups (pass@1).",
-        ),
+        ("total/mean", "reward", "mean", "Mean combined reward over scored completions."),
+        ("total/std", "reward", "mean", "Standard deviation of the combined reward over scored completions."),
+        ("group_std", "reward", "mean", "Mean over groups of the combined reward's standard deviation inside a group."),
+        ("accuracy", "share", "mean", "Scored completions equal to a gold answer: mean over groups (pass@1)."),
         *[
             (
                 f"pass_at_{k}",
@@ -196,42 +101,12 @@ _REWARD = _keys(
             )
             for k in PASS_AT
         ],
-        (
-            "zero_variance_share",
-            "share",
-            "mean",
-            "Groups whose combined rewards are all equal: they teach nothing.",
-        ),
-        (
-            "all_right_share",
-            "share",
-            "mean",
-            "Groups of zero variance in which every completion is right.",
-        ),
-        (
-            "all_wrong_share",
-            "share",
-            "mean",
-            "Groups of zero variance in which every completion is wrong.",
-        ),
-        (
-            "unscorable",
-            "count",
-            "sum",
-            "Completions the infrastructure could not score; masked out of the loss.",
-        ),
-        (
-            "unscorable_share",
-            "share",
-            "mean",
-            "Unscorable completions over all completions.",
-        ),
-        (
-            "no_sql_share",
-            "share",
-            "mean",
-            "Scored completions from which no query could be extracted.",
-        ),
+        ("zero_variance_share", "share", "mean", "Groups whose combined rewards are all equal: they teach nothing."),
+        ("all_right_share", "share", "mean", "Groups of zero variance in which every completion is right."),
+        ("all_wrong_share", "share", "mean", "Groups of zero variance in which every completion is wrong."),
+        ("unscorable", "count", "sum", "Completions the infrastructure could not score; masked out of the loss."),
+        ("unscorable_share", "share", "mean", "Unscorable completions over all completions."),
+        ("no_sql_share", "share", "mean", "Scored completions from which no query could be extracted."),
     ],
 )
 _REWARD += [
@@ -239,10 +114,7 @@ _REWARD += [
     for component in COMPONENTS
     for name, text in (
         ("mean", f"Mean raw value of the {component} component where it was computed."),
-        (
-            "std",
-            f"Standard deviation of the {component} component where it was computed.",
-        ),
+        ("std", f"Standard deviation of the {component} component where it was computed."),
     )
 ]
 _ERROR_MEANINGS = {
@@ -268,18 +140,8 @@ _LENGTH = _keys(
     [
         ("completion_mean", "tokens", "mean", "Mean completion length."),
         ("completion_max", "tokens", "max", "Longest completion."),
-        (
-            "completion_right_mean",
-            "tokens",
-            "mean",
-            "Mean length of right completions.",
-        ),
-        (
-            "completion_wrong_mean",
-            "tokens",
-            "mean",
-            "Mean length of wrong completions.",
-        ),
+        ("completion_right_mean", "tokens", "mean", "Mean length of right completions."),
+        ("completion_wrong_mean", "tokens", "mean", "Mean length of wrong completions."),
         ("truncated_share", "share", "mean", "Completions that hit the token limit."),
         ("prompt_mean", "tokens", "mean", "Mean prompt length, one prompt a group."),
         ("prompt_max", "tokens", "max", "Longest prompt."),
@@ -297,171 +159,56 @@ _ASYNC = _keys(
         ),
         ("staleness_max", "versions", "max", "Largest such lag in the step."),
         ("queue_s", "s", "mean", "Time a scored group waited for the learner."),
-        (
-            "in_flight",
-            "groups",
-            "last",
-            "Groups admitted and not yet trained or dropped when the step began.",
-        ),
-        (
-            "dropped_stale",
-            "groups",
-            "sum",
-            "Groups dropped because they were older than max_staleness.",
-        ),
-        (
-            "dropped_zero_variance",
-            "groups",
-            "sum",
-            "Groups dropped because their rewards are all equal.",
-        ),
-        (
-            "dropped_unscorable",
-            "groups",
-            "sum",
-            "Groups dropped because too few completions could be scored.",
-        ),
-        (
-            "retried",
-            "groups",
-            "sum",
-            "Groups sent again after a worker or reward actor failed.",
-        ),
+        ("in_flight", "groups", "last", "Groups admitted and not yet trained or dropped when the step began."),
+        ("dropped_stale", "groups", "sum", "Groups dropped because they were older than max_staleness."),
+        ("dropped_zero_variance", "groups", "sum", "Groups dropped because their rewards are all equal."),
+        ("dropped_unscorable", "groups", "sum", "Groups dropped because too few completions could be scored."),
+        ("retried", "groups", "sum", "Groups sent again after a worker or reward actor failed."),
         ("trainer_wait_s", "s", "sum", "Time the learner waited for scored groups."),
-        (
-            "rollout_wait_s",
-            "s",
-            "sum",
-            "Time the rollout workers had no group to generate.",
-        ),
+        ("rollout_wait_s", "s", "sum", "Time the rollout workers had no group to generate."),
     ],
 )
 
 _PERF = _keys(
     "perf",
     [
-        (
-            "step_s",
-            "s",
-            "sum",
-            "Wall time of the step, evaluation and checkpoint included.",
-        ),
-        (
-            "elapsed_s",
-            "s",
-            "last",
-            "Wall time since the run began; a resumed run goes on from its checkpoint's value.",
-        ),
-        (
-            "generate_s",
-            "s",
-            "sum",
-            "Time in which at least one group was being generated.",
-        ),
-        (
-            "score_s",
-            "s",
-            "sum",
-            "Time in which at least one group was being scored; overlaps generation.",
-        ),
+        ("step_s", "s", "sum", "Wall time of the step, evaluation and checkpoint included."),
+        ("elapsed_s", "s", "last", "Wall time since the run began; a resumed run goes on from its checkpoint's value."),
+        ("generate_s", "s", "sum", "Time in which at least one group was being generated."),
+        ("score_s", "s", "sum", "Time in which at least one group was being scored; overlaps generation."),
         ("train_s", "s", "sum", "Time of log-probabilities, loss and optimizer."),
         ("sync_s", "s", "sum", "Time of the weight update, all three parts."),
-        (
-            "sync_pause_s",
-            "s",
-            "sum",
-            "Weight update: waiting for the engines to pause.",
-        ),
-        (
-            "sync_transfer_s",
-            "s",
-            "sum",
-            "Weight update: gathering, sending and loading.",
-        ),
+        ("sync_pause_s", "s", "sum", "Weight update: waiting for the engines to pause."),
+        ("sync_transfer_s", "s", "sum", "Weight update: gathering, sending and loading."),
         ("sync_resume_s", "s", "sum", "Weight update: cache reset and resuming."),
         ("evaluate_s", "s", "sum", "Time of evaluation."),
         ("checkpoint_s", "s", "sum", "Time of writing a checkpoint."),
         ("completions", "count", "sum", "Completions sampled for training."),
-        (
-            "completions_per_s",
-            "1/s",
-            "last",
-            "Completions sampled for training over the step's wall time.",
-        ),
-        (
-            "generated_tokens",
-            "tokens",
-            "sum",
-            "Completion tokens sampled for training.",
-        ),
-        (
-            "generated_tokens_per_s",
-            "tokens/s",
-            "last",
-            "Sampled tokens over generation time.",
-        ),
+        ("completions_per_s", "1/s", "last", "Completions sampled for training over the step's wall time."),
+        ("generated_tokens", "tokens", "sum", "Completion tokens sampled for training."),
+        ("generated_tokens_per_s", "tokens/s", "last", "Sampled tokens over generation time."),
         ("tokens_trained", "tokens", "sum", "Completion tokens that entered the loss."),
-        (
-            "tokens_forwarded",
-            "tokens",
-            "sum",
-            "Tokens the learner forwarded: prompts and padding included.",
-        ),
+        ("tokens_forwarded", "tokens", "sum", "Tokens the learner forwarded: prompts and padding included."),
         ("packing_ratio", "share", "mean", "Trained over forwarded tokens."),
-        (
-            "train_tokens_per_s",
-            "tokens/s",
-            "last",
-            "Forwarded tokens over training time.",
-        ),
-        (
-            "mfu",
-            "share",
-            "last",
-            "Model FLOPs utilisation of the learner (6 N per token) over training time.",
-        ),
+        ("train_tokens_per_s", "tokens/s", "last", "Forwarded tokens over training time."),
+        ("mfu", "share", "last", "Model FLOPs utilisation of the learner (6 N per token) over training time."),
         ("mfu_wall", "share", "last", "The same over the step's wall time."),
         ("rss_gib", "GiB", "max", "Resident memory of the driver and its descendants."),
         ("gpu_memory_gib", "GiB", "max", "Peak device memory of a learner rank."),
-        (
-            "nonfinite_metrics",
-            "count",
-            "sum",
-            "Values of this row that were NaN or infinite; they are logged as null.",
-        ),
+        ("nonfinite_metrics", "count", "sum", "Values of this row that were NaN or infinite; they are logged as null."),
     ],
 )
 
 _EVAL = _keys(
     "eval",
     [
-        (
-            "greedy_ex",
-            "share",
-            "last",
-            "Greedy execution accuracy on the held-out tasks.",
-        ),
+        ("greedy_ex", "share", "last", "Greedy execution accuracy on the held-out tasks."),
         ("mean_at_n", "share", "last", "Mean accuracy of n sampled candidates."),
-        (
-            "recall_at_n",
-            "share",
-            "last",
-            "Tasks for which at least one of n candidates is right.",
-        ),
-        (
-            "vote_ex",
-            "share",
-            "last",
-            "Accuracy of the candidate chosen by voting over n candidates.",
-        ),
+        ("recall_at_n", "share", "last", "Tasks for which at least one of n candidates is right."),
+        ("vote_ex", "share", "last", "Accuracy of the candidate chosen by voting over n candidates."),
         ("tasks", "count", "last", "Held-out tasks evaluated."),
         ("n", "count", "last", "Candidates sampled for each task."),
-        (
-            "unscorable",
-            "count",
-            "last",
-            "Candidates the infrastructure could not score; left out of the accuracies.",
-        ),
+        ("unscorable", "count", "last", "Candidates the infrastructure could not score; left out of the accuracies."),
         ("tokens_mean", "tokens", "last", "Mean length of the sampled candidates."),
     ],
 )
@@ -469,26 +216,11 @@ _EVAL = _keys(
 _DATA = _keys(
     "data",
     [
-        (
-            "position",
-            "count",
-            "last",
-            "Tasks drawn from the stream since the run began.",
-        ),
+        ("position", "count", "last", "Tasks drawn from the stream since the run began."),
         ("epoch", "epochs", "last", "Passes over the training tasks, as a fraction."),
-        (
-            "prompts_shortened",
-            "count",
-            "sum",
-            "Prompts that lost columns to meet their token budget.",
-        ),
+        ("prompts_shortened", "count", "sum", "Prompts that lost columns to meet their token budget."),
         ("columns_dropped", "count", "sum", "Columns left out of those prompts."),
-        (
-            "prompts_too_long",
-            "count",
-            "sum",
-            "Tasks skipped because no shortening makes their prompt fit.",
-        ),
+        ("prompts_too_long", "count", "sum", "Tasks skipped because no shortening makes their prompt fit."),
     ],
 )
 

@@ -11,13 +11,7 @@ import pytest
 from rewards.carriers import ErrorKind, RewardResult, SqlTask
 from rollout.carriers import Completion, Group, Prompt
 from trainer.carriers import ScoredGroup
-from trainer.group_metrics import (
-    length_metrics,
-    pass_at_k,
-    prompt_metrics,
-    reward_metrics,
-    staleness_metrics,
-)
+from trainer.group_metrics import length_metrics, pass_at_k, prompt_metrics, reward_metrics, staleness_metrics
 from trainer.metrics import Row, Sinks, StepMetrics, UnknownMetric
 from trainer.metrics_keys import GROUPS, KEYS
 
@@ -25,32 +19,16 @@ DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 
 def scored(
-    total: float,
-    *,
-    correct: bool = False,
-    kind: ErrorKind | None = None,
-    sql: str | None = "SELECT 1",
+    total: float, *, correct: bool = False, kind: ErrorKind | None = None, sql: str | None = "SELECT 1"
 ) -> RewardResult:
     components = {"format": 1.0, "execution": float(correct), "atomic": None}
-    return RewardResult(
-        status="scored",
-        total=total,
-        components=components,
-        correct=correct,
-        error_kind=kind,
-        sql=sql,
-    )
+    return RewardResult(status="scored", total=total, components=components, correct=correct, error_kind=kind, sql=sql)
 
 
 UNSCORABLE = RewardResult(status="unscorable", total=None)
 
 
-def group(
-    results: Sequence[RewardResult],
-    *,
-    lengths: Sequence[int] | None = None,
-    version: int = 0,
-) -> ScoredGroup:
+def group(results: Sequence[RewardResult], *, lengths: Sequence[int] | None = None, version: int = 0) -> ScoredGroup:
     lengths = lengths or [2] * len(results)
     completions = tuple(
         Completion(
@@ -62,32 +40,17 @@ def group(
         )
         for n in lengths
     )
-    task = SqlTask(
-        id="t",
-        db_id="d",
-        question="q",
-        gold_sqls=("SELECT 1",),
-        databases=("d.sqlite",),
-    )
+    task = SqlTask(id="t", db_id="d", question="q", gold_sqls=("SELECT 1",), databases=("d.sqlite",))
     prompt = Prompt(task=task, text="p", token_ids=(1, 2, 3), dropped_columns=len(results) - 1)
-    return ScoredGroup(
-        group=Group(id="0-0", prompt=prompt, completions=completions),
-        results=tuple(results),
-    )
+    return ScoredGroup(group=Group(id="0-0", prompt=prompt, completions=completions), results=tuple(results))
 
 
-def test_each_reduction_gives_its_known_number():
+def test_each_reduction_gives_its_known_number() -> None:
     metrics = StepMetrics(step=3, version=2)
     metrics.add("policy/entropy", 1.0, weight=3.0)
     metrics.add("policy/entropy", 5.0, weight=1.0)
     for value in (2.0, 9.0, 4.0):
-        metrics.update(
-            {
-                "perf/completions": value,
-                "policy/ratio_max": value,
-                "policy/ratio_min": value,
-            }
-        )
+        metrics.update({"perf/completions": value, "policy/ratio_max": value, "policy/ratio_min": value})
         metrics.add("policy/learning_rate", value)
     assert metrics.row() == {
         "step": 3,
@@ -100,13 +63,13 @@ def test_each_reduction_gives_its_known_number():
     }
 
 
-def test_an_unregistered_key_is_refused_with_the_nearest_one():
+def test_an_unregistered_key_is_refused_with_the_nearest_one() -> None:
     with pytest.raises(UnknownMetric, match="did you mean policy/entropy"):
         StepMetrics(step=1, version=0).add("policy/entropie", 1.0)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_what_is_not_finite_becomes_null_and_is_counted(bad: float):
+def test_what_is_not_finite_becomes_null_and_is_counted(bad: float) -> None:
     metrics = StepMetrics(step=1, version=0)
     metrics.update({"policy/loss": 1.0, "policy/ratio_max": 2.0})
     metrics.update({"policy/loss": bad, "policy/ratio_max": bad})
@@ -117,7 +80,7 @@ def test_what_is_not_finite_becomes_null_and_is_counted(bad: float):
     json.dumps(row, allow_nan=False)
 
 
-def test_pass_at_k_matches_counting_all_draws():
+def test_pass_at_k_matches_counting_all_draws() -> None:
     assert pass_at_k(4, 1, 2) == pytest.approx(0.5)
     assert pass_at_k(5, 2, 2) == pytest.approx(1 - 3 / 10)
     assert pass_at_k(5, 0, 5) == 0.0
@@ -126,7 +89,7 @@ def test_pass_at_k_matches_counting_all_draws():
         pass_at_k(2, 1, 3)
 
 
-def test_reward_metrics_of_a_known_batch():
+def test_reward_metrics_of_a_known_batch() -> None:
     mixed = group([scored(2.0, correct=True), scored(1.0), scored(1.0, kind="syntax"), UNSCORABLE])
     wrong = group([scored(1.0), scored(1.0, sql=None)])
     right = group([scored(2.0, correct=True)] * 2)
@@ -149,15 +112,12 @@ def test_reward_metrics_of_a_known_batch():
     assert metrics["reward/no_sql_share"] == pytest.approx(1 / 7)
 
 
-def test_a_batch_that_cannot_be_scored_reports_that_and_no_reward():
-    assert reward_metrics([group([UNSCORABLE] * 2)]) == {
-        "reward/unscorable": 2.0,
-        "reward/unscorable_share": 1.0,
-    }
+def test_a_batch_that_cannot_be_scored_reports_that_and_no_reward() -> None:
+    assert reward_metrics([group([UNSCORABLE] * 2)]) == {"reward/unscorable": 2.0, "reward/unscorable_share": 1.0}
     assert reward_metrics([]) == {}
 
 
-def test_lengths_prompts_and_staleness():
+def test_lengths_prompts_and_staleness() -> None:
     first = group([scored(1.0, correct=True), scored(0.0)], lengths=[4, 10], version=5)
     second = group([scored(0.0), UNSCORABLE], lengths=[6, 2], version=7)
     lengths = length_metrics([first, second])
@@ -167,41 +127,31 @@ def test_lengths_prompts_and_staleness():
     assert lengths["length/completion_right_mean"] == 4
     assert lengths["length/completion_wrong_mean"] == 8
     assert lengths["length/prompt_max"] == 3
-    assert prompt_metrics([first, second]) == {
-        "data/prompts_shortened": 2.0,
-        "data/columns_dropped": 2.0,
-    }
-    assert staleness_metrics([first, second], version=7) == {
-        "async/staleness_mean": 1.0,
-        "async/staleness_max": 2.0,
-    }
+    assert prompt_metrics([first, second]) == {"data/prompts_shortened": 2.0, "data/columns_dropped": 2.0}
+    assert staleness_metrics([first, second], version=7) == {"async/staleness_mean": 1.0, "async/staleness_max": 2.0}
 
 
-def test_every_group_metric_is_registered():
+def test_every_group_metric_is_registered() -> None:
     groups = [group([scored(1.0, correct=True), scored(0.5, kind="timeout")] * 16)]
     metrics = StepMetrics(step=1, version=1)
-    for values in (
-        reward_metrics(groups),
-        length_metrics(groups),
-        prompt_metrics(groups),
-    ):
+    for values in (reward_metrics(groups), length_metrics(groups), prompt_metrics(groups)):
         metrics.update(values)
     metrics.update(staleness_metrics(groups, version=1))
     assert metrics.row()["reward/pass_at_32"] == 1.0
 
 
-def test_the_documentation_lists_exactly_the_registered_keys():
+def test_the_documentation_lists_exactly_the_registered_keys() -> None:
     listed = re.findall(r"^\| `([a-z]+/[^`]+)` \|", DOCS.read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert sorted(listed) == sorted(KEYS)
 
 
 @pytest.mark.parametrize("name", sorted(KEYS))
-def test_each_documented_row_says_what_the_registry_says(name: str):
+def test_each_documented_row_says_what_the_registry_says(name: str) -> None:
     key = KEYS[name]
     assert f"| `{name}` | {key.unit} | {key.reduction} | {key.meaning} |" in DOCS.read_text(encoding="utf-8")
 
 
-def test_keys_are_unique():
+def test_keys_are_unique() -> None:
     assert len(KEYS) == sum(map(len, GROUPS.values()))
 
 
@@ -220,7 +170,7 @@ class Recorder:
             raise OSError("disk full")
 
 
-def test_every_sink_gets_the_row_and_is_closed_even_after_a_failure():
+def test_every_sink_gets_the_row_and_is_closed_even_after_a_failure() -> None:
     first, second = Recorder(), Recorder(broken=True)
     sinks = Sinks([first, second])
     sinks.write({"step": 1, "version": 1})
