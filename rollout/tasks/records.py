@@ -1,0 +1,104 @@
+"""Reading question files: JSON lists and JSON lines, with errors that name the file and the place in it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rewards.carriers import SqlTask
+from rollout.tasks.carriers import DataError, Dropped
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """One JSON object of a question file."""
+
+    where: str
+    """File and place, for messages: "dev.json entry 3" counts from 0, "questions.jsonl line 4" from 1."""
+    index: int
+    """0-based position in the file."""
+    fields: dict[str, Any]
+
+    def text(self, key: str) -> str:
+        """A required, non-empty string. Raises DataError."""
+        if key not in self.fields:
+            raise DataError(f"{self.where}: key '{key}' is missing (found: {', '.join(sorted(self.fields)) or 'none'})")
+        value = self.optional_text(key)
+        if not value:
+            raise DataError(f"{self.where}: '{key}' is empty")
+        return value
+
+    def optional_text(self, key: str) -> str:
+        """A string, '' where the key is absent or null. Raises DataError for another type."""
+        value = self.fields.get(key)
+        if value is None:
+            return ""
+        if not isinstance(value, str):
+            raise DataError(f"{self.where}: '{key}' must be a string, not {type(value).__name__}")
+        return value.strip()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Loaded:
+    """One file's tasks and what was left out of it."""
+
+    tasks: tuple[SqlTask, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
+
+
+def read_json_list(file: Path) -> list[Record]:
+    """A JSON file that holds a list of objects. Raises DataError."""
+    text = _read(file)
+    try:
+        entries = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{file} line {error.lineno} column {error.colno}: not valid JSON: {error.msg}") from error
+    if not isinstance(entries, list):
+        raise DataError(f"{file}: a JSON list of questions is expected, not a {type(entries).__name__}")
+    return [_record(f"{file} entry {index}", index, entry) for index, entry in enumerate(entries)]
+
+
+def read_json_lines(file: Path) -> list[Record]:
+    """A file with one JSON object a line; blank lines are allowed. Raises DataError."""
+    records: list[Record] = []
+    for number, line in enumerate(_read(file).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{file} line {number} column {error.colno}: not valid JSON: {error.msg}") from error
+        records.append(_record(f"{file} line {number}", len(records), entry))
+    return records
+
+
+def limited(records: Sequence[Record], limit: int | None) -> Sequence[Record]:
+    """At most `limit` records, evenly spaced over the file, so that a small part still covers many databases."""
+    if limit is None or limit >= len(records):
+        return records
+    return [records[index * len(records) // limit] for index in range(limit)]
+
+
+def database_files(folder: Path, db_id: str) -> tuple[str, ...]:
+    """All instances of a database in FOLDER/<db_id>/: `<db_id>.sqlite` first, the others by name; () when it is missing."""
+    primary = folder / db_id / f"{db_id}.sqlite"
+    if not primary.is_file():
+        return ()
+    others = sorted(file for file in primary.parent.glob("*.sqlite") if file != primary)
+    return tuple(str(file) for file in (primary, *others))
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: not UTF-8 text at byte {error.start}") from error
+
+
+def _record(where: str, index: int, entry: object) -> Record:
+    if not isinstance(entry, dict):
+        raise DataError(f"{where}: a JSON object is expected, not a {type(entry).__name__}")
+    return Record(where=where, index=index, fields=entry)
