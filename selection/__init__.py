@@ -1,1 +1,1 @@
-"""Which candidate do we answer with? Pure functions over executed candidates."""
+"""Which candidate do we answer with? Pure voters over executed candidates; `selection.builder.VOTERS` names them."""

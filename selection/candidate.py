@@ -1,0 +1,93 @@
+"""What a voter sees: executed candidates of one question, and what else is known about the question.
+
+A voter is `select(candidates, context) -> int`: it returns the `index` of the candidate to answer with. Voters do not
+depend on the order in which candidates are listed; every tie is broken by `preference`, which looks only at the
+candidate itself.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from rewards.carriers import Value
+
+
+class NoCandidates(ValueError):
+    """A voter was given nothing to choose from, or lacks an input that it cannot do without."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """One candidate query after execution on the primary database instance."""
+
+    index: int
+    """Position in sampling order; what a voter returns."""
+    sql: str
+    digest: str | None
+    """Full-length digest of the result under the task's denotation; None when the query did not run."""
+    trivial: bool = False
+    """The result is empty, or holds nothing but zeros and NULLs."""
+    failed: bool = False
+    """The query did not run: an error, a refused statement, a budget."""
+    logprob: float | None = None
+    """Natural-log probability of the whole sampled sequence; None when the source does not report one."""
+
+
+Rows = Sequence[tuple[Value, ...]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Context:
+    """What some voters need beside the candidates. Everything has a default: most voters need none of it."""
+
+    question: str = ""
+    evidence: str = ""
+    rows: Mapping[int, Rows] = field(default_factory=dict)
+    """Candidate index -> result rows on the primary instance (soft_vote)."""
+    correct: frozenset[int] | None = None
+    """Indices of right candidates; known to the oracle alone."""
+    greedy: int | None = None
+    """Index of the greedily decoded candidate, where the source made one."""
+
+
+NOTHING = Context()
+
+
+class Voter(Protocol):
+    """Chooses the answer's index; raises NoCandidates."""
+
+    def __call__(self, candidates: Sequence[Candidate], context: Context = NOTHING) -> int: ...
+
+
+def preference(candidate: Candidate) -> tuple[float, int, str, int]:
+    """Sort key, smallest first: likelier, then shorter, then alphabetically first SQL; the index only separates equal
+    texts.
+    """
+    logprob = float("-inf") if candidate.logprob is None else candidate.logprob
+    return (-logprob, len(candidate.sql), candidate.sql, candidate.index)
+
+
+def best(candidates: Sequence[Candidate]) -> Candidate:
+    """The preferred candidate of a non-empty sequence. Raises NoCandidates."""
+    if not candidates:
+        raise NoCandidates("there is no candidate to choose from")
+    return min(candidates, key=preference)
+
+
+def executed(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates whose query ran."""
+    return [c for c in candidates if not c.failed and c.digest is not None]
+
+
+def groups_by_result(candidates: Sequence[Candidate]) -> list[list[Candidate]]:
+    """Executed candidates grouped by equal result, each group sorted by preference."""
+    groups: dict[str, list[Candidate]] = {}
+    for candidate in executed(candidates):
+        assert candidate.digest is not None
+        groups.setdefault(candidate.digest, []).append(candidate)
+    return [sorted(group, key=preference) for group in groups.values()]
+
+
+def largest(groups: Sequence[Sequence[Candidate]]) -> Candidate:
+    """The preferred member of the largest group; groups of equal size are ranked by their preferred members."""
+    return min(groups, key=lambda group: (-len(group), preference(group[0])))[0]
