@@ -1,0 +1,58 @@
+import asyncio
+import errno
+
+import pytest
+
+from trainer.checkpoint import CheckpointFailed, CheckpointInvalid, CheckpointStore, RunState
+
+
+def state(step: int) -> RunState:
+    return RunState(
+        step=step, version=step, consumed=step * 4, seed=0, seconds_by_stage={}, wall_s=1.0, totals={}, before={}
+    )
+
+
+async def write_policy(folder):
+    (folder / "policy").mkdir()
+    (folder / "policy" / "model.safetensors").write_bytes(b"x" * 10)
+
+
+def test_the_newest_are_kept_and_the_state_comes_back(tmp_path):
+    store = CheckpointStore(tmp_path, keep=2)
+    for step in (1, 2, 3):
+        asyncio.run(store.save(state(step), write_policy))
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["step-000002", "step-000003"]
+    latest = store.latest()
+    assert latest is not None
+    assert latest.state == state(3)
+    assert (latest.policy / "model.safetensors").read_bytes() == b"x" * 10
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path):
+    store = CheckpointStore(tmp_path, keep=2)
+    asyncio.run(store.save(state(1), write_policy))
+
+    async def full(folder):
+        await write_policy(folder)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(CheckpointFailed, match="No space left"):
+        asyncio.run(store.save(state(2), full))
+    assert [f.name for f in tmp_path.iterdir()] == ["step-000001"]
+    assert store.latest().state.step == 1
+
+
+def test_an_unfinished_folder_is_no_checkpoint(tmp_path):
+    store = CheckpointStore(tmp_path, keep=2)
+    asyncio.run(store.save(state(1), write_policy))
+    (tmp_path / "step-000002").mkdir()
+    (tmp_path / ".step-000003.writing").mkdir()
+    assert store.latest().state.step == 1
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    store = CheckpointStore(tmp_path, keep=2)
+    checkpoint = asyncio.run(store.save(state(1), write_policy))
+    (checkpoint.policy / "model.safetensors").write_bytes(b"short")
+    with pytest.raises(CheckpointInvalid, match=r"model\.safetensors"):
+        store.latest()
