@@ -1,0 +1,208 @@
+"""A run's folder: who may write into it, its row files, its configuration and its summary.
+
+Guarantees: one driver at a time (an advisory lock that ends with its process); an earlier run's rows are never
+overwritten; after `rewind(step)` every row file ends at that step. Does not write checkpoints.
+"""
+
+import fcntl
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from trainer.carriers import ScoredGroup
+from trainer.metrics import Row
+from trainer.records import Json, RecordsDamaged, RowWriter, read_rows, rewind, write_atomically
+from trainer.summary import RunSummary
+
+METRICS = "metrics.jsonl"
+LEDGER = "ledger.jsonl"
+SAMPLES = "samples.jsonl"
+SUMMARY = "summary.json"
+CONFIG = "config.yaml"
+REPORT = "report.html"
+CHECKPOINTS = "checkpoints"
+
+
+class RunFolderError(Exception):
+    """The folder cannot take this run; the message says what to do."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LedgerRow:
+    """What one optimizer step trained on and what it dropped."""
+
+    step: int
+    version: int
+    """Policy version after the step."""
+    trained: tuple[tuple[str, str, int], ...]
+    """(group id, task id, oldest policy version of its tokens)."""
+    dropped: tuple[tuple[str, str, str], ...] = ()
+    """(group id, task id, reason)."""
+
+    def as_json(self) -> Json:
+        return {"step": self.step, "version": self.version, "trained": self.trained, "dropped": self.dropped}
+
+
+def sample_row(scored: ScoredGroup, *, step: int, version: int) -> Json:
+    """One group in full, as samples.jsonl holds it."""
+    group, task = scored.group, scored.group.prompt.task
+    return {
+        "step": step,
+        "version": version,
+        "group_id": group.id,
+        "task_id": task.id,
+        "db_id": task.db_id,
+        "difficulty": task.difficulty,
+        "question": task.question,
+        "evidence": task.evidence,
+        "gold_sqls": task.gold_sqls,
+        "prompt": group.prompt.text,
+        "prompt_tokens": len(group.prompt.token_ids),
+        "completions": [
+            {
+                "text": completion.text,
+                "tokens": len(completion.token_ids),
+                "finish_reason": completion.finish_reason,
+                "status": result.status,
+                "correct": result.correct,
+                "total": result.total,
+                "components": result.components,
+                "sql": result.sql,
+                "error_kind": result.error_kind,
+                "error": result.error,
+                "flags": result.flags,
+            }
+            for completion, result in zip(group.completions, scored.results, strict=True)
+        ],
+    }
+
+
+class RunFolder:
+    """An open run folder. A context manager; leaving it closes the files and frees the lock."""
+
+    def __init__(self, path: Path, *, resume: bool = False) -> None:
+        """Makes the folder, or opens the one there when `resume`. Raises RunFolderError."""
+        self.path = path
+        try:
+            (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunFolderError(f"the run folder {path} cannot be made: {error.strerror}") from error
+        self._lock = _lock(path)
+        if not resume:
+            try:
+                _refuse_earlier_run(path)
+            except RunFolderError:
+                self._lock.close()
+                raise
+        self._metrics = RowWriter(path / METRICS)
+        self._ledger = RowWriter(path / LEDGER)
+        self._samples = RowWriter(path / SAMPLES)
+
+    def write_config(self, resolved_yaml: str) -> None:
+        """Keeps the resolved configuration beside the results."""
+        write_atomically(self.path / CONFIG, resolved_yaml)
+
+    def write(self, row: Row) -> None:
+        """Appends one row to metrics.jsonl; with `close` this makes the folder a metrics sink."""
+        self._metrics.append(row)
+
+    def write_ledger(self, row: LedgerRow) -> None:
+        """Appends one optimizer step to ledger.jsonl."""
+        self._ledger.append(row.as_json())
+
+    def write_samples(self, groups: Sequence[ScoredGroup], *, step: int, version: int) -> None:
+        """Appends groups in full to samples.jsonl."""
+        for group in groups:
+            self._samples.append(sample_row(group, step=step, version=version))
+
+    def metrics(self) -> list[Json]:
+        """All rows logged so far, of this process and of the ones it continues."""
+        return list(read_rows(self.path / METRICS))
+
+    def sync(self) -> None:
+        """Puts all rows on the disk; call it before a checkpoint's manifest is written, so that rows never lag it."""
+        for writer in (self._metrics, self._ledger, self._samples):
+            writer.sync()
+
+    def rewind(self, step: int | None) -> dict[str, int]:
+        """Cuts every row file back to `step`, the checkpoint that the run continues from; returns rows dropped by file.
+
+        None: there is no checkpoint, the run starts again and keeps nothing. Each file is replaced atomically and the
+        whole may be repeated. Raises RecordsDamaged if the ledger does not hold exactly the steps 1 to `step`
+        afterwards: the run would count something twice or not at all.
+        """
+        last = -1 if step is None else step
+        for writer in (self._metrics, self._ledger, self._samples):
+            writer.close()
+        dropped = {
+            name: rewind(self.path / name, lambda row: row["step"] <= last) for name in (METRICS, LEDGER, SAMPLES)
+        }
+        (self.path / SUMMARY).unlink(missing_ok=True)
+        steps = [row["step"] for row in read_rows(self.path / LEDGER)]
+        if steps != list(range(1, last + 1)):
+            raise RecordsDamaged(
+                f"{self.path / LEDGER} should hold the checkpoint's steps 1 to {last}, each once, but holds "
+                f"{len(steps)} rows{f', the last of step {steps[-1]}' if steps else ''}"
+            )
+        self._metrics = RowWriter(self.path / METRICS)
+        self._ledger = RowWriter(self.path / LEDGER)
+        self._samples = RowWriter(self.path / SAMPLES)
+        return dropped
+
+    def finish(self, summary: RunSummary) -> Path:
+        """Writes summary.json atomically and returns its path."""
+        path = self.path / SUMMARY
+        write_atomically(path, json.dumps(summary.as_json(), indent=2, allow_nan=False) + "\n")
+        return path
+
+    def close(self) -> None:
+        """Closes the row files and frees the lock; may be called twice."""
+        for writer in (self._metrics, self._ledger, self._samples):
+            writer.close()
+        self._lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _lock(path: Path) -> IO[bytes]:
+    file = (path / ".lock").open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise RunFolderError(f"the run folder {path} is in use by another training process") from error
+    return file
+
+
+def read_summary(path: Path) -> dict[str, Any] | None:
+    """The summary of a run folder; None while the run has not ended. Raises RecordsDamaged."""
+    try:
+        text = (path / SUMMARY).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    try:
+        summary = json.loads(text)
+    except ValueError as error:
+        raise RecordsDamaged(f"{path / SUMMARY} is no JSON: {error}") from error
+    if not isinstance(summary, dict):
+        raise RecordsDamaged(f"{path / SUMMARY} is no JSON object")
+    return summary
+
+
+def _refuse_earlier_run(path: Path) -> None:
+    summary = read_summary(path)
+    if summary is not None and summary.get("status") == "finished":
+        raise RunFolderError(f"{path} holds a finished run, which is never overwritten: choose another run.name")
+    if summary is not None or any((path / name).is_file() for name in (METRICS, LEDGER, SAMPLES)):
+        raise RunFolderError(
+            f"{path} holds a run that did not finish: continue it with resume=auto, or choose another run.name"
+        )

@@ -1,0 +1,69 @@
+"""Weights & Biases as a metrics sink. wandb is imported only when it is switched on."""
+
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from conf.schema.stages import WandbConfig
+from trainer.metrics import Row
+from trainer.records import write_atomically
+
+if TYPE_CHECKING:
+    import wandb
+
+
+class WandbUnavailable(Exception):
+    """wandb could not start; the message names the setting to change."""
+
+
+class WandbSink:
+    """Logs each row under its step. A resumed run folder continues the same wandb run."""
+
+    def __init__(self, run: "wandb.Run") -> None:
+        self._run = run
+
+    def write(self, row: Row) -> None:
+        values = {key: value for key, value in row.items() if key != "step" and value is not None}
+        self._run.log(values, step=row["step"])
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def open_wandb(config: WandbConfig, *, folder: Path, name: str, run_config: Mapping[str, Any]) -> WandbSink | None:
+    """The sink that the configuration asks for; None when it is disabled. Raises WandbUnavailable.
+
+    Files go to `folder`/wandb. The API key comes from the environment or wandb's own login, never from the settings.
+    """
+    if config.mode == "disabled":
+        return None
+    import wandb
+    from wandb.errors import Error
+
+    try:
+        run = wandb.init(
+            mode=config.mode,
+            project=config.project,
+            entity=config.entity,
+            name=name,
+            id=_run_id(folder),
+            resume="allow",
+            dir=folder,
+            config=dict(run_config),
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+    except Error as error:
+        raise WandbUnavailable(
+            f"logging.wandb.mode={config.mode} could not start ({error}): log in with `wandb login`, "
+            "or set logging.wandb.mode=offline or disabled"
+        ) from error
+    return WandbSink(run)
+
+
+def _run_id(folder: Path) -> str:
+    """The folder's wandb run id, made on first use and kept beside the rows."""
+    file = folder / ".wandb_id"
+    if not file.is_file():
+        write_atomically(file, secrets.token_hex(8))
+    return file.read_text(encoding="utf-8").strip()
