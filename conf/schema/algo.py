@@ -28,7 +28,34 @@ class DapoLoss(ClippedLoss):
     type: Literal["dapo"] = "dapo"
 
 
-LossConfig = Annotated[GrpoLoss | DrGrpoLoss | DapoLoss, Field(discriminator="type")]
+class BnpoLoss(ClippedLoss):
+    type: Literal["bnpo"] = "bnpo"
+
+
+class GspoLoss(ClippedLoss):
+    """One ratio a sequence; its clip range is much narrower than a token's."""
+
+    type: Literal["gspo"] = "gspo"
+    epsilon_low: PositiveFloat = 3e-4
+    epsilon_high: PositiveFloat = 4e-4
+
+
+class CispoLoss(Section):
+    type: Literal["cispo"] = "cispo"
+    ratio_cap: PositiveFloat = 5.0
+    """Largest weight a token's gradient may get (TRL's epsilon_high for this loss)."""
+
+
+class SapoLoss(Section):
+    type: Literal["sapo"] = "sapo"
+    temperature_positive: PositiveFloat = 1.0
+    """Sharpness of the soft gate for tokens with a positive advantage."""
+    temperature_negative: PositiveFloat = 1.05
+
+
+LossConfig = Annotated[
+    GrpoLoss | DrGrpoLoss | DapoLoss | BnpoLoss | GspoLoss | CispoLoss | SapoLoss, Field(discriminator="type")
+]
 
 
 class AdvantageConfig(Section):
@@ -55,7 +82,9 @@ class AlgoConfig(Section):
     kl: KlConfig = KlConfig()
     importance: ImportanceConfig = ImportanceConfig()
     old_logprobs: Literal["engine", "learner"] = "engine"
-    """Behaviour log-probabilities of the ratio: the engine's own, or a second forward pass of the learner."""
+    """What the ratio compares with when updates_per_step > 1: the engine's log-probabilities (the ratio then is the whole
+    correction, importance.mode is not applied), or the learner's own before the first update (one more forward pass; the
+    importance weights then correct for the engine). With one update both are the policy itself and nothing more is forwarded."""
     drop_zero_variance: bool = True
     """Groups whose rewards are all equal teach nothing: drop them before any forward pass, and count them."""
     mask_truncated: bool = False

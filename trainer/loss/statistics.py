@@ -1,0 +1,125 @@
+"""Sums and maxima of a forward pass that add up over micro-batches and ranks, and the metrics they become.
+
+Guarantees: every rank holds the same names in the same order, so that the values reduce as one vector.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from trainer.loss.importance import ImportanceWeights
+from trainer.loss.kl import k3
+from trainer.loss.tokens import LossTokens
+from trainer.loss.variant import Surrogate
+
+SUMS = (
+    "loss",
+    "tokens",
+    "sequences",
+    "entropy",
+    "kl_reference",
+    "kl_old",
+    "ratio",
+    "clip_low",
+    "clip_high",
+    "advantage_abs",
+    "logp_abs",
+    "weights",
+    "weight",
+    "weight_squared",
+    "weight_capped",
+)
+MAXIMA = ("ratio", "negative_ratio", "logp_abs", "weight")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Statistics:
+    sums: torch.Tensor
+    """[len(SUMS)] float64."""
+    maxima: torch.Tensor
+    """[len(MAXIMA)] float64; -inf where nothing was seen."""
+
+    def __add__(self, other: "Statistics") -> "Statistics":
+        return Statistics(sums=self.sums + other.sums, maxima=torch.maximum(self.maxima, other.maxima))
+
+
+@torch.no_grad()
+def token_statistics(
+    tokens: LossTokens,
+    surrogate: Surrogate,
+    weights: ImportanceWeights,
+    kl: torch.Tensor | None,
+    loss: torch.Tensor,
+) -> Statistics:
+    """Statistics of selected tokens; `kl` is [T] or None, `loss` the scalar share of the objective."""
+    logp = tokens.logp.detach()
+    distance = (logp - tokens.engine_logp).abs()
+    present = torch.zeros(tokens.sequences, device=logp.device).index_fill(0, tokens.sequence, 1.0)
+    raw = weights.raw if weights.raw.shape == logp.shape else weights.raw[present > 0]
+    capped = weights.capped if weights.raw.shape == logp.shape else weights.capped[present > 0]
+    count = float(logp.numel())
+    sums = {
+        "loss": loss.detach(),
+        "tokens": count,
+        "sequences": present.sum(),
+        "entropy": 0.0 if tokens.entropy is None else tokens.entropy.sum(),
+        "kl_reference": 0.0 if kl is None else kl.sum(),
+        "kl_old": k3(logp, tokens.old_logp).sum(),
+        "ratio": surrogate.ratio.sum(),
+        "clip_low": surrogate.clipped_low.sum(),
+        "clip_high": surrogate.clipped_high.sum(),
+        "advantage_abs": tokens.advantage.abs().sum(),
+        "logp_abs": distance.sum(),
+        "weights": float(raw.numel()),
+        "weight": raw.sum(),
+        "weight_squared": (raw.double() ** 2).sum(),
+        "weight_capped": capped.sum(),
+    }
+    maxima = {"ratio": surrogate.ratio, "negative_ratio": -surrogate.ratio, "logp_abs": distance, "weight": raw}
+    return Statistics(
+        sums=torch.tensor([float(sums[name]) for name in SUMS], dtype=torch.float64),
+        maxima=torch.tensor(
+            [float(maxima[name].max()) if maxima[name].numel() else -math.inf for name in MAXIMA], dtype=torch.float64
+        ),
+    )
+
+
+def no_statistics() -> Statistics:
+    """The neutral element of addition."""
+    return Statistics(
+        sums=torch.zeros(len(SUMS), dtype=torch.float64),
+        maxima=torch.full((len(MAXIMA),), -math.inf, dtype=torch.float64),
+    )
+
+
+def loss_metrics(statistics: Statistics, *, with_reference: bool) -> dict[str, float]:
+    """Metrics of one update from globally reduced statistics; empty when no token was trained.
+
+    effective_sample_share is (sum w)^2 / (n sum w^2), Kish's effective sample size over the number of weights.
+    """
+    total = dict(zip(SUMS, statistics.sums.tolist(), strict=True))
+    largest = dict(zip(MAXIMA, statistics.maxima.tolist(), strict=True))
+    tokens, weights = total["tokens"], total["weights"]
+    if tokens == 0:
+        return {}
+    metrics = {
+        "policy/loss": total["loss"],
+        "policy/entropy": total["entropy"] / tokens,
+        "policy/kl_old": total["kl_old"] / tokens,
+        "policy/ratio_mean": total["ratio"] / tokens,
+        "policy/ratio_min": -largest["negative_ratio"],
+        "policy/ratio_max": largest["ratio"],
+        "policy/clip_low_share": total["clip_low"] / tokens,
+        "policy/clip_high_share": total["clip_high"] / tokens,
+        "policy/advantage_abs_mean": total["advantage_abs"] / tokens,
+        "mismatch/logp_abs_mean": total["logp_abs"] / tokens,
+        "mismatch/logp_abs_max": largest["logp_abs"],
+        "mismatch/weight_mean": total["weight"] / weights,
+        "mismatch/weight_max": largest["weight"],
+        "mismatch/truncated_share": total["weight_capped"] / weights,
+        "mismatch/effective_sample_share": total["weight"] ** 2 / (weights * total["weight_squared"]),
+    }
+    if with_reference:
+        metrics["policy/kl_reference"] = total["kl_reference"] / tokens
+    return metrics
