@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from conf.errors import QuorumError
 from rewards.carriers import SqlTask
 
 DropReason = Literal[
@@ -13,7 +14,7 @@ DropReason = Literal[
 """gold unscorable: the executor could not be asked (unreadable file, executor lost twice); never the query's doing."""
 
 
-class DataError(Exception):
+class DataError(QuorumError):
     """A data file that cannot be used; the message names the file, the place in it and what to write instead."""
 
 

@@ -42,7 +42,9 @@ def read_split(
         db_id, databases = _databases(config, file, record)
         missing = [path for path in databases if not Path(path).is_file()]
         if missing or not databases:
-            detail = f"{record.where}: no file {missing[0] if missing else f'{config.databases}/{db_id}/{db_id}.sqlite'}"
+            detail = (
+                f"{record.where}: no file {missing[0] if missing else f'{config.databases}/{db_id}/{db_id}.sqlite'}"
+            )
             dropped.append(Dropped(id=task_id, reason="database missing", detail=detail))
             continue
         tasks[task_id] = SqlTask(

@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import TypedDict
 
+from conf.errors import QuorumError
 from rewards.carriers import SqlTask
 from rollout.tasks.carriers import DataError
 
@@ -23,7 +24,7 @@ class StreamState(TypedDict):
     pending: list[int]
 
 
-class StreamMismatch(Exception):
+class StreamMismatch(QuorumError):
     """A saved position belongs to other tasks or another seed."""
 
 

@@ -39,7 +39,5 @@ def load_demo(config: DemoData) -> TaskSet:
         warmup=warmup,
         train=tasks("train", specs[heldout_end:train_end]),
         heldout=tasks("heldout", specs[:heldout_end]),
-        traces={
-            task.id: answer(spec, config.seed) for task, spec in zip(warmup, specs[train_end:], strict=True)
-        },
+        traces={task.id: answer(spec, config.seed) for task, spec in zip(warmup, specs[train_end:], strict=True)},
     )

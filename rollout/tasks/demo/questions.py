@@ -32,9 +32,7 @@ def distinct_questions(seed: int, count: int) -> list[Spec]:
     """`count` questions with pairwise different texts and gold SQL, in random order. Raises DataError if there are not so many."""
     rng = random.Random(f"questions/{seed}")
     worlds = [
-        World(
-            domain=d, rows={e.table: table_rows(d, e, seed=seed, instance=0) for e in (d.parent, d.child)}
-        )
+        World(domain=d, rows={e.table: table_rows(d, e, seed=seed, instance=0) for e in (d.parent, d.child)})
         for d in DOMAINS
     ]
     texts: set[str] = set()
@@ -105,9 +103,7 @@ def _conditions(
         passing = _matching(rows, conditions)
         if passing:
             column = rng.choice(list(entity.numbers))
-            conditions.append(
-                Condition(column=column, operator=rng.choice(_BOUNDS), value=rng.choice(passing)[column])
-            )
+            conditions.append(Condition(column=column, operator=rng.choice(_BOUNDS), value=rng.choice(passing)[column]))
     return tuple(conditions)
 
 

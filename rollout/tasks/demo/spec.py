@@ -128,7 +128,9 @@ def _list_text(s: Spec) -> str:
 def _aggregate_text(s: Spec) -> str:
     where = _condition_text(s)
     if s.aggregate == "count":
-        return f"How many {s.entity.plural} are there{where}?" if s.style == 0 else f"Count the {s.entity.plural}{where}."
+        return (
+            f"How many {s.entity.plural} are there{where}?" if s.style == 0 else f"Count the {s.entity.plural}{where}."
+        )
     words = _AGGREGATE_WORDS[s.aggregate][s.style]
     lead = "What is the" if s.style == 0 else "Give the"
     end = "?" if s.style == 0 else "."

@@ -1,0 +1,21 @@
+"""Loads a policy's tokenizer from a Hugging Face folder or the local cache, with one clear error."""
+
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from conf.errors import QuorumError
+
+
+def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """Raises QuorumError when there is no usable tokenizer, or when it lacks the end token that stops a completion."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(path), revision=revision)
+    except (OSError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or ["no tokenizer"])[0]
+        raise QuorumError(f"no tokenizer can be loaded from {path}: {reason}") from error
+    if tokenizer.eos_token_id is None:
+        raise QuorumError(
+            f"the tokenizer of {path} has no eos_token, so no completion would ever stop: set one in its config"
+        )
+    return tokenizer
