@@ -37,12 +37,8 @@ class RunState:
     consumed: int
     """Positions of the task stream that were trained on or dropped."""
     seed: int
-    seconds_by_stage: dict[str, float]
     wall_s: float
-    totals: dict[str, float]
-    """Running sums of the summary, such as completions and tokens_trained."""
-    before: dict[str, float]
-    """Results of the evaluation before training."""
+    """Wall time of the run so far; everything else of the summary follows from metrics.jsonl."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

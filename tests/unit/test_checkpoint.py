@@ -7,9 +7,7 @@ from trainer.checkpoint import CheckpointFailed, CheckpointInvalid, CheckpointSt
 
 
 def state(step: int) -> RunState:
-    return RunState(
-        step=step, version=step, consumed=step * 4, seed=0, seconds_by_stage={}, wall_s=1.0, totals={}, before={}
-    )
+    return RunState(step=step, version=step, consumed=step * 4, seed=0, wall_s=1.0)
 
 
 async def write_policy(folder):

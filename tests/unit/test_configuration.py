@@ -1,0 +1,82 @@
+"""Composition, validation and the messages that a wrong setting gets."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from conf.errors import ConfigError
+from conf.load import groups, load, to_yaml
+from conf.schema.root import TrainConfig
+
+
+def refused(*overrides: str) -> str:
+    with pytest.raises(ConfigError) as error:
+        load(TrainConfig, "train", overrides)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("experiment", groups()["experiment"])
+def test_every_experiment_validates(experiment):
+    overrides = [f"experiment={experiment}"]
+    if experiment != "quickstart":
+        overrides.append("data.root=somewhere")
+    assert load(TrainConfig, "train", overrides).run.name == experiment
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("rollout.grup_size=4", "rollout.grup_size is not a setting (did you mean group_size?)"),
+        ("group_size=4", "group_size is not a setting (did you mean rollout.group_size?)"),
+        ("model.hiden_size=4", "model.hiden_size is not a setting (did you mean hidden_size?)"),
+        ("experiment=quikstart", "(did you mean quickstart?)"),
+        ("algo.loss.type=gropo", "(did you mean"),
+        ("rollout.engine.dtype=bfloat", "choose one of bfloat16, float32 (did you mean bfloat16?)"),
+        ("rollout.group_size=1", "rollout.group_size=1: input should be greater than or equal to 2"),
+        ("warmup.enabled=false", "model=tiny has random weights: set warmup.enabled=true"),
+        ("prompt.thinking=true", "prompt.thinking=True contradicts reward.format.thinking=False"),
+        ("rollout.engine.max_model_len=16", "rollout.engine.max_model_len=16 is smaller than"),
+        ("learner.ranks=5", "must be a multiple of learner.ranks"),
+        ("what is this", "write settings as name=value"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_to_write_instead(override, message):
+    assert message in refused(override)
+
+
+def test_a_mandatory_setting_is_named():
+    assert "data.root" in refused("experiment=spider_smoke")
+
+
+def test_the_printed_configuration_is_complete_and_loads_again():
+    config = load(TrainConfig, "train", ["seed=7", "algo.loss.epsilon_low=0.1"])
+    printed = to_yaml(config)
+    assert "seed: 7" in printed
+    assert "stall_timeout_s" in printed
+    import yaml
+
+    assert TrainConfig.model_validate(yaml.safe_load(printed)) == config
+
+
+def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=60)
+
+
+def test_help_answers_in_under_two_seconds_without_heavy_imports():
+    start = time.monotonic()
+    answer = run_python("-X", "importtime", "-m", "trainer", "--help")
+    elapsed = time.monotonic() - start
+    assert answer.returncode == 0
+    assert "experiment" in answer.stdout
+    for heavy in ("torch", "ray", "vllm", "transformers", "deepspeed"):
+        assert f"| {heavy}\n" not in answer.stderr.replace(" " * 2, "")
+    # Twice the promise: a loaded machine is no reason to fail.
+    assert elapsed < 4.0
+
+
+def test_a_wrong_setting_ends_with_code_2_and_one_line():
+    answer = run_python("-m", "trainer", "rollout.grup_size=4")
+    assert answer.returncode == 2
+    assert answer.stderr == "configuration: rollout.grup_size is not a setting (did you mean group_size?)\n"

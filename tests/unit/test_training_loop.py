@@ -1,0 +1,149 @@
+"""The training loop with hand-written fakes at its Protocols: order of events, staleness, failures."""
+
+import asyncio
+import random
+
+import pytest
+
+from conf.schema.algo import AlgoConfig
+from conf.schema.rollout import SamplingConfig
+from rewards.carriers import RewardResult, SqlTask
+from rollout.carriers import Completion, Group, Prompt
+from trainer.pipeline.buffer import GroupBuffer
+from trainer.pipeline.clock import StageClock
+from trainer.pipeline.loop import PipelineStalled, TooManyUnscorable, TrainingLoop
+from trainer.pipeline.producer import Producer
+
+
+def prompt_at(position: int) -> Prompt:
+    task = SqlTask(id=f"task-{position}", db_id="shop", question="?", gold_sqls=("SELECT 1",), databases=("shop.sqlite",))
+    return Prompt(task=task, text="?", token_ids=(1, 2))
+
+
+class FakeEngine:
+    """Generates with the version it holds, in random order; can go silent."""
+
+    def __init__(self, events: list[str], *, silent: bool = False) -> None:
+        self.version = 0
+        self.events = events
+        self.silent = silent
+        self.random = random.Random(0)
+
+    async def generate(self, prompt, *, group_id, n, sampling):
+        version = self.version
+        self.events.append(f"admit {group_id} v{version}")
+        await asyncio.sleep(3600 if self.silent else self.random.random() * 0.01)
+        completion = Completion(
+            text="SELECT 1", token_ids=(3,), logprobs=(-0.5,), version_spans=((0, version),), finish_reason="stop"
+        )
+        return Group(id=group_id, prompt=prompt, completions=(completion,) * n)
+
+
+class FakeScoring:
+    def __init__(self, totals: list[float | None]) -> None:
+        self.totals = totals
+
+    async def score(self, task, completions):
+        return tuple(
+            RewardResult(status="unscorable" if total is None else "scored", total=total, error="disk full")
+            for total, _ in zip(self.totals, completions, strict=True)
+        )
+
+
+class FakePolicy:
+    def __init__(self, engine: FakeEngine, events: list[str]) -> None:
+        self.engine = engine
+        self.events = events
+        self.batches: list[int] = []
+
+    async def train(self, sequences):
+        self.events.append("train")
+        self.batches.append(len(sequences))
+        await asyncio.sleep(0.02)
+        return {"policy/loss": 0.5}
+
+    async def synchronise(self, version):
+        self.engine.version = version
+        self.events.append(f"sync v{version}")
+        return {}
+
+
+class FakeMemory:
+    commits = 0
+
+    async def commit(self):
+        self.commits += 1
+
+
+def build(*, staleness=0, batch=4, steps=3, totals=(1.0, 0.0), silent=False, stall=5.0):
+    events: list[str] = []
+    engine = FakeEngine(events, silent=silent)
+    policy = FakePolicy(engine, events)
+    producer = Producer(
+        prompt_at=prompt_at, source=engine, scoring=FakeScoring(list(totals)), group_size=2, sampling=SamplingConfig()
+    )
+    loop = TrainingLoop(
+        buffer=GroupBuffer(batch_size=batch, max_staleness=staleness),
+        producer=producer,
+        policy=policy,
+        memory=FakeMemory(),
+        clock=StageClock(),
+        algo=AlgoConfig(),
+        stall_timeout_s=stall,
+        max_unscorable_share=0.5,
+        last_position=batch * steps,
+    )
+
+    async def run():
+        return [outcome async for outcome in loop.steps(0, steps)]
+
+    return run, events, policy
+
+
+def trained_ids(outcomes):
+    return [[group.group.prompt.task.id for group in outcome.groups] for outcome in outcomes]
+
+
+@pytest.mark.parametrize("staleness", [0, 1, 2])
+def test_every_task_is_trained_once_in_stream_order_and_young_enough(staleness):
+    run, _, _ = build(staleness=staleness)
+    outcomes = asyncio.run(run())
+    assert trained_ids(outcomes) == [[f"task-{4 * k + i}" for i in range(4)] for k in range(3)]
+    for outcome in outcomes:
+        assert all(outcome.trained_version - g.group.oldest_version <= staleness for g in outcome.groups)
+    assert [outcome.version for outcome in outcomes] == [1, 2, 3]
+
+
+def test_synchronous_mode_generates_nothing_between_train_and_sync():
+    run, events, _ = build(staleness=0)
+    asyncio.run(run())
+    kinds = [event.split()[0] for event in events]
+    assert kinds == (["admit"] * 4 + ["train", "sync"]) * 3
+
+
+def test_one_step_ahead_admits_the_next_batch_before_training():
+    run, events, _ = build(staleness=1)
+    asyncio.run(run())
+    assert [event.split()[0] for event in events][:9] == ["admit"] * 8 + ["train"]
+
+
+def test_groups_of_equal_rewards_reach_no_learner_and_keep_the_version():
+    run, events, policy = build(totals=(1.0, 1.0), steps=2)
+    outcomes = asyncio.run(run())
+    assert policy.batches == []
+    assert not any(event.startswith("sync") for event in events)
+    assert [len(outcome.filtered.dropped) for outcome in outcomes] == [4, 4]
+    assert [outcome.version for outcome in outcomes] == [0, 0]
+
+
+def test_a_stall_says_who_waits_for_whom():
+    run, _, _ = build(silent=True, stall=0.05)
+    with pytest.raises(PipelineStalled, match="4 wait for the rollout workers, 0 for the reward server"):
+        asyncio.run(run())
+
+
+def test_too_many_unscorable_completions_end_the_run():
+    run, _, policy = build(totals=(None, None))
+    with pytest.raises(TooManyUnscorable, match="8 of 8 completions.*disk full"):
+        asyncio.run(run())
+    assert policy.batches == []

@@ -1,0 +1,100 @@
+"""Evaluation inside the job: greedy accuracy, mean@n, recall@n and the accuracy of voting, on held-out tasks.
+
+A candidate is right when it equals a gold answer as in training (rewards/sql/denotation); the official scorers live in
+benchmarks. A task of which a candidate cannot be scored leaves the accuracies and is counted: infrastructure is never a score.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Protocol
+
+from conf.schema.rollout import SamplingConfig
+from conf.schema.stages import EvaluationConfig
+from rewards.carriers import RewardResult, SqlTask
+from rollout.carriers import Group, Prompt
+from selection.builder import VOTERS
+from selection.candidate import Candidate
+from trainer.pipeline.producer import GroupSource
+
+CONCURRENT_TASKS = 64
+"""Tasks whose groups are with the engines at a time; enough to fill them, few enough to score as they come."""
+
+
+class Judge(Protocol):
+    """Scores without any effect on later rewards; the reward client."""
+
+    async def judge(self, task: SqlTask, completions: Sequence[str]) -> tuple[RewardResult, ...]: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Outcome:
+    greedy: bool
+    right: int
+    voted: bool
+    unscorable: int
+    tokens: int
+
+
+def candidates_of(group: Group, results: Sequence[RewardResult]) -> list[Candidate]:
+    """What a voter sees of a scored group."""
+    return [
+        Candidate(
+            index=index,
+            sql=result.sql or "",
+            digest=result.result_digest,
+            trivial=result.result_trivial,
+            failed=result.result_digest is None,
+            logprob=sum(completion.logprobs),
+        )
+        for index, (completion, result) in enumerate(zip(group.completions, results, strict=True))
+    ]
+
+
+async def evaluate(
+    prompts: Sequence[Prompt], *, source: GroupSource, judge: Judge, config: EvaluationConfig, sampling: SamplingConfig
+) -> dict[str, float]:
+    """Metrics by registered key (eval/...). `sampling` gives the token budget; temperatures come from `config`."""
+    slots = asyncio.Semaphore(CONCURRENT_TASKS)
+    greedy_sampling = sampling.model_copy(update={"temperature": 0.0, "top_p": 1.0, "top_k": 0})
+    candidate_sampling = sampling.model_copy(update={"temperature": config.temperature})
+
+    async def one(number: int, prompt: Prompt) -> _Outcome:
+        async with slots:
+            greedy, group = await asyncio.gather(
+                source.generate(prompt, group_id=f"greedy-{number}", n=1, sampling=greedy_sampling),
+                source.generate(prompt, group_id=f"eval-{number}", n=config.n, sampling=candidate_sampling),
+            )
+            completions = [*greedy.completions, *group.completions]
+            results = await judge.judge(prompt.task, [c.text for c in completions])
+        sampled = results[1:]
+        chosen = VOTERS[config.selection](candidates_of(group, sampled))
+        return _Outcome(
+            greedy=results[0].correct,
+            right=sum(result.correct for result in sampled),
+            voted=sampled[chosen].correct,
+            unscorable=sum(result.status == "unscorable" for result in results),
+            tokens=sum(len(c.token_ids) for c in group.completions),
+        )
+
+    outcomes = await asyncio.gather(*(one(number, prompt) for number, prompt in enumerate(prompts)))
+    return _summarise(outcomes, config.n)
+
+
+def _summarise(outcomes: Sequence[_Outcome], n: int) -> dict[str, float]:
+    counts = {
+        "eval/tasks": float(len(outcomes)),
+        "eval/n": float(n),
+        "eval/unscorable": float(sum(outcome.unscorable for outcome in outcomes)),
+        "eval/tokens_mean": fmean(outcome.tokens for outcome in outcomes) / n,
+    }
+    scored = [outcome for outcome in outcomes if not outcome.unscorable]
+    if not scored:
+        return counts
+    return counts | {
+        "eval/greedy_ex": fmean(outcome.greedy for outcome in scored),
+        "eval/mean_at_n": fmean(outcome.right / n for outcome in scored),
+        "eval/recall_at_n": fmean(outcome.right > 0 for outcome in scored),
+        "eval/vote_ex": fmean(outcome.voted for outcome in scored),
+    }
