@@ -80,7 +80,7 @@ _MISMATCH = _keys(
             "after_sync_abs_mean",
             "nats",
             "mean",
-            "The check after a weight update: |engine - learner|, first scored batch.",
+            "The check after a weight update: mean |engine - learner|, first scored batch.",
         ),
     ],
 )
@@ -174,8 +174,8 @@ _PERF = _keys(
     [
         ("step_s", "s", "sum", "Wall time of the step, evaluation and checkpoint included."),
         ("elapsed_s", "s", "last", "Wall time since the run began; a resumed run goes on from its checkpoint's value."),
-        ("generate_s", "s", "sum", "Time in which at least one group was being generated."),
-        ("score_s", "s", "sum", "Time in which at least one group was being scored; overlaps generation."),
+        ("generate_s", "s", "sum", "Time the driver waited for generation; what overlaps training is not in it."),
+        ("score_s", "s", "sum", "Time the driver waited for scores once the last group was generated."),
         ("train_s", "s", "sum", "Time of log-probabilities, loss and optimizer."),
         ("sync_s", "s", "sum", "Time of the weight update, all three parts."),
         ("sync_pause_s", "s", "sum", "Weight update: waiting for the engines to pause."),

@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from conf.errors import QuorumError
+
 Json = dict[str, Any]
 
 
-class RecordsDamaged(Exception):
+class RecordsDamaged(QuorumError):
     """The rows cannot be what a run of this program wrote: changed by something else, or incomplete."""
 
 

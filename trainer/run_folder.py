@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from conf.errors import QuorumError
 from trainer.carriers import ScoredGroup
 from trainer.metrics import Row
 from trainer.records import Json, RecordsDamaged, RowWriter, read_rows, rewind, write_atomically
@@ -26,7 +27,7 @@ REPORT = "report.html"
 CHECKPOINTS = "checkpoints"
 
 
-class RunFolderError(Exception):
+class RunFolderError(QuorumError):
     """The folder cannot take this run; the message says what to do."""
 
 

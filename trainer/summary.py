@@ -25,7 +25,7 @@ class RunSummary:
     wall_s: float
     """Time the run was running, resumptions included."""
     seconds_by_stage: dict[str, float]
-    """Stages overlap: the values may add up to more than wall_s."""
+    """Seconds the driver waited for each stage; work that overlaps another stage is counted once."""
     completions: int
     completions_per_s: float
     """Training completions over wall_s without evaluation and checkpoints."""

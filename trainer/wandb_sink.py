@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from conf.errors import QuorumError
 from conf.schema.stages import WandbConfig
 from trainer.metrics import Row
 from trainer.records import write_atomically
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     import wandb
 
 
-class WandbUnavailable(Exception):
+class WandbUnavailable(QuorumError):
     """wandb could not start; the message names the setting to change."""
 
 
