@@ -8,7 +8,7 @@ from conf.schema.base import Section
 
 
 class BudgetConfig(Section):
-    """Limits for one query. VM steps, rows, bytes and the heap are deterministic; the wall clock is the last line."""
+    """Limits for one query. VM steps, rows, bytes and the heap are deterministic; CPU time and the wall clock are nets."""
 
     vm_steps: PositiveInt = 20_000_000
     """SQLite virtual-machine instructions."""
@@ -18,8 +18,10 @@ class BudgetConfig(Section):
     heap_mib: PositiveInt = 256
     """SQLite heap of one executor, MiB."""
     sql_chars: PositiveInt = 20_000
+    cpu_s: PositiveFloat = 5.0
+    """CPU seconds of one query, for the single long opcodes that VM steps do not see; independent of the machine's load."""
     wall_s: PositiveFloat = 30.0
-    """Seconds after which a silent executor is killed; its query is retried once and then unscorable."""
+    """Seconds after which a silent executor is killed; its query is retried alone, and unscorable when it is lost again."""
 
 
 class FormatReward(Section):

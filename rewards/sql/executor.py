@@ -1,0 +1,309 @@
+"""Runs SQL on SQLite databases in a pool of disposable processes.
+
+Guarantees: `run` answers every query, in order, and raises nothing for what a query does; databases are never written;
+a process that hangs, crashes or grows beyond its limits is replaced and costs the other queries nothing. Budgets are
+deterministic first (see rewards/sql/sandbox), so a verdict does not depend on the machine's load.
+
+Whose fault a lost process is: ended by SIGPROF, its query used up its CPU seconds: `timeout`. Crashed twice on the same
+query, alone the second time: `runtime`. Silent for `wall_s` although CPU time was left, or killed from outside: the
+query is retried alone on a fresh process, and `unscorable` when that is lost too.
+What it does not promise: queries that read the clock see the clock.
+
+Who waits for whom: a caller of `run` holds executors until its batch is done; other callers wait for one to come free,
+at most BUSY_S seconds.
+"""
+
+import os
+import selectors
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal, cast
+
+from conf.schema.reward import BudgetConfig
+from rewards.carriers import ErrorKind, Execution
+from rewards.sql.sandbox.run import Answer, Request
+from rewards.sql.worker import Worker
+
+BATCH = 16
+"""Queries sent to a process at a time."""
+START_S = 60.0
+"""Longest wait for a new process to greet."""
+BUSY_S = 900.0
+LOST_LIMIT = 2
+CRASHES = frozenset((signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL))
+
+
+class ExecutorsBusy(Exception):
+    """No executor came free within BUSY_S seconds."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Query:
+    """One statement for one database."""
+
+    database: str
+    """Path of the SQLite file."""
+    sql: str
+    budget: BudgetConfig
+    text_errors: Literal["replace", "strict", "ignore"] = "replace"
+    """What becomes of text that is not UTF-8; strict makes it a `runtime` error (BIRD's scorer), ignore is Spider's."""
+    reverse_unordered: bool = False
+    """Scan in the other direction where no ORDER BY asks for one: shows results that hang on scan order."""
+
+    def request(self) -> Request:
+        limits = self.budget
+        path = os.path.abspath(self.database)
+        return (
+            *(path, self.sql, limits.vm_steps, limits.rows, limits.bytes, limits.cpu_s),
+            *(self.text_errors, self.reverse_unordered),
+        )
+
+
+@dataclass(kw_only=True, slots=True)
+class _Job:
+    index: int
+    query: Query
+    crashes: int = 0
+    lost: int = 0
+
+
+@dataclass(slots=True)
+class _Seat:
+    """A borrowed worker with the jobs that it was sent and has not answered."""
+
+    worker: Worker
+    jobs: deque[_Job] = field(default_factory=deque)
+    deadline: float = 0.0
+
+    def rearm(self) -> None:
+        wait = self.jobs[0].query.budget.wall_s if self.worker.ready else START_S
+        self.deadline = time.monotonic() + wait
+
+
+class ExecutorPool:
+    """`size` executor processes, started when first needed. Use as a context manager, or `close()`."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.restarts = 0
+        """Processes replaced after they were lost or killed."""
+        self._idle: list[Worker | None] = [None] * size
+        self._free = threading.Condition()
+        self._closed = False
+
+    def __enter__(self) -> "ExecutorPool":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def run(self, queries: Sequence[Query]) -> list[Execution]:
+        """One execution a query, in order. Thread-safe. Raises ExecutorsBusy, and RuntimeError after `close`."""
+        results: list[Execution | None] = [_refusal(query) for query in queries]
+        jobs = deque(_Job(index=i, query=q) for i, q in enumerate(queries) if results[i] is None)
+        if jobs:
+            with self._borrowed(len(jobs)) as seats:
+                self.restarts += _Dispatch(jobs, seats, results).run()
+        return [_answered(result) for result in results]
+
+    def pids(self) -> tuple[int, ...]:
+        """Process ids of the executors that nobody uses at the moment."""
+        with self._free:
+            return tuple(worker.pid for worker in self._idle if worker is not None)
+
+    def close(self) -> None:
+        """End all processes. Callers still in `run` end theirs when they come back."""
+        with self._free:
+            self._closed = True
+            idle, self._idle = self._idle, []
+            self._free.notify_all()
+        for worker in idle:
+            if worker is not None:
+                worker.close()
+
+    @contextmanager
+    def _borrowed(self, jobs: int) -> Iterator[list["_Seat | None"]]:
+        with self._free:
+            if not self._free.wait_for(lambda: self._idle or self._closed, timeout=BUSY_S):
+                raise ExecutorsBusy(f"none of the {self.size} SQL executors came free within {BUSY_S:.0f} s")
+            if self._closed:
+                raise RuntimeError("the executor pool is closed")
+            count = min(len(self._idle), jobs)
+            # Processes that already run come first.
+            self._idle.sort(key=lambda worker: worker is not None)
+            taken = [self._idle.pop() for _ in range(count)]
+        seats = [_Seat(worker) if worker is not None else None for worker in taken]
+        try:
+            yield seats
+        finally:
+            self._return([seat.worker if seat is not None else None for seat in map(_settled, seats)])
+
+    def _return(self, workers: list[Worker | None]) -> None:
+        with self._free:
+            closed = self._closed
+            if not closed:
+                self._idle.extend(workers)
+            self._free.notify_all()
+        if closed:
+            for worker in workers:
+                if worker is not None:
+                    worker.close()
+
+
+def _settled(seat: _Seat | None) -> _Seat | None:
+    """A worker left in the middle of its batch (an interrupted caller) has answers under way that nobody wants."""
+    if seat is not None and seat.jobs:
+        seat.worker.bury()
+        return None
+    return seat
+
+
+class _Dispatch:
+    """Feeds one batch to borrowed workers until every query has its execution."""
+
+    def __init__(self, jobs: deque[_Job], seats: list[_Seat | None], results: list[Execution | None]) -> None:
+        self._jobs, self._seats, self._results = jobs, seats, results
+        self._restarts = 0
+        self._failed_starts = 0
+
+    def run(self) -> int:
+        """Returns the number of processes replaced."""
+        while True:
+            for position in range(len(self._seats)):
+                self._feed(position)
+            busy = [p for p, seat in enumerate(self._seats) if seat is not None and seat.jobs]
+            if not busy:
+                return self._restarts
+            self._step(busy)
+
+    def _feed(self, position: int) -> None:
+        seat = self._seats[position]
+        if not self._jobs or (seat is not None and seat.jobs):
+            return
+        batch = self._next_batch()
+        heap_mib = batch[0].query.budget.heap_mib
+        if seat is not None and seat.worker.heap_mib != heap_mib:  # SQLite's hard heap limit can only be lowered
+            self._seats[position] = None
+            seat.worker.close()
+            seat = None
+        if seat is None:
+            try:
+                seat = self._seats[position] = _Seat(Worker(heap_mib))
+            except OSError as error:
+                for job in batch:
+                    self._give_up(job, f"no SQL executor can be started: {error}")
+                return
+        seat.jobs.extend(batch)
+        seat.worker.send([job.query.request() for job in batch])
+        seat.rearm()
+
+    def _next_batch(self) -> list[_Job]:
+        """Jobs of one heap size; a job that lost a process goes alone."""
+        share = max(1, min(BATCH, len(self._jobs) // (2 * len(self._seats))))
+        batch = [self._jobs.popleft()]
+        while self._jobs and len(batch) < share and not batch[0].lost:
+            follower = self._jobs[0]
+            if follower.lost or follower.query.budget.heap_mib != batch[0].query.budget.heap_mib:
+                break
+            batch.append(self._jobs.popleft())
+        return batch
+
+    def _step(self, busy: list[int]) -> None:
+        """Wait for the next thing to happen to a busy worker, and deal with it."""
+        with selectors.DefaultSelector() as selector:
+            for position in busy:
+                seat = self._seats[position]
+                assert seat is not None
+                selector.register(seat.worker.stdout, selectors.EVENT_READ, position)
+                if seat.worker.writing:
+                    selector.register(seat.worker.stdin, selectors.EVENT_WRITE, position)
+            soonest = min(seat.deadline for seat in self._seats if seat is not None and seat.jobs)
+            events = selector.select(max(0.0, soonest - time.monotonic()))
+        for key, mask in events:
+            seat = self._seats[key.data]
+            if seat is None:
+                continue
+            if mask & selectors.EVENT_WRITE:
+                seat.worker.flush()
+            else:
+                self._hear(key.data, seat)
+        for position in busy:
+            seat = self._seats[position]
+            if seat is not None and seat.jobs and time.monotonic() > seat.deadline:
+                self._lost(position, seat, silent=True)
+
+    def _hear(self, position: int, seat: _Seat) -> None:
+        answers = seat.worker.receive()
+        if answers is None:
+            self._lost(position, seat, silent=False)
+            return
+        for answer in answers:
+            self._results[seat.jobs.popleft().index] = _execution(answer)
+        if seat.worker.ready:
+            self._failed_starts = 0
+        if seat.jobs:
+            seat.rearm()
+
+    def _lost(self, position: int, seat: _Seat, *, silent: bool) -> None:
+        """Replace a lost process: its current query is judged, the queries behind it go back to the queue."""
+        self._seats[position] = None
+        self._restarts += 1
+        code = seat.worker.bury(kill=silent)
+        if not seat.worker.ready:
+            self._failed_starts += 1
+            if self._failed_starts > LOST_LIMIT:
+                for job in seat.jobs:
+                    self._give_up(job, f"the SQL executor does not start (exit code {code})")
+                return
+            self._jobs.extendleft(reversed(seat.jobs))
+            return
+        job = seat.jobs.popleft()
+        self._jobs.extendleft(reversed(seat.jobs))
+        if code == -signal.SIGPROF:
+            message = f"out of the CPU budget of {job.query.budget.cpu_s:g} s"
+            self._results[job.index] = Execution(status="error", error_kind="timeout", error=message)
+            return
+        job.lost += 1
+        job.crashes += -code in CRASHES
+        if job.crashes == LOST_LIMIT:
+            message = f"SQLite crashed on this query (signal {-code})"
+            self._results[job.index] = Execution(status="error", error_kind="runtime", error=message)
+        elif job.lost == LOST_LIMIT:
+            cause = f"silent for {job.query.budget.wall_s:g} s" if silent else f"ended with code {code}"
+            self._give_up(job, f"the SQL executor was lost twice (the last time {cause})")
+        else:
+            self._jobs.append(job)
+
+    def _give_up(self, job: _Job, reason: str) -> None:
+        self._results[job.index] = Execution(status="unscorable", error=reason)
+
+
+def _refusal(query: Query) -> Execution | None:
+    """Queries that no executor needs to see."""
+    if len(query.sql) > query.budget.sql_chars:
+        message = f"the query has {len(query.sql)} characters, more than {query.budget.sql_chars}"
+        return Execution(status="error", error_kind="too_large", error=message)
+    return None
+
+
+def _execution(answer: Answer) -> Execution:
+    status, columns, rows, kind, message, steps = answer
+    return Execution(
+        status=cast(Literal["ok", "error", "unscorable"], status),
+        columns=columns,
+        rows=rows,
+        error_kind=cast(ErrorKind | None, kind),
+        error=message,
+        vm_steps=steps,
+    )
+
+
+def _answered(result: Execution | None) -> Execution:
+    if result is None:
+        raise AssertionError("a query was left without an execution")
+    return result

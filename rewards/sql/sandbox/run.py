@@ -1,0 +1,106 @@
+"""Runs one request after the other and streams each result against its budget."""
+
+import os
+import signal
+import sqlite3
+from collections.abc import Callable, Iterator
+
+from rewards.sql.sandbox.connections import Connections, DatabaseBroken
+from rewards.sql.sandbox.functions import Functions, Value
+from rewards.sql.sandbox.verdict import OUT_OF_MEMORY, WRITING_KEYWORDS, TooLarge, classify, first_keyword
+
+STEP_INTERVAL = 1000
+"""VM instructions between two calls of the progress handler: the unit of every step count."""
+CELL_BYTES = 24
+"""Accounted for each cell of a result beside the length of its text or blob."""
+
+Answer = tuple[str, tuple[str, ...], tuple[tuple[Value, ...], ...], str | None, str | None, int]
+"""(status, columns, rows, error kind, message, VM steps)."""
+Request = tuple[str, str, int, int, int, float, str, bool]
+"""(database path, sql, VM steps, rows, bytes, CPU seconds, text errors, reverse unordered selects)."""
+
+
+class Steps:
+    """Counts VM instructions in units of STEP_INTERVAL; interrupts beyond the budget, or when the parent is gone."""
+
+    def __init__(self, limit: int) -> None:
+        self.calls = 0
+        self._limit = max(1, limit // STEP_INTERVAL)
+        self._parent = os.getppid()
+
+    def tick(self) -> int:
+        self.calls += 1
+        if self.calls & 63 == 0 and os.getppid() != self._parent:
+            os._exit(0)
+        return self.calls > self._limit
+
+
+def _collect(cursor: Iterator[tuple[Value, ...]], max_rows: int, max_bytes: int) -> tuple[tuple[Value, ...], ...]:
+    rows: list[tuple[Value, ...]] = []
+    size = 0
+    for row in cursor:
+        size += CELL_BYTES * (len(row) + 1)
+        for value in row:
+            if type(value) is str or type(value) is bytes:
+                size += len(value)
+        if len(rows) >= max_rows:
+            raise TooLarge(f"more than {max_rows} rows")
+        if size > max_bytes:
+            raise TooLarge(f"a result of more than {max_bytes} bytes")
+        rows.append(row)
+    return tuple(rows)
+
+
+def _text_factory(errors: str) -> Callable[[bytes], str]:
+    return lambda raw: raw.decode("utf-8", errors)
+
+
+class Executor:
+    """Answers requests, one at a time; what a query does is in the answer, never raised."""
+
+    def __init__(self) -> None:
+        self._functions = Functions()
+        self._connections = Connections(self._functions)
+
+    def answer(self, request: Request) -> Answer:
+        sql, cpu_seconds = request[1], request[5]
+        keyword = first_keyword(sql)
+        if keyword in WRITING_KEYWORDS:
+            return "error", (), (), "forbidden", f"{keyword.upper()} is not a read-only query", 0
+        if keyword not in ("select", "with", "values"):
+            return "error", (), (), "not_a_query", "not a SELECT, WITH or VALUES statement", 0
+        signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
+        try:
+            answer = self._run(request, None)
+            if answer[3] == "too_large" and answer[4] == OUT_OF_MEMORY:
+                self._connections.close_all()
+                answer = self._run(request, None)
+            if answer[3] == "runtime" and (answer[4] or "").startswith("Could not decode to UTF-8"):
+                if request[6] != "strict":
+                    answer = self._run(request, request[6])
+            return answer
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+
+    def _run(self, request: Request, text_errors: str | None) -> Answer:
+        """text_errors None decodes strictly in C, which is the fast way."""
+        path, sql, max_steps, max_rows, max_bytes, _, _, reverse = request
+        steps = Steps(max_steps)
+        try:
+            connection = self._connections.get(path, reverse)
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max_bytes)
+            connection.text_factory = _text_factory(text_errors) if text_errors else str
+            connection.set_progress_handler(steps.tick, min(STEP_INTERVAL, max_steps))
+            self._functions.begin(max_bytes)
+            cursor = connection.execute(sql)
+            try:
+                columns = tuple(entry[0] for entry in cursor.description or ())
+                rows = _collect(cursor, max_rows, max_bytes)
+            finally:
+                cursor.close()
+            return "ok", columns, rows, None, None, steps.calls * STEP_INTERVAL
+        except DatabaseBroken as error:
+            return "unscorable", (), (), None, str(error), 0
+        except (sqlite3.Error, sqlite3.Warning, TooLarge, MemoryError, UnicodeError, OverflowError) as error:
+            status, kind, message = classify(error, sql)
+            return status, (), (), kind, message, steps.calls * STEP_INTERVAL
