@@ -1,0 +1,229 @@
+"""From a completion to one SQL text, and from SQL text to a syntax tree, at bounded cost.
+
+Guarantees: extraction never fails; `canonical` never gives one text to two queries that SQLite could tell apart;
+`parse_query` answers in time linear in its input (long or deep SQL never reaches sqlglot) and raises nothing but
+ParseFailure. Does not decide what may be executed: that is the executor's business.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import NamedTuple
+
+from sqlglot.dialects.sqlite import SQLite
+from sqlglot.errors import SqlglotError
+from sqlglot.expressions import Expr
+from sqlglot.parsers.sqlite import SQLiteParser
+
+MAX_CHARS = 20_000
+MAX_TOKENS = 2_000
+MAX_NESTING = 20
+"""Open brackets, CASEs and prefix operators around one token. sqlglot recurses by up to 25 frames for each, and
+Python's recursion limit must stay out of reach: whether it is hit depends on the caller's stack."""
+REREAD_BASE = 200
+REREAD_PER_TOKEN = 5
+"""Tokens that the parser may step back over, in total and for each token of the text."""
+MAX_CANONICAL_CHARS = 10_000
+
+SQLITE_SPACE = " \t\n\f\r"
+
+
+class ParseFailure(Exception):
+    """The text has no syntax tree here. Says nothing about whether SQLite accepts it."""
+
+
+class SqlSyntaxError(ParseFailure):
+    """sqlglot cannot read the text, or it is not exactly one statement."""
+
+
+class SqlTooComplex(ParseFailure):
+    """The text is longer or deeper than what is parsed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Extraction:
+    """What a completion says."""
+
+    sql: str | None
+    """The answer without fence and surrounding white space; None when there is none."""
+    reasoning: str
+    """Text between the think tags, stripped; '' when there is none."""
+    well_formed: bool
+    """The tags are as asked for and there is an answer."""
+
+
+class _BoundedParser(SQLiteParser):
+    """sqlglot's parser with a limit on how much it reads again: a chain of JOINs without ON costs exponential time."""
+
+    reread_left: int = 0
+
+    def _retreat(self, index: int) -> None:
+        self.reread_left -= abs(int(self._index) - index)
+        if self.reread_left < 0:
+            raise SqlTooComplex("too many ways to read the text")
+        super()._retreat(index)
+
+
+class Token(NamedTuple):
+    kind: str
+    """string, quoted (an identifier, or SQLite's double-quoted text), number, blob, word, param or op."""
+    text: str
+
+
+_LEXER = re.compile(
+    r"""(?P<space>[ \t\n\f\r]+|--[^\n]*|/\*.*?(?:\*/|\Z))
+    |(?P<string>'(?:[^']|'')*')
+    |(?P<quoted>"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\])
+    |(?P<blob>[xX]'[0-9a-fA-F]*')
+    |(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?[\w$]*)
+    |(?P<word>[^\W\d][\w$]*)
+    |(?P<param>[?:@$\#][\w$:]*)
+    |(?P<op>\|\||->>|->|<<|>>|<=|>=|<>|==|!=|[-+*/%(),.;<>=&|~])""",
+    re.VERBOSE | re.DOTALL,
+)
+_FENCE = re.compile(r"```[ \t]*(?:sql|sqlite)?[ \t]*\r?\n(.*?)\n?[ \t]*```", re.DOTALL | re.IGNORECASE)
+_ASCII_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
+_PREFIX_WORDS = frozenset({"not", "exists", "distinct"})
+_QUERY_STARTS = frozenset({"select", "with", "values", "("})
+_PREFIX_OPS = frozenset("-+~")
+
+
+def extract_sql(completion: str, *, thinking: bool) -> Extraction:
+    """Splits a completion into reasoning and answer.
+
+    With `thinking` a well-formed completion has exactly one <think> and one </think>, in this order, with only white
+    space before the first, and an answer behind the second. A malformed one still yields what follows its last </think>
+    (all of it when it has no tag), so that it can be executed and reported; what an open <think> holds is no answer.
+    """
+    if not thinking:
+        sql = _unfence(completion)
+        return Extraction(sql=sql, reasoning="", well_formed=sql is not None)
+    opens, closes = completion.count("<think>"), completion.count("</think>")
+    head, _, answer = completion.rpartition("</think>")
+    sql = None if "<think>" in answer else _unfence(answer)
+    before, _, reasoning = head.partition("<think>")
+    well_formed = opens == 1 and closes == 1 and not before.strip() and "<think>" in head and sql is not None
+    return Extraction(
+        sql=sql, reasoning=reasoning.strip() if "<think>" in head else before.strip(), well_formed=well_formed
+    )
+
+
+def _unfence(text: str) -> str | None:
+    text = text.strip(SQLITE_SPACE)
+    fenced = _FENCE.fullmatch(text)
+    if fenced is not None and "```" not in fenced[1]:
+        text = fenced[1].strip(SQLITE_SPACE)
+    return text or None
+
+
+def lex(sql: str) -> list[Token] | None:
+    """SQLite's tokens without spaces and comments, or None where the text holds something that is no token.
+
+    Linear in the text. Adjacent characters that SQLite reads as one illegal token (`1abc`) stay one token.
+    """
+    tokens: list[Token] = []
+    end = 0
+    for match in _LEXER.finditer(sql):
+        if match.start() != end:
+            return None
+        end = match.end()
+        kind = match.lastgroup or ""
+        if kind != "space":
+            tokens.append(Token(kind, match[0]))
+    return tokens if end == len(sql) else None
+
+
+def canonical(sql: str) -> str:
+    """A key for de-duplication: white space, comments and the letter case of bare ASCII words do not count.
+
+    Everything else does, so equal keys mean that SQLite runs the same program. Text that is long, holds characters that
+    are no SQLite token, or has anything behind its semicolon is its own key (stripped). A limit on the length of a
+    query is to be applied before: white space counts for it, and not here.
+    """
+    stripped = sql.strip(SQLITE_SPACE)
+    if len(stripped) > MAX_CANONICAL_CHARS:
+        return stripped
+    tokens = lex(stripped)
+    if not tokens:
+        return stripped
+    if tokens[-1].text == ";" and stripped.endswith(";"):
+        tokens.pop()
+    if any(token.text == ";" for token in tokens):
+        return stripped
+    return " ".join(t.text.translate(_ASCII_LOWER) if t.kind in ("word", "number") else t.text for t in tokens)
+
+
+def has_top_level_order_by(sql: str) -> bool:
+    """Whether ORDER BY stands outside all brackets, where it orders the result itself."""
+    depth, previous = 0, ""
+    for match in _LEXER.finditer(sql):
+        kind = match.lastgroup
+        if kind == "space":
+            continue
+        text = match[0].lower() if kind in ("word", "op") else ""
+        if text == "(":
+            depth += 1
+        elif text == ")":
+            depth -= 1
+        elif depth == 0 and text == "by" and previous == "order":
+            return True
+        previous = text
+    return False
+
+
+def parse_query(sql: str) -> Expr:
+    """The syntax tree of one statement. It is shared with other callers: never change it.
+
+    Raises SqlTooComplex before parsing where the text is over the limits, SqlSyntaxError where sqlglot cannot read it.
+    """
+    outcome = _parse(sql)
+    if isinstance(outcome, ParseFailure):
+        raise outcome.with_traceback(None)
+    return outcome
+
+
+def nesting(tokens: list[Token]) -> int:
+    """Deepest stack of open brackets and CASEs, prefix operators and repeated words in a row added."""
+    depth = deepest = prefixes = 0
+    previous = ""
+    for kind, text in tokens:
+        word = text.lower() if kind == "word" else text
+        if word in ("(", "case"):
+            depth += 1
+        elif word in (")", "end"):
+            depth -= 1
+        prefixes = prefixes + 1 if word in _PREFIX_WORDS or word in _PREFIX_OPS or word == previous else 0
+        deepest = max(deepest, depth + max(0, prefixes - 1))
+        previous = word if kind == "word" else ""
+    return deepest
+
+
+@lru_cache(maxsize=1024)
+def _parse(sql: str) -> Expr | ParseFailure:
+    if len(sql) > MAX_CHARS:
+        return SqlTooComplex(f"{len(sql)} characters, at most {MAX_CHARS} are parsed")
+    tokens = lex(sql)
+    if tokens is None:
+        return SqlSyntaxError("the text holds characters that are no SQLite token")
+    if len(tokens) > MAX_TOKENS:
+        return SqlTooComplex(f"{len(tokens)} tokens, at most {MAX_TOKENS} are parsed")
+    if any(a.kind == b.kind == "string" for a, b in pairwise(tokens)):
+        return SqlSyntaxError("adjacent strings: SQLite reads the second as an alias, sqlglot as a continuation")
+    if nesting(tokens) > MAX_NESTING:
+        return SqlTooComplex(f"nested deeper than {MAX_NESTING} levels")
+    if not any(token.text.lower() in _QUERY_STARTS for token in tokens[:1]):
+        return SqlSyntaxError("the text does not begin like a query")
+    dialect = SQLite()
+    parser = _BoundedParser(dialect=dialect)
+    parser.reread_left = REREAD_BASE + REREAD_PER_TOKEN * len(tokens)
+    try:
+        trees = [tree for tree in parser.parse(dialect.tokenize(sql), sql) if tree is not None]
+    except SqlTooComplex as refusal:
+        return refusal
+    # The parser indexes and dereferences what it expects to be there, so odd text also ends in these.
+    except (SqlglotError, RecursionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        return SqlSyntaxError(f"not readable: {str(error)[:200]}")
+    if len(trees) != 1:
+        return SqlSyntaxError(f"{len(trees)} statements instead of one")
+    return trees[0]
