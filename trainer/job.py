@@ -1,0 +1,155 @@
+"""The life of one training run: evaluate, step, evaluate, checkpoint, in one asyncio task of the driver.
+
+Everything slow happens in actors (rollout workers, reward actors, learner ranks); the driver holds the buffer, the records and
+no tensor.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from conf.errors import QuorumError
+from conf.schema.root import TrainConfig
+from rollout.carriers import Prompt
+from trainer.checkpoint import Checkpoint, CheckpointStore, RunState
+from trainer.console import RunConsole
+from trainer.data import PreparedData
+from trainer.engines import Engines
+from trainer.evaluate import evaluate
+from trainer.memory_watch import MemoryWatch
+from trainer.metrics import Sinks, StepMetrics
+from trainer.pipeline.buffer import GroupBuffer
+from trainer.pipeline.clock import StageClock
+from trainer.pipeline.loop import StepOutcome, TrainingLoop
+from trainer.pipeline.producer import Produced, Producer
+from trainer.run_folder import RunFolder
+from trainer.step_metrics import ledger_row, outcome_metrics
+
+
+@dataclass(kw_only=True)
+class Job:
+    """One process's part of a run, from a checkpoint or from the start."""
+
+    config: TrainConfig
+    folder: RunFolder
+    console: RunConsole
+    sinks: Sinks
+    data: PreparedData
+    engines: Engines
+    checkpoints: CheckpointStore
+    resumed: Checkpoint | None
+    memory: MemoryWatch
+    started: float
+    """time.monotonic() at which this process began, less the seconds of the processes it continues."""
+
+    def __post_init__(self) -> None:
+        self.clock = StageClock()
+        state = self.resumed.state if self.resumed else None
+        self.first_step = state.step if state else 0
+        pipeline = self.config.pipeline
+        self.buffer: GroupBuffer[Produced] = GroupBuffer(
+            batch_size=pipeline.prompts_per_step,
+            max_staleness=pipeline.max_staleness,
+            consumed=state.consumed if state else 0,
+            version=state.version if state else 0,
+        )
+
+    async def run(self) -> None:
+        """Runs to pipeline.steps. Raises QuorumError for whatever ends the run early."""
+        steps = self.config.pipeline.steps
+        evaluation, checkpoint = self.config.evaluation, self.config.checkpoint
+        if evaluation.before and self.first_step == 0:
+            await self._evaluate(0)
+        loop = self._loop()
+        step_began = time.monotonic()
+        async for outcome in loop.steps(self.first_step, steps):
+            self._record(outcome, time.monotonic() - step_began)
+            last = outcome.step == steps
+            if last and evaluation.after or evaluation.every and outcome.step % evaluation.every == 0:
+                await self._evaluate(outcome.step)
+            if last or checkpoint.every and outcome.step % checkpoint.every == 0:
+                await self._checkpoint(outcome.step)
+            step_began = time.monotonic()
+
+    def _loop(self) -> TrainingLoop:
+        config = self.config
+        producer = Producer(
+            prompt_at=self.data.prompt_at,
+            source=self.engines.pool,
+            scoring=self.engines.rewards,
+            group_size=config.rollout.group_size,
+            sampling=config.rollout.sampling,
+        )
+        return TrainingLoop(
+            buffer=self.buffer,
+            producer=producer,
+            policy=self.engines.policy,
+            memory=self.engines.rewards,
+            clock=self.clock,
+            algo=config.algo,
+            stall_timeout_s=config.pipeline.stall_timeout_s,
+            max_unscorable_share=config.reward.max_unscorable_share,
+            last_position=config.pipeline.steps * config.pipeline.prompts_per_step,
+        )
+
+    async def _evaluate(self, step: int) -> None:
+        prompts = self._evaluation_prompts()
+        if not prompts:
+            raise QuorumError("evaluation needs held-out tasks: the data has none (set evaluation=none to train without)")
+        with self.console.stage(f"evaluating {len(prompts)} held-out tasks"), self.clock.stage("evaluate"):
+            metrics = await evaluate(
+                prompts,
+                source=self.engines.pool,
+                judge=self.engines.rewards,
+                config=self.config.evaluation,
+                sampling=self.config.rollout.sampling,
+            )
+        self._emit(step, metrics)
+
+    def _evaluation_prompts(self) -> Sequence[Prompt]:
+        return self.data.heldout[: self.config.evaluation.tasks]
+
+    def _record(self, outcome: StepOutcome, step_s: float) -> None:
+        metrics = outcome_metrics(outcome)
+        completions = metrics["perf/completions"]
+        consumed = self.buffer.consumed
+        self._emit(
+            outcome.step,
+            metrics
+            | {
+                "perf/step_s": step_s,
+                "perf/completions_per_s": completions / step_s,
+                "data/position": float(consumed),
+                "data/epoch": consumed / len(self.data.stream),
+            },
+        )
+        self.folder.write_ledger(ledger_row(outcome))
+        if outcome.step % self.config.logging.samples_every in (0, 1):
+            shown = outcome.groups[: self.config.logging.samples_groups]
+            self.folder.write_samples(shown, step=outcome.step, version=outcome.version)
+
+    def _emit(self, step: int, values: dict[str, float]) -> None:
+        metrics = StepMetrics(step=step, version=self.buffer.version)
+        metrics.update(values)
+        metrics.update({f"perf/{stage}_s": seconds for stage, seconds in self.clock.take_step().items()})
+        metrics.add("perf/elapsed_s", time.monotonic() - self.started)
+        metrics.add("perf/rss_gib", self.memory.peak_gib)
+        self.sinks.write(metrics.row())
+
+    async def _checkpoint(self, step: int) -> None:
+        async def write(folder: Path) -> None:
+            await self.engines.learner.save(folder)
+            await self.engines.rewards.save(folder / "memory.sqlite")
+            self.folder.sync()
+
+        state = RunState(
+            step=step,
+            version=self.buffer.version,
+            consumed=self.buffer.consumed,
+            seed=self.config.seed,
+            wall_s=time.monotonic() - self.started,
+        )
+        with self.clock.stage("checkpoint"):
+            await self.checkpoints.save(state, write)
+        self._emit(step, {})

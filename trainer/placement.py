@@ -1,0 +1,40 @@
+"""Where actors run: the Ray that the driver uses, and what each actor asks of it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from conf.errors import QuorumError
+from conf.schema.stages import ClusterConfig
+
+OBJECT_STORE_BYTES = 512 * 2**20
+"""Groups and training sequences are small; weights never pass through the object store."""
+
+
+class ClusterUnavailable(QuorumError):
+    """Ray could not be started or reached."""
+
+
+@contextmanager
+def local_ray(cluster: ClusterConfig) -> Iterator[None]:
+    """A private Ray that ends with the run, or a connection to `cluster.address`. Raises ClusterUnavailable."""
+    import ray
+
+    try:
+        if cluster.address is None:
+            ray.init(
+                num_cpus=cluster.cpus or os.cpu_count(),
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
+        else:
+            ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, RuntimeError, OSError, ValueError, TimeoutError) as error:
+        where = f"at {cluster.address}" if cluster.address else "on this machine"
+        raise ClusterUnavailable(f"Ray could not be used {where}: {' '.join(str(error).split())}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()

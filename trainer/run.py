@@ -1,0 +1,138 @@
+"""One training run from a validated configuration: opens the folder, prepares the data, starts the engines, runs the job, closes all.
+
+Whatever ends the run, its actors are stopped, summary.json and report.html are written, and the last checkpoint stays intact.
+"""
+
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from conf.errors import QuorumError
+from conf.load import to_yaml
+from conf.schema.root import TrainConfig
+from trainer.checkpoint import Checkpoint, CheckpointStore
+from trainer.console import RunConsole, open_console
+from trainer.data import prepare
+from trainer.engines import engines
+from trainer.job import Job
+from trainer.memory_watch import MemoryWatch
+from trainer.metrics import Sink, Sinks
+from trainer.placement import local_ray
+from trainer.policy_folder import starting_policy
+from trainer.report.page import write_report
+from trainer.run_folder import CHECKPOINTS, RunFolder
+from trainer.summary import Status, engine_versions, summarise
+from trainer.wandb_sink import open_wandb
+
+
+def run(config: TrainConfig) -> int:
+    """Runs the job and returns 0. Raises QuorumError with the cause of an early end, KeyboardInterrupt on Ctrl-C or SIGTERM."""
+    path = Path(config.run.dir) / config.run.name
+    with RunFolder(path, resume=config.resume == "auto") as folder, _terminable():
+        checkpoints = CheckpointStore(path / CHECKPOINTS, keep=config.checkpoint.keep)
+        resumed = checkpoints.latest() if config.resume == "auto" else None
+        if resumed and resumed.state.step >= config.pipeline.steps:
+            sys.stderr.write(f"{path} has done its {resumed.state.step} steps: raise pipeline.steps to go on\n")
+            return 0
+        if config.resume == "auto":
+            folder.rewind(resumed.state.step if resumed else None)
+        folder.write_config(to_yaml(config))
+        _Session(config, folder, checkpoints, resumed).run()
+    return 0
+
+
+class _Session:
+    """This process's part of the run."""
+
+    def __init__(
+        self, config: TrainConfig, folder: RunFolder, checkpoints: CheckpointStore, resumed: Checkpoint | None
+    ) -> None:
+        self._config = config
+        self._folder = folder
+        self._checkpoints = checkpoints
+        self._resumed = resumed
+        self._started = time.monotonic() - (resumed.state.wall_s if resumed else 0.0)
+
+    def run(self) -> None:
+        status: Status = "failed"
+        cause: str | None = None
+        console = open_console(self._config.logging.progress, steps=self._config.pipeline.steps)
+        memory = MemoryWatch()
+        try:
+            asyncio.run(self._job(console, memory))
+            status = "finished"
+        except KeyboardInterrupt:
+            status, cause = "stopped", "interrupted"
+            raise
+        except QuorumError as error:
+            cause = str(error)
+            raise
+        finally:
+            memory.close()
+            self._finish(status, cause, console)
+            console.close()
+
+    async def _job(self, console: RunConsole, memory: MemoryWatch) -> None:
+        config, folder = self._config, self._folder
+        sinks: list[Sink] = [folder, console]
+        wandb = open_wandb(
+            config.logging.wandb, folder=folder.path, name=config.run.name, run_config=config.model_dump(mode="json")
+        )
+        if wandb is not None:
+            sinks.append(wandb)
+        with local_ray(config.cluster):
+            policy = await starting_policy(config, console)
+            with console.stage("checking the data"):
+                data = prepare(config, policy)
+            for reason, count in data.dropped_counts().items():
+                console.note(f"left out {count} tasks: {reason}")
+            if self._resumed:
+                console.note(f"resuming after step {self._resumed.state.step}")
+            async with engines(config, policy, data, self._resumed, console) as running:
+                await Job(
+                    config=config,
+                    folder=folder,
+                    console=console,
+                    sinks=Sinks(sinks),
+                    data=data,
+                    engines=running,
+                    checkpoints=self._checkpoints,
+                    resumed=self._resumed,
+                    memory=memory,
+                    started=self._started,
+                ).run()
+        if wandb is not None:
+            wandb.close()
+
+    def _finish(self, status: Status, cause: str | None, console: RunConsole) -> None:
+        rows = self._folder.metrics()
+        summary = summarise(
+            rows,
+            status=status,
+            error=cause,
+            wall_s=time.monotonic() - self._started,
+            n=self._config.evaluation.n,
+            seed=self._config.seed,
+            versions=engine_versions(),
+        )
+        self._folder.finish(summary)
+        console.note(f"report: {write_report(self._folder.path)}")
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends the run as Ctrl-C does: actors stopped, summary written."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

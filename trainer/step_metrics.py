@@ -1,0 +1,43 @@
+"""What one step's outcome becomes in the records: metrics by registered key, and the ledger row."""
+
+from collections import Counter
+
+from trainer.group_metrics import length_metrics, prompt_metrics, reward_metrics, staleness_metrics
+from trainer.pipeline.loop import StepOutcome
+from trainer.run_folder import LedgerRow
+
+
+def outcome_metrics(outcome: StepOutcome) -> dict[str, float]:
+    """Rewards and lengths of every group that was generated, the learner's and the weight update's own metrics, and drops."""
+    groups = outcome.groups
+    reasons = Counter(entry.reason for entry in outcome.filtered.dropped)
+    completions = [completion for group in groups for completion in group.group.completions]
+    unscorable = reasons.pop("unscorable", 0)
+    return {
+        **reward_metrics(groups),
+        **length_metrics(groups),
+        **prompt_metrics(groups),
+        **staleness_metrics(groups, version=outcome.trained_version),
+        **outcome.learner,
+        **outcome.sync,
+        "perf/completions": float(len(completions)),
+        "perf/generated_tokens": float(sum(len(completion.token_ids) for completion in completions)),
+        "async/queue_s": outcome.queue_s,
+        "async/in_flight": float(outcome.in_flight),
+        "async/dropped_stale": float(len(outcome.stale)),
+        "async/dropped_zero_variance": float(sum(reasons.values())),
+        "async/dropped_unscorable": float(unscorable),
+    }
+
+
+def ledger_row(outcome: StepOutcome) -> LedgerRow:
+    """The proof of what was trained on, what was dropped and why."""
+    kept = [entry.group for entry in outcome.filtered.kept]
+    dropped = [(d.group.group.id, d.group.group.prompt.task.id, str(d.reason)) for d in outcome.filtered.dropped]
+    stale = [(entry.group.id, entry.group.prompt.task.id, "stale") for entry in outcome.stale]
+    return LedgerRow(
+        step=outcome.step,
+        version=outcome.version,
+        trained=tuple((group.id, group.prompt.task.id, group.oldest_version) for group in kept),
+        dropped=tuple(dropped + stale),
+    )
