@@ -1,0 +1,150 @@
+"""One vLLM engine that is stepped by hand: groups go in, finished groups come out, weights change between two steps.
+
+Guarantees: a group is returned once, whole, with the exact policy version of every token; after `update_weights` no token and
+no cached key or value of the old weights is used, and completions in flight continue under the new ones (their keys and values
+are computed anew). An engine whose update failed refuses to generate.
+Not guaranteed: the same samples twice, where requests arrive at different times.
+Not thread-safe: one thread owns the engine (see worker.py).
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rollout.carriers import Completion
+from rollout.collector import Collector, Sampled
+from rollout.errors import GenerationFailed, PromptTooLongForEngine, RolloutError, WeightUpdateFailed
+from rollout.preflight import check_model_folder, stop_tokens
+from rollout.requests import EngineSpec, GenerationRequest, SampledGroup
+from rollout.vllm_backend import add_request, build_engine
+from rollout.weights.handle import NcclHandle, SyncReport, WeightHandle
+
+
+class RolloutEngine:
+    """A running engine and its tokenizer."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        """Start the engine.
+
+        Raises:
+            ModelFolderMissing, TokenizerMismatch, NotEnoughMemory, EngineStartFailed.
+        """
+        from transformers import AutoTokenizer
+
+        folder = Path(spec.model)
+        config = check_model_folder(folder)
+        self._tokenizer = AutoTokenizer.from_pretrained(spec.model)
+        self._stop = stop_tokens(folder, config, self._tokenizer)
+        self._spec = spec
+        self._collector = Collector()
+        self._engine = build_engine(spec, self._collector)
+        self._session: int | None = None
+        self._broken = False
+        self.steps = 0
+
+    @property
+    def version(self) -> int:
+        """Policy version of the weights in use."""
+        return self._collector.version
+
+    @property
+    def pending(self) -> int:
+        """Groups not finished yet."""
+        return self._collector.groups
+
+    def add(self, request: GenerationRequest) -> None:
+        """Queue one group.
+
+        Raises:
+            PromptTooLongForEngine: the prompt leaves no room for the completion budget.
+        """
+        budget = len(request.prompt_ids) + request.sampling.max_tokens
+        if budget > self._spec.max_model_len:
+            raise PromptTooLongForEngine(
+                f"group {request.id}: prompt of {len(request.prompt_ids)} tokens plus max_tokens={request.sampling.max_tokens}"
+                f" exceeds the engine's context of {self._spec.max_model_len}"
+            )
+        add_request(self._engine, request, self._stop)
+
+    def abort(self, group_ids: list[str]) -> None:
+        """Drop groups that nobody waits for any more; unknown ids are ignored."""
+        self._engine.abort_request(group_ids)
+
+    def step(self) -> tuple[SampledGroup, ...]:
+        """Run one engine step and return the groups that it finished.
+
+        Raises:
+            GenerationFailed: vLLM raised, or the engine's weights are in doubt.
+        """
+        if self._broken:
+            raise GenerationFailed("the engine's last weight update failed: it must be replaced before it generates")
+        try:
+            self._engine.step()
+        except RolloutError:
+            raise
+        except (RuntimeError, ValueError, AssertionError) as error:
+            raise GenerationFailed(f"vLLM raised while generating: {error}") from error
+        self.steps += 1
+        return tuple(self._group(group, sampled) for group, sampled in self._collector.take())
+
+    def update_weights(self, handle: WeightHandle, *, rank_offset: int = 1) -> SyncReport:
+        """Replace the weights in place.
+
+        Args:
+            handle: where the weights lie.
+            rank_offset: this engine's first rank in the nccl group.
+
+        Raises:
+            WeightUpdateFailed: the weights did not arrive whole; the engine refuses to generate from then on.
+        """
+        from rollout.weights.receiver import init_payload, update_payload
+
+        began = time.perf_counter()
+        try:
+            if isinstance(handle, NcclHandle) and handle.session != self._session:
+                self._call("init_weight_transfer_engine", init_payload(handle, rank_offset=rank_offset))
+                self._session = handle.session
+            self._call("start_weight_update")
+            self._call("update_weights", update_payload(handle))
+            self._call("finish_weight_update")
+        except WeightUpdateFailed:
+            self._broken = True
+            raise
+        except (RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
+            self._broken = True
+            raise WeightUpdateFailed(f"weights of version {handle.version} could not be loaded: {error}") from error
+        loaded = time.perf_counter()
+        in_flight = self._collector.running
+        self._engine.reset_prefix_cache(reset_running_requests=True)
+        self._collector.version = handle.version
+        return SyncReport(
+            version=handle.version,
+            pause_s=0.0,
+            transfer_s=loaded - began,
+            resume_s=time.perf_counter() - loaded,
+            in_flight=in_flight,
+        )
+
+    def _call(self, method: str, *arguments: Any) -> None:
+        self._engine.collective_rpc(method, args=arguments)
+
+    def _group(self, group: str, sampled: list[Sampled]) -> SampledGroup:
+        texts = self._tokenizer.batch_decode([s.token_ids for s in sampled], skip_special_tokens=True)
+        return SampledGroup(
+            id=group, completions=tuple(_completion(s, text) for s, text in zip(sampled, texts, strict=True))
+        )
+
+
+def _completion(sampled: Sampled, text: str) -> Completion:
+    logprobs: tuple[float, ...] = ()
+    if sampled.logprobs:
+        logprobs = tuple(np.concatenate(sampled.logprobs)[:, 0].tolist())
+    return Completion(
+        text=text,
+        token_ids=tuple(sampled.token_ids),
+        logprobs=logprobs,
+        version_spans=tuple(sampled.spans),
+        finish_reason="stop" if sampled.finish_reason == "stop" else "length",
+    )

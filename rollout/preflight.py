@@ -1,0 +1,66 @@
+"""What can be told about a policy folder before an engine starts: is it whole, do its parts agree, does it fit into memory."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from conf.schema.rollout import EngineConfig
+from rollout.errors import ModelFolderMissing, NotEnoughMemory, TokenizerMismatch
+
+GIB = 2**30
+_HEADROOM = 1.15
+"""Activations and the loader's temporary copies, as a share of weights and cache."""
+
+
+def check_model_folder(folder: Path) -> dict[str, Any]:
+    """The folder's config.json.
+
+    Raises:
+        ModelFolderMissing: no such folder, or no readable config.json or weights in it.
+    """
+    if not folder.is_dir():
+        raise ModelFolderMissing(f"the model folder {folder} does not exist")
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise ModelFolderMissing(f"the folder {folder} holds no readable config.json: it is not a model") from error
+    if not any(folder.glob("*.safetensors")):
+        raise ModelFolderMissing(f"the folder {folder} holds no *.safetensors weights")
+    return config
+
+
+def stop_tokens(folder: Path, config: dict[str, Any], tokenizer: Any) -> list[int]:
+    """Every token that ends a completion: the tokenizer's, the model's and its generation config's.
+
+    Raises:
+        TokenizerMismatch: none is named anywhere, or the tokenizer has ids beyond the model's vocabulary.
+    """
+    vocabulary = config.get("vocab_size")
+    if vocabulary is not None and len(tokenizer) > vocabulary:
+        raise TokenizerMismatch(
+            f"the tokenizer in {folder} has {len(tokenizer)} tokens, the model has embeddings for {vocabulary}: they do not belong together"
+        )
+    generation = folder / "generation_config.json"
+    sources = [tokenizer.eos_token_id, config.get("eos_token_id")]
+    if generation.is_file():
+        sources.append(json.loads(generation.read_text()).get("eos_token_id"))
+    found: set[int] = set()
+    for source in sources:
+        found.update(source if isinstance(source, list) else () if source is None else (source,))
+    if not found:
+        raise TokenizerMismatch(f"neither tokenizer nor model in {folder} names an end-of-text token")
+    return sorted(found)
+
+
+def check_memory(folder: Path, engine: EngineConfig) -> None:
+    """Raise NotEnoughMemory unless weights and the requested cache fit into the memory that is free now (CPU)."""
+    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    need = (weights + engine.kv_cache_gib * GIB) * _HEADROOM
+    free = psutil.virtual_memory().available
+    if need > free:
+        raise NotEnoughMemory(
+            f"the engine needs {need / GIB:.1f} GiB (weights {weights / GIB:.1f}, rollout.engine.kv_cache_gib="
+            f"{engine.kv_cache_gib:g}) but {free / GIB:.1f} GiB are free: lower rollout.engine.kv_cache_gib"
+        )

@@ -1,0 +1,59 @@
+"""What crosses between the pool and a worker's process: requests without their task, completions without their prompt."""
+
+from dataclasses import dataclass
+
+from conf.schema.rollout import EngineConfig, SamplingConfig
+from rollout.carriers import Completion
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineSpec:
+    """Everything that makes one engine."""
+
+    model: str
+    """Hugging Face folder: config, safetensors, tokenizer."""
+    engine: EngineConfig
+    max_model_len: int
+    """Prompt plus completion, tokens."""
+    seed: int
+    """Of this engine's sampler; each worker has its own."""
+    accelerator: str
+    """"cpu" or "gpu"."""
+    weight_transfer: str
+    """"shared_memory", "ipc" or "nccl"."""
+    log_file: str | None = None
+    """Receives vLLM's log; None: warnings are dropped, failures still raise."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenerationRequest:
+    """One group to sample."""
+
+    id: str
+    prompt_ids: tuple[int, ...]
+    n: int
+    """Completions to sample from the prompt."""
+    sampling: SamplingConfig
+    logprobs: bool = True
+    """False saves 15 to 20 % of generation; the completions then carry no log-probabilities."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SampledGroup:
+    """The finished completions of one request, in order of their index."""
+
+    id: str
+    completions: tuple[Completion, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Harvest:
+    """What a worker hands over at one poll."""
+
+    groups: tuple[SampledGroup, ...]
+    pending: int
+    """Groups not finished yet."""
+    version: int
+    """Weights in use."""
+    steps: int
+    """Engine steps since the start: progress, even where no group has finished."""

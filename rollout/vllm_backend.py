@@ -1,0 +1,137 @@
+"""The one place that knows vLLM's construction API (`vllm>=0.26,<0.33`): settings in, a ready LLMEngine out.
+
+On the CPU, and on a single GPU, the engine runs in the calling process: it starts in seconds and needs no second interpreter.
+With tensor parallelism vLLM starts its own worker processes.
+"""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from rollout.collector import Collector
+from rollout.errors import EngineStartFailed
+from rollout.preflight import check_memory
+from rollout.requests import EngineSpec, GenerationRequest
+
+GIB = 2**30
+
+
+def environment(*, accelerator: str, threads: int) -> dict[str, str]:
+    """Environment variables of a process that holds an engine; they must be set before torch and vLLM are imported.
+
+    Args:
+        accelerator: "cpu" or "gpu".
+        threads: OMP threads (CPU only).
+    """
+    common = {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_CONFIGURE_LOGGING": "0",
+        "VLLM_NO_USAGE_STATS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
+    }
+    if accelerator == "gpu":
+        return common
+    return common | {
+        "OMP_NUM_THREADS": str(threads),
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        # One small function of vLLM's sampler is compiled at its first use, which costs 30 s and brings nothing here.
+        "TORCHDYNAMO_DISABLE": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+
+
+def build_engine(spec: EngineSpec, collector: Collector) -> Any:
+    """Start vLLM and give it our collector in place of its output processor.
+
+    Raises:
+        NotEnoughMemory: weights and cache do not fit into free memory (CPU).
+        EngineStartFailed: vLLM refuses the settings or the model.
+    """
+    _send_logs_to(spec.log_file)
+    if spec.accelerator == "cpu":
+        check_memory(Path(spec.model), spec.engine)
+    from vllm import EngineArgs
+    from vllm.v1.engine.llm_engine import LLMEngine
+
+    from rollout.weights.receiver import register
+
+    register()
+    try:
+        engine = LLMEngine.from_engine_args(EngineArgs(**engine_arguments(spec)))
+    except (ValueError, RuntimeError, OSError, KeyError, NotImplementedError) as error:
+        raise EngineStartFailed(f"vLLM did not start with the model {spec.model}: {_first_line(error)}") from error
+    engine.output_processor = collector
+    return engine
+
+
+def engine_arguments(spec: EngineSpec) -> dict[str, Any]:
+    """Keyword arguments of vLLM's EngineArgs."""
+    engine = spec.engine
+    arguments: dict[str, Any] = {
+        "model": spec.model,
+        "skip_tokenizer_init": True,
+        "generation_config": "vllm",
+        "dtype": engine.dtype,
+        "seed": spec.seed,
+        "max_model_len": spec.max_model_len,
+        "max_num_seqs": engine.max_num_seqs,
+        "max_num_batched_tokens": max(engine.max_num_batched_tokens, spec.max_model_len),
+        "enforce_eager": engine.enforce_eager,
+        "enable_prefix_caching": engine.prefix_caching,
+        "tensor_parallel_size": engine.tensor_parallel_size,
+        "distributed_executor_backend": "uni" if engine.tensor_parallel_size == 1 else "mp",
+        "logprobs_mode": "processed_logprobs",
+        "disable_log_stats": True,
+        "use_tqdm_on_load": False,
+        "weight_transfer_config": {"backend": spec.weight_transfer},
+    }
+    if spec.accelerator == "cpu":
+        arguments["kv_cache_memory_bytes"] = int(engine.kv_cache_gib * GIB)
+    else:
+        arguments["gpu_memory_utilization"] = engine.gpu_memory_utilization
+    return arguments
+
+
+def add_request(engine: Any, request: GenerationRequest, stop_token_ids: list[int]) -> None:
+    """Queue one group.
+
+    The request has no seed of its own (a seeded request fails on the CPU once its prefill is chunked): the engine is seeded.
+    """
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    sampling = request.sampling
+    parameters = SamplingParams(
+        n=request.n,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        max_tokens=sampling.max_tokens,
+        stop_token_ids=stop_token_ids,
+        logprobs=0 if request.logprobs else None,
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+    engine.add_request(request.id, {"prompt_token_ids": list(request.prompt_ids)}, parameters)
+
+
+def _send_logs_to(path: str | None) -> None:
+    """vLLM's log goes to a file, or nowhere; what matters is raised."""
+    logger = logging.getLogger("vllm")
+    logger.propagate = False
+    logger.setLevel(logging.WARNING if path is None else logging.INFO)
+    logger.handlers.clear()
+    if path is None:
+        logger.addHandler(logging.NullHandler())
+        return
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger.addHandler(handler)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,1 @@
+"""Sending side of weight synchronisation, used inside the learner's ranks."""
