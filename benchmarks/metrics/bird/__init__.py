@@ -1,0 +1,1 @@
+"""BIRD's official metrics, written from the behaviour of the public scripts (bird-bench/mini_dev, evaluation/)."""
