@@ -1,0 +1,161 @@
+"""Gold answers: status, caching, dependence on scan order."""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conf.schema.reward import BudgetConfig
+from rewards.sql.cache import BoundedCache
+from rewards.sql.content import content_key
+from rewards.sql.executor import ExecutorPool, Query
+from rewards.sql.gold import GoldStore, reads_clock
+from rewards.sql.order import tie_probes
+
+BUDGET = BudgetConfig(vm_steps=1_000_000, rows=1000)
+
+
+class CountingPool(ExecutorPool):
+    """Counts the queries that are really executed."""
+
+    executed = 0
+
+    def run(self, queries):  # type: ignore[no-untyped-def]
+        self.executed += len(queries)
+        return super().run(queries)
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[CountingPool]:
+    with CountingPool(1) as executors:
+        yield executors
+
+
+def make(path: Path, rows: list[tuple[str, int]]) -> str:
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE dog (name TEXT, age INTEGER)")
+    connection.executemany("INSERT INTO dog VALUES (?, ?)", rows)
+    connection.commit()
+    connection.close()
+    return str(path)
+
+
+@pytest.fixture
+def dogs(tmp_path: Path) -> str:
+    return make(tmp_path / "dogs.sqlite", [("a", 1), ("b", 2), ("c", 2), ("d", 3), ("d", 3)])
+
+
+@pytest.mark.parametrize(
+    ("sql", "dependent"),
+    [
+        ("SELECT name FROM dog", False),
+        ("SELECT name FROM dog LIMIT 2", True),
+        ("SELECT name FROM dog ORDER BY age LIMIT 1", False),
+        ("SELECT name FROM dog ORDER BY age LIMIT 2", True),
+        ("SELECT name FROM dog ORDER BY age LIMIT 3", False),
+        ("SELECT age FROM dog ORDER BY age LIMIT 2", False),
+        ("SELECT name FROM dog ORDER BY age DESC LIMIT 1", False),
+        ("SELECT name FROM dog ORDER BY age LIMIT 1 OFFSET 2", True),
+        ("SELECT name FROM dog ORDER BY age LIMIT 2, 1", True),
+        ("SELECT name FROM dog ORDER BY 1 LIMIT 2", False),
+        ("SELECT name, age AS years FROM dog ORDER BY years LIMIT 2", True),
+        ("SELECT age, count(*) FROM dog GROUP BY age ORDER BY count(*) DESC LIMIT 1", True),
+        ("SELECT age FROM dog WHERE name = (SELECT name FROM dog ORDER BY age LIMIT 1 OFFSET 1)", True),
+        ("WITH old AS (SELECT * FROM dog WHERE age > 1) SELECT name FROM old ORDER BY age LIMIT 1", True),
+        ("SELECT DISTINCT name FROM dog ORDER BY name LIMIT 2", False),
+        ("SELECT group_concat(name) FROM dog", True),
+    ],
+)
+def test_dependence_on_scan_order(pool: CountingPool, dogs: str, sql: str, dependent: bool) -> None:
+    (gold,) = GoldStore(pool, BUDGET).results([sql], [dogs], "spider")
+    assert gold.usable, gold.reason
+    assert gold.order_dependent is dependent
+
+
+def test_an_unparsable_query_has_no_probe() -> None:
+    assert tie_probes("SELECT FROM WHERE LIMIT") == []
+
+
+def test_a_failing_gold_is_unusable_never_empty(pool: CountingPool, dogs: str) -> None:
+    store = GoldStore(pool, BUDGET)
+    missing, endless = store.results(
+        [
+            "SELECT nothing_here FROM dog",
+            "WITH RECURSIVE t(a) AS (VALUES (1) UNION ALL SELECT a+1 FROM t) SELECT sum(a) FROM t",
+        ],
+        [dogs],
+        "bird",
+    )
+    assert not missing.usable
+    assert "no such column" in str(missing.reason)
+    assert not endless.usable
+    assert endless.executions[0].error_kind == "timeout"
+    assert not missing.infrastructure
+
+
+def test_a_missing_database_is_infrastructure_and_not_cached(pool: CountingPool, tmp_path: Path) -> None:
+    store = GoldStore(pool, BUDGET)
+    path = tmp_path / "late.sqlite"
+    (before,) = store.results(["SELECT name FROM dog"], [str(path)], "bird")
+    assert before.infrastructure
+    make(path, [("a", 1)])
+    (after,) = store.results(["SELECT name FROM dog"], [str(path)], "bird")
+    assert after.executions[0].rows == (("a",),)
+
+
+def test_results_are_cached_by_content(pool: CountingPool, dogs: str, tmp_path: Path) -> None:
+    store = GoldStore(pool, BUDGET)
+    store.results(["SELECT name FROM dog"], [dogs], "bird")
+    executed = pool.executed
+    copy = tmp_path / "copy.sqlite"
+    copy.write_bytes(Path(dogs).read_bytes())
+    assert content_key(str(copy)) == content_key(dogs)
+    store.results(["SELECT name FROM dog"], [str(copy)], "bird")
+    assert pool.executed == executed
+    other = make(tmp_path / "other.sqlite", [("z", 9)])
+    (gold,) = store.results(["SELECT name FROM dog"], [other], "bird")
+    assert gold.executions[0].rows == (("z",),)
+
+
+def test_golds_that_read_the_clock_run_every_time(pool: CountingPool, dogs: str) -> None:
+    store = GoldStore(pool, BUDGET)
+    sql = "SELECT count(*) FROM dog WHERE age < strftime('%Y', 'now')"
+    store.results([sql], [dogs], "bird")
+    executed = pool.executed
+    store.results([sql], [dogs], "bird")
+    assert pool.executed > executed
+
+
+@pytest.mark.parametrize(
+    ("sql", "reads"),
+    [
+        ("SELECT date('now')", True),
+        ("SELECT CURRENT_TIMESTAMP", True),
+        ("SELECT datetime()", True),
+        ("SELECT date(born) FROM t", False),
+        ("SELECT now FROM t", False),
+    ],
+)
+def test_reads_clock(sql: str, reads: bool) -> None:
+    assert reads_clock(sql) is reads
+
+
+def test_the_cache_is_bounded_and_forgets_the_oldest() -> None:
+    cache: BoundedCache[str, str] = BoundedCache(6, len)
+    cache.put("a", "xx")
+    cache.put("b", "xx")
+    cache.get("a")
+    cache.put("c", "xxx")
+    assert (cache.get("a"), cache.get("b"), cache.get("c")) == ("xx", None, "xxx")
+    cache.put("d", "x" * 7)
+    assert cache.get("d") is None
+    assert len(cache) == 2
+
+
+def test_both_directions_of_a_scan_are_really_run(pool: CountingPool, dogs: str) -> None:
+    queries = [
+        Query(database=dogs, sql="SELECT name FROM dog", budget=BUDGET, reverse_unordered=r) for r in (False, True)
+    ]
+    forward, backward = pool.run(queries)
+    assert forward.rows == backward.rows[::-1]
