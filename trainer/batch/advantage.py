@@ -13,24 +13,18 @@ EPSILON = 1e-4
 """Added to the deviation before dividing, as in TRL's GRPOTrainer."""
 
 
-def group_advantages(
-    rewards: Sequence[Sequence[float | None]], config: AdvantageConfig
-) -> list[list[float]]:
+def group_advantages(rewards: Sequence[Sequence[float | None]], config: AdvantageConfig) -> list[list[float]]:
     """Advantages of the completions of several groups, in the same order and shape as `rewards`.
 
-    A_i = r_i - mean(group), GRPO (DeepSeekMath, arXiv 2402.03300, section 4.1.2); divided by the sample deviation (n - 1, plus
-    1e-4) of the group, of the whole batch (arXiv 2508.08221), or not at all (Dr. GRPO, arXiv 2503.20783).
+    A_i = r_i - mean(group), GRPO (DeepSeekMath, arXiv 2402.03300, section 4.1.2); divided by the sample deviation (n
+    - 1, plus 1e-4) of the group, of the whole batch (arXiv 2508.08221), or not at all (Dr. GRPO, arXiv 2503.20783).
     With `leave_one_out` the baseline is the mean of the other completions (RLOO, arXiv 2402.14740).
     """
-    batch_deviation = _deviation(
-        [r for group in rewards for r in group if r is not None]
-    )
+    batch_deviation = _deviation([r for group in rewards for r in group if r is not None])
     return [_one_group(group, config, batch_deviation) for group in rewards]
 
 
-def _one_group(
-    rewards: Sequence[float | None], config: AdvantageConfig, batch_deviation: float
-) -> list[float]:
+def _one_group(rewards: Sequence[float | None], config: AdvantageConfig, batch_deviation: float) -> list[float]:
     scored = [r for r in rewards if r is not None]
     if len(scored) < 2:
         return [0.0] * len(rewards)

@@ -10,8 +10,8 @@ from typing import Literal
 from trainer.carriers import ScoredGroup
 
 DropReason = Literal["unscorable", "all_right", "all_wrong", "equal"]
-"""unscorable: fewer than two completions have a reward. all_right, all_wrong, equal: every reward is the same, because every
-completion is right, every one is wrong, or in spite of both kinds being present."""
+"""unscorable: fewer than two completions have a reward. all_right, all_wrong, equal: every reward is the same,
+because every completion is right, every one is wrong, or in spite of both kinds being present."""
 
 EQUAL_WITHIN = 1e-8
 """Rewards closer than this are the same reward."""
@@ -29,13 +29,11 @@ class FilteredGroups:
     dropped: tuple[DroppedGroup, ...]
 
 
-def filter_groups(
-    groups: Sequence[ScoredGroup], *, drop_zero_variance: bool
-) -> FilteredGroups:
+def filter_groups(groups: Sequence[ScoredGroup], *, drop_zero_variance: bool) -> FilteredGroups:
     """Divide groups into those that are trained on and those that are not.
 
-    A group with fewer than two scored completions has no baseline and is always dropped; groups of equal rewards only with
-    `drop_zero_variance` (their advantages are 0 either way).
+    A group with fewer than two scored completions has no baseline and is always dropped; groups of equal rewards
+    only with `drop_zero_variance` (their advantages are 0 either way).
     """
     kept: list[ScoredGroup] = []
     dropped: list[DroppedGroup] = []

@@ -7,25 +7,16 @@ from trainer.batch.advantage import group_advantages
 from trainer.carriers import ScoredGroup, TrainingSequence
 
 
-def training_sequences(
-    groups: Sequence[ScoredGroup], algo: AlgoConfig
-) -> list[TrainingSequence]:
+def training_sequences(groups: Sequence[ScoredGroup], algo: AlgoConfig) -> list[TrainingSequence]:
     """One sequence for each completion of `groups`; `group_index` is the group's place in the list.
 
-    Masked: unscorable completions, empty ones, and truncated ones where `algo.mask_truncated`. A truncated completion still
-    counts in its group's baseline, as in TRL.
+    Masked: unscorable completions, empty ones, and truncated ones where `algo.mask_truncated`. A truncated
+    completion still counts in its group's baseline, as in TRL.
     """
-    rewards = [
-        [r.total if r.status == "scored" else None for r in group.results]
-        for group in groups
-    ]
+    rewards = [[r.total if r.status == "scored" else None for r in group.results] for group in groups]
     sequences = []
-    for index, (group, advantages) in enumerate(
-        zip(groups, group_advantages(rewards, algo.advantage), strict=True)
-    ):
-        for completion, reward, advantage in zip(
-            group.group.completions, rewards[index], advantages, strict=True
-        ):
+    for index, (group, advantages) in enumerate(zip(groups, group_advantages(rewards, algo.advantage), strict=True)):
+        for completion, reward, advantage in zip(group.group.completions, rewards[index], advantages, strict=True):
             truncated = algo.mask_truncated and completion.finish_reason == "length"
             sequences.append(
                 TrainingSequence(

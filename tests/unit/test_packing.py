@@ -1,0 +1,193 @@
+"""Packing: everything lands once, within budget; shared-prefix rows equal padded rows in loss, gradients,
+log-probabilities."""
+
+import random
+
+import pytest
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from conf.schema.algo import (
+    AlgoConfig,
+    BnpoLoss,
+    CispoLoss,
+    DapoLoss,
+    DrGrpoLoss,
+    GrpoLoss,
+    GspoLoss,
+    SapoLoss,
+)
+from trainer.batch.packed import PackedBatch
+from trainer.batch.padded import pack_padded
+from trainer.batch.plan import SequenceTooLong, divide
+from trainer.batch.shared_prefix import pack_shared_prefix
+from trainer.carriers import TrainingSequence
+from trainer.learner import flex_attention, prefix_attention
+from trainer.learner.logprobs import token_logprobs
+from trainer.learner.policy import Policy
+from trainer.loss.objective import Objective
+from trainer.loss.tokens import LossTokens, LossTotals
+
+VOCABULARY = 50
+
+
+def make_sequences(groups: int, size: int, seed: int = 0, prompt: int = 12) -> list[TrainingSequence]:
+    rng = random.Random(seed)
+    sequences = []
+    for group in range(groups):
+        prompt_ids = tuple(rng.randrange(VOCABULARY) for _ in range(prompt + rng.randrange(6)))
+        for _ in range(size):
+            length = rng.randrange(1, 9)
+            sequences.append(
+                TrainingSequence(
+                    group_index=group,
+                    prompt_ids=prompt_ids,
+                    completion_ids=tuple(rng.randrange(VOCABULARY) for _ in range(length)),
+                    logprobs=tuple(-rng.random() - 3 for _ in range(length)),
+                    advantage=rng.uniform(-1, 1),
+                )
+            )
+    return sequences
+
+
+def tiny_policy(attention: str, dtype: torch.dtype = torch.float32) -> Policy:
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.2,
+        tie_word_embeddings=True,
+    )
+    model = Qwen2ForCausalLM(config).to(dtype)
+    model.set_attn_implementation(attention)
+    return Policy(model, temperature=0.9, chunk=7)
+
+
+def logprobs(policy: Policy, batches: list[PackedBatch]) -> dict[int, list[float]]:
+    found: dict[int, list[float]] = {}
+    with torch.no_grad():
+        for batch in batches:
+            for member, values in zip(batch.members, policy(batch)[0].split(batch.lengths), strict=True):
+                found[member] = values.tolist()
+    return found
+
+
+def test_division_keeps_groups_whole_and_loses_nothing():
+    sequences = make_sequences(7, 4)
+    places = divide(sequences, updates=2, ranks=3)
+    flat = [s for rank in places for update in rank for s in update]
+    assert sorted(map(id, flat)) == sorted(map(id, sequences))
+    owners = {}
+    for rank, updates in enumerate(places):
+        for update, members in enumerate(updates):
+            for s in members:
+                assert owners.setdefault(s.group_index, (rank, update)) == (rank, update)
+    assert [owners[g][1] for g in range(7)] == [0, 0, 0, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("pack", [pack_padded, pack_shared_prefix])
+@pytest.mark.parametrize("budget", [40, 100, 10_000])
+def test_every_sequence_is_packed_once_within_the_budget(pack, budget):
+    sequences = make_sequences(5, 6)
+    batches = pack(sequences, budget=budget)
+    assert sorted(m for b in batches for m in b.members) == list(range(30))
+    for batch in batches:
+        assert batch.forwarded <= budget
+        assert len(batch.targets) == sum(batch.lengths)
+        place = batch.predict[0]
+        assert batch.input_ids.flatten()[place] == sequences[batch.members[0]].prompt_ids[-1]
+
+
+def test_shared_rows_forward_a_prompt_once():
+    sequences = make_sequences(3, 8)
+    (batch,) = pack_shared_prefix(sequences, budget=10_000)
+    prompts = {s.group_index: len(s.prompt_ids) for s in sequences}
+    assert batch.forwarded == sum(prompts.values()) + sum(len(s.completion_ids) for s in sequences)
+
+
+def test_a_sequence_over_the_budget_is_refused_with_the_setting_to_change():
+    for pack in (pack_padded, pack_shared_prefix):
+        with pytest.raises(SequenceTooLong, match="learner.micro_batch_tokens=10"):
+            pack(make_sequences(1, 2), budget=10)
+
+
+@pytest.mark.parametrize("merge_from", [1, 10_000], ids=["merged", "joint"])
+@pytest.mark.parametrize("budget", [60, 400])
+def test_shared_prefix_logprobs_equal_padded(monkeypatch, merge_from, budget):
+    monkeypatch.setattr(prefix_attention, "MERGE_FROM", merge_from)
+    sequences = make_sequences(4, 5)
+    expected = logprobs(tiny_policy("sdpa"), pack_padded(sequences, budget=100))
+    found = logprobs(tiny_policy(prefix_attention.NAME), pack_shared_prefix(sequences, budget=budget))
+    for index in range(len(sequences)):
+        assert found[index] == pytest.approx(expected[index], rel=1e-5)
+
+
+def test_flex_attention_sees_the_same_tokens():
+    sequences = make_sequences(3, 4)
+    expected = logprobs(tiny_policy("sdpa"), pack_padded(sequences, budget=100))
+    found = logprobs(tiny_policy(flex_attention.NAME), pack_shared_prefix(sequences, budget=200))
+    for index in range(len(sequences)):
+        assert found[index] == pytest.approx(expected[index], rel=1e-5)
+
+
+LOSSES = [GrpoLoss(), DrGrpoLoss(), DapoLoss(), BnpoLoss(), GspoLoss(), CispoLoss(), SapoLoss()]
+
+
+def loss_and_gradients(policy: Policy, batches: list[PackedBatch], algo: AlgoConfig) -> tuple[float, dict]:
+    totals = LossTotals(sequences=20.0, tokens=90.0, step_tokens=90.0, completion_budget=8)
+    objective = Objective(algo)
+    value = 0.0
+    for batch in batches:
+        logp, entropy = policy(batch)
+        tokens = LossTokens(
+            logp=logp,
+            old_logp=batch.engine_logp,
+            engine_logp=batch.engine_logp,
+            advantage=batch.advantage,
+            sequence=batch.sequence,
+            sequences=len(batch.members),
+            entropy=entropy.detach(),
+        )
+        part = objective(tokens, torch.ones_like(batch.sequence, dtype=torch.bool), totals)
+        part.loss.backward()
+        value += part.loss.item()
+    gradients = {name: p.grad.clone() for name, p in policy.named_parameters()}
+    return value, gradients
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda v: v.type)
+@pytest.mark.parametrize("merge_from", [1, 10_000], ids=["merged", "joint"])
+def test_shared_prefix_loss_and_gradients_equal_padded(monkeypatch, loss, merge_from):
+    monkeypatch.setattr(prefix_attention, "MERGE_FROM", merge_from)
+    algo = AlgoConfig(loss=loss)
+    sequences = make_sequences(4, 5, seed=1)
+    expected, expected_gradients = loss_and_gradients(tiny_policy("sdpa"), pack_padded(sequences, budget=80), algo)
+    shared = pack_shared_prefix(sequences, budget=90)
+    assert len(shared) > 1
+    found, gradients = loss_and_gradients(tiny_policy(prefix_attention.NAME), shared, algo)
+    assert found == pytest.approx(expected, rel=1e-5, abs=1e-7)
+    for name, gradient in expected_gradients.items():
+        error = (gradients[name] - gradient).norm() / gradient.norm().clamp(min=1e-8)
+        assert error < 1e-5, name
+
+
+def test_chunked_logprobs_and_entropy_have_exact_gradients():
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(11, 6, generator=generator, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(9, 6, generator=generator, dtype=torch.float64, requires_grad=True)
+    targets = torch.randint(0, 9, (11,), generator=generator)
+    upstream = torch.randn(2, 11, generator=generator, dtype=torch.float64)
+
+    log_p = torch.log_softmax(hidden @ weight.T / 0.7, dim=-1)
+    plain = log_p.gather(1, targets[:, None]).squeeze(1), -(log_p.exp() * log_p).sum(-1)
+    expected = torch.autograd.grad((upstream[0] * plain[0] + upstream[1] * plain[1]).sum(), (hidden, weight))
+    for chunk in (1, 4, 100):
+        logp, entropy = token_logprobs(hidden, weight, targets, temperature=0.7, chunk=chunk)
+        torch.testing.assert_close(logp, plain[0])
+        torch.testing.assert_close(entropy, plain[1])
+        found = torch.autograd.grad((upstream[0] * logp + upstream[1] * entropy).sum(), (hidden, weight))
+        torch.testing.assert_close(found, expected)

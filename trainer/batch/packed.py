@@ -1,0 +1,73 @@
+"""What one forward pass reads: token tensors, where predictions are made, and the loss's per-token inputs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from trainer.carriers import TrainingSequence
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrefixLayout:
+    """Where the tokens of a shared-prefix row belong. B groups, P longest prompt, G most completions of a group, C
+    longest completion, N tokens of the row. The padded blocks exist for attention only.
+    """
+
+    prompt: torch.Tensor
+    """[B, P] int64, row position of each prompt token."""
+    prompt_lengths: torch.Tensor
+    """[B] int64."""
+    completion: torch.Tensor
+    """[B, G, C] int64, row position of each completion token."""
+    restore: torch.Tensor
+    """[N] int64, place of each row token in the concatenation of the flattened prompt and completion blocks."""
+    padding: torch.Tensor
+    """int64, places of that concatenation that hold no token."""
+    group: torch.Tensor
+    """[N] int64, group of each row token."""
+    member: torch.Tensor
+    """[N] int64, completion number within the group; -1 for prompt tokens."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackedBatch:
+    """R rows of L positions with T completion tokens of S sequences."""
+
+    input_ids: torch.Tensor
+    """[R, L] int64."""
+    position_ids: torch.Tensor
+    """[R, L] int64; a completion continues its prompt's positions."""
+    predict: torch.Tensor
+    """[T] int64 into the R*L flattened positions: where each completion token is predicted."""
+    targets: torch.Tensor
+    """[T] int64, the completion tokens."""
+    engine_logp: torch.Tensor
+    """[T] float32."""
+    advantage: torch.Tensor
+    """[T] float32."""
+    sequence: torch.Tensor
+    """[T] int64 in 0..S-1."""
+    members: tuple[int, ...]
+    """[S] index of each sequence in the list that was packed."""
+    lengths: tuple[int, ...]
+    """[S] completion tokens of each."""
+    layout: PrefixLayout | None = None
+    """None: ordinary causal rows, padded on the right."""
+
+    @property
+    def forwarded(self) -> int:
+        """Tokens that the model's layers see, padding included."""
+        return self.input_ids.numel()
+
+
+def completion_tensors(sequences: Sequence[TrainingSequence], members: Sequence[int]) -> dict[str, torch.Tensor]:
+    """targets, engine_logp, advantage, sequence: the completions of `members`, concatenated; each [T]."""
+    chosen = [sequences[i] for i in members]
+    lengths = torch.tensor([len(s.completion_ids) for s in chosen])
+    return {
+        "targets": torch.tensor([t for s in chosen for t in s.completion_ids], dtype=torch.int64),
+        "engine_logp": torch.tensor([p for s in chosen for p in s.logprobs], dtype=torch.float32),
+        "advantage": torch.tensor([s.advantage for s in chosen], dtype=torch.float32).repeat_interleave(lengths),
+        "sequence": torch.arange(len(chosen)).repeat_interleave(lengths),
+    }

@@ -1,0 +1,80 @@
+"""Log-probabilities and entropies from hidden states, a chunk of tokens at a time, with exact gradients.
+
+Guarantees: vocabulary logits exist for `chunk` tokens at a time, forward and backward (where they are computed
+again). The softmax is taken in float32; the products in the dtype of autocast, or of the hidden states without it.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+
+def token_logprobs(
+    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, *, temperature: float, chunk: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probability of each target and entropy of each distribution, nats: ([T], [T]) float32.
+
+    `hidden` [T, H], `weight` [V, H] of an output layer without bias, `targets` [T] int64; logits are divided by
+    `temperature`.
+    """
+    autocast = torch.is_autocast_enabled(hidden.device.type)
+    dtype = torch.get_autocast_dtype(hidden.device.type) if autocast else hidden.dtype
+    with torch.autocast(hidden.device.type, enabled=False):
+        logp, entropy = _ChunkedLogprobs.apply(hidden.to(dtype), weight, targets, temperature, chunk)
+    return logp, entropy
+
+
+class _ChunkedLogprobs(torch.autograd.Function):
+    """d logp_y / d logits = onehot(y) - p;  d H / d logits = -p (log p + H)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, temperature: float, chunk: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        accumulate = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+        logp = torch.empty(len(targets), dtype=accumulate, device=hidden.device)
+        entropy, normaliser = torch.empty_like(logp), torch.empty_like(logp)
+        cast = weight.to(hidden.dtype)
+        for part in _chunks(len(targets), chunk):
+            logits = _logits(hidden[part], cast, temperature, accumulate)
+            lse = torch.logsumexp(logits, dim=-1)
+            logp[part] = logits.gather(1, targets[part, None]).squeeze(1) - lse
+            probability = torch.softmax(logits, dim=-1)
+            entropy[part] = lse - torch.linalg.vecdot(probability, logits)
+            normaliser[part] = lse
+        ctx.save_for_backward(hidden, weight, targets, entropy, normaliser)
+        ctx.temperature, ctx.chunk = temperature, chunk
+        ctx.set_materialize_grads(False)
+        return logp, entropy
+
+    @staticmethod
+    def backward(
+        ctx: Any, grad_logp: torch.Tensor | None, grad_entropy: torch.Tensor | None
+    ) -> tuple[torch.Tensor | None, ...]:
+        hidden, weight, targets, entropy, normaliser = ctx.saved_tensors
+        cast = weight.to(hidden.dtype)
+        grad_hidden = torch.zeros_like(hidden)
+        grad_weight = torch.zeros(weight.shape, dtype=normaliser.dtype, device=weight.device)
+        for part in _chunks(len(targets), ctx.chunk):
+            log_p = _logits(hidden[part], cast, ctx.temperature, normaliser.dtype).sub_(normaliser[part, None])
+            probability = log_p.exp()
+            grad = torch.zeros_like(log_p)
+            if grad_logp is not None:
+                upstream = grad_logp[part, None]
+                grad = -upstream * probability
+                grad.scatter_add_(1, targets[part, None], upstream)
+            if grad_entropy is not None:
+                grad -= grad_entropy[part, None] * probability * (log_p + entropy[part, None])
+            grad = (grad / ctx.temperature).to(hidden.dtype)
+            grad_hidden[part] = grad @ cast
+            grad_weight += grad.T @ hidden[part]
+        return grad_hidden, grad_weight.to(weight.dtype), None, None, None
+
+
+def _chunks(count: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def _logits(hidden: torch.Tensor, weight: torch.Tensor, temperature: float, dtype: torch.dtype) -> torch.Tensor:
+    return (hidden @ weight.T).to(dtype).div_(temperature)

@@ -1,0 +1,76 @@
+"""A causal language model that answers with log-probabilities of completion tokens instead of logits."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from trainer.batch.packed import PackedBatch
+from trainer.learner import flex_attention, prefix_attention
+from trainer.learner.logprobs import token_logprobs
+
+Packing = Literal["padded", "shared_prefix"]
+
+
+class PolicyNotLoadable(Exception):
+    """The folder does not hold a causal language model that can be trained here."""
+
+
+class Policy(nn.Module):
+    """Forward: one packed batch -> (log-probability [T], entropy [T]) of its completion tokens, float32, nats."""
+
+    def __init__(self, model: PreTrainedModel, *, temperature: float, chunk: int) -> None:
+        """`temperature`: what sampling divides the logits by. `chunk`: tokens whose logits exist at a time.
+
+        Raises PolicyNotLoadable when the output layer has a bias.
+        """
+        super().__init__()
+        head = model.get_output_embeddings()
+        if not isinstance(head, nn.Linear) or head.bias is not None:
+            raise PolicyNotLoadable(f"{type(model).__name__} has an output layer that is not a linear map without bias")
+        self.language_model = model
+        self._temperature = temperature
+        self._chunk = chunk
+
+    def forward(self, batch: PackedBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        keywords = {}
+        if batch.layout is not None:
+            if self.language_model.config._attn_implementation == flex_attention.NAME:
+                keywords["prefix_mask"] = flex_attention.block_mask(batch.layout)
+            else:
+                keywords["prefix_layout"] = batch.layout
+        output = self.language_model.base_model(
+            input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, **keywords
+        )
+        hidden = output.last_hidden_state.flatten(0, 1).index_select(0, batch.predict)
+        weight = self.language_model.get_output_embeddings().weight
+        return token_logprobs(hidden, weight, batch.targets, temperature=self._temperature, chunk=self._chunk)
+
+
+def load_model(path: str, *, packing: Packing, device: str, dtype: torch.dtype) -> PreTrainedModel:
+    """The model of a Hugging Face folder, ready for batches of `packing`. Raises PolicyNotLoadable."""
+    folder = Path(path)
+    if not (folder / "config.json").is_file():
+        raise PolicyNotLoadable(f"no model at {path}: the folder has no config.json")
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, attn_implementation=attention_name(packing, device), local_files_only=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise PolicyNotLoadable(f"cannot load the model at {path}: {error}") from error
+    return model
+
+
+def attention_name(packing: Packing, device: str) -> str:
+    """The registered attention that serves a packing on a device ("cpu" or "cuda")."""
+    if packing == "padded":
+        return "sdpa"
+    return {"cpu": prefix_attention.NAME, "cuda": flex_attention.NAME}[device]
+
+
+def uses_sliding_window(path: str) -> bool:
+    """Whether any layer's attention is windowed, which shared-prefix rows do not serve."""
+    config = AutoConfig.from_pretrained(path, local_files_only=True)
+    return "sliding_attention" in (config.to_dict().get("layer_types") or ())
