@@ -1,0 +1,160 @@
+"""What a benchmark run needs: the questions, where the answers come from, how one is chosen, and the limits."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from conf.schema.base import Section
+from conf.schema.data import DemoData
+from conf.schema.prompt import PromptConfig
+from conf.schema.reward import BudgetConfig
+from conf.schema.rollout import EngineConfig
+from conf.schema.stages import ClusterConfig
+
+VoterName = Literal[
+    "value_aware",
+    "value_aware_conditioned",
+    "majority",
+    "first",
+    "greedy",
+    "oracle",
+    "soft_vote",
+    "log_probability",
+    "confidence_weighted",
+    "reranker",
+]
+
+
+class SpiderQuestions(Section):
+    """The published Spider layout: ROOT/dev.json, tables.json, database/<db_id>/*.sqlite."""
+
+    type: Literal["spider"] = "spider"
+    root: str
+    split: Literal["dev", "test", "train"] = "dev"
+    questions: str | None = None
+    """Question file below root, instead of the split's."""
+    tables: str | None = None
+    """Schema file below root, instead of the split's; exact set match takes its foreign keys."""
+    databases: str | None = None
+    """Database folder below root, instead of the split's: the test-suite databases, for instance."""
+
+
+class BirdQuestions(Section):
+    """The published BIRD layout: ROOT/dev.json, dev_databases/<db_id>/<db_id>.sqlite; train and mini-dev likewise."""
+
+    type: Literal["bird"] = "bird"
+    root: str
+    split: Literal["dev", "train", "mini_dev"] = "dev"
+    questions: str | None = None
+    """Question file below root, instead of the split's."""
+    databases: str | None = None
+    """Database folder below root, instead of the split's."""
+
+
+class ModelSource(Section):
+    """Who answers: a policy in a folder, or a hosted model that speaks the OpenAI protocol. Neither: give predictions."""
+
+    path: str | None = None
+    """Hugging Face folder; generates with vLLM through the same rollout code as training."""
+    api: str | None = None
+    """Base URL of a hosted model, for instance https://host/v1."""
+    name: str | None = None
+    """The hosted model's name."""
+    key_variable: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key; a server that asks for none needs none."""
+    requests_per_minute: PositiveFloat = 60.0
+    concurrency: PositiveInt = 8
+    """Requests under way at a time."""
+    retries: NonNegativeInt = 5
+    """Repetitions of a request that failed for a passing reason, with growing pauses."""
+    timeout_s: PositiveFloat = 120.0
+    """Longest wait for one response."""
+
+
+class BenchmarkSampling(Section):
+    n: PositiveInt = 30
+    """Candidates for each question."""
+    temperature: float = Field(default=1.0, ge=0.0)
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    top_k: NonNegativeInt = 0
+    """0: no limit."""
+    max_tokens: PositiveInt = 2048
+    """Completion budget in tokens."""
+    greedy: bool = True
+    """One more candidate decoded at temperature 0, reported beside the sampled ones."""
+
+
+class BenchmarkMetrics(Section):
+    ves: bool = False
+    """BIRD only: time right answers against the gold (VES and R-VES)."""
+    ves_repeats: PositiveInt = 10
+    """Timed runs of both queries."""
+    resamples: PositiveInt = 2000
+    """Bootstrap resamples of the 95 % intervals."""
+
+
+class BenchmarkExecution(Section):
+    executors: PositiveInt | None = None
+    """SQLite processes (None: one for each CPU)."""
+    budget: BudgetConfig = BudgetConfig(
+        vm_steps=2_000_000_000, rows=1_000_000, bytes=256 * 2**20, heap_mib=1024, cpu_s=30.0, wall_s=60.0
+    )
+
+
+class BenchmarkConfig(Section):
+    """Shared by the benchmarks."""
+
+    limit: PositiveInt | None = None
+    """Use the first questions only (None: all); scores are then no benchmark numbers, and the report says so."""
+    predictions: str | None = None
+    """File of existing predictions: the official format, or JSON lines with several candidates."""
+    model: ModelSource = ModelSource()
+    sampling: BenchmarkSampling = BenchmarkSampling()
+    prompt: PromptConfig = PromptConfig()
+    engine: EngineConfig = EngineConfig()
+    workers: PositiveInt = 1
+    """vLLM engines for model.path."""
+    cluster: ClusterConfig = ClusterConfig()
+    selection: VoterName = "value_aware"
+    reranker: str | None = None
+    """File of a trained reranker, for selection=reranker."""
+    metrics: BenchmarkMetrics = BenchmarkMetrics()
+    execution: BenchmarkExecution = BenchmarkExecution()
+    seed: NonNegativeInt = 0
+    output: str
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "BenchmarkConfig":
+        given = [
+            name
+            for name, value in (
+                ("predictions", self.predictions),
+                ("model.path", self.model.path),
+                ("model.api", self.model.api),
+            )
+            if value is not None
+        ]
+        if len(given) != 1:
+            raise ValueError(
+                "give exactly one of predictions=FILE, model.path=FOLDER and model.api=URL "
+                f"(given: {', '.join(given) or 'none'})"
+            )
+        if self.model.api is not None and not self.model.name:
+            raise ValueError("model.api needs model.name=NAME, the hosted model's name")
+        if self.selection == "greedy" and self.predictions is None and not self.sampling.greedy:
+            raise ValueError("selection=greedy needs sampling.greedy=true")
+        if (self.selection == "reranker") != (self.reranker is not None):
+            raise ValueError("selection=reranker and reranker=FILE go together: give both or neither")
+        return self
+
+
+class SpiderBenchmark(BenchmarkConfig):
+    """Everything `python -m benchmarks.spider` needs."""
+
+    data: Annotated[SpiderQuestions | DemoData, Field(discriminator="type")]
+
+
+class BirdBenchmark(BenchmarkConfig):
+    """Everything `python -m benchmarks.bird` needs."""
+
+    data: BirdQuestions
