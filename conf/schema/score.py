@@ -1,0 +1,18 @@
+"""Offline scoring of completions from a file (python -m rewards.score)."""
+
+from pydantic import PositiveInt
+
+from conf.schema.base import Section
+from conf.schema.reward import RewardConfig
+
+
+class ScoreConfig(Section):
+    input: str
+    """JSON lines: {"id", "db_id", "gold_sqls": [..], "completion", "denotation": "bird"|"spider"}, "question" optional."""
+    databases: str
+    """Folder holding <db_id>/<db_id>.sqlite; other *.sqlite files beside it are further instances."""
+    output: str
+    """JSON lines, one for each valid input line, in order."""
+    batch_lines: PositiveInt = 64
+    """Lines scored together."""
+    reward: RewardConfig

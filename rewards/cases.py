@@ -1,0 +1,90 @@
+"""Reads scoring cases, one JSON object a line: the input of offline scoring and of the HTTP server."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rewards.carriers import SqlTask
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Case:
+    """One completion with the task that it answers."""
+
+    id: Any
+    """As given; written back unchanged."""
+    task: SqlTask
+    completion: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BadLine:
+    """A line that cannot be scored, with its number (from 1)."""
+
+    number: int
+    reason: str
+
+
+class CaseInvalid(Exception):
+    """What is wrong with a case, in one clause."""
+
+
+def instance_files(root: Path, db_id: str) -> tuple[str, ...]:
+    """ROOT/<db_id>/<db_id>.sqlite and after it the other *.sqlite files of its folder, by name. The first need not exist."""
+    primary = root / db_id / f"{db_id}.sqlite"
+    others = sorted(file for file in primary.parent.glob("*.sqlite") if file != primary)
+    return (str(primary), *map(str, others))
+
+
+def read_cases(lines: Iterable[bytes], root: Path) -> Iterator[Case | BadLine]:
+    """One item a line that is not blank."""
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            yield parse_case(json.loads(line), root)
+        except (ValueError, RecursionError):
+            yield BadLine(number=number, reason="not valid JSON")
+        except CaseInvalid as error:
+            yield BadLine(number=number, reason=str(error))
+
+
+def parse_case(value: object, root: Path) -> Case:
+    """Checks the fields. Raises CaseInvalid."""
+    if not isinstance(value, dict):
+        raise CaseInvalid("not a JSON object")
+    missing = [name for name in ("id", "db_id", "gold_sqls", "completion", "denotation") if name not in value]
+    if missing:
+        raise CaseInvalid(f"lacks the field {missing[0]!r}")
+    golds = value["gold_sqls"]
+    if not isinstance(golds, list) or not golds or not all(isinstance(gold, str) for gold in golds):
+        raise CaseInvalid("gold_sqls is not a list of one or more queries")
+    db_id = _text(value, "db_id")
+    if not db_id or Path(db_id).name != db_id:
+        raise CaseInvalid(f"db_id {db_id!r} is not a plain name")
+    task = SqlTask(
+        id=str(value["id"]),
+        db_id=db_id,
+        question=_text(value, "question", default=""),
+        gold_sqls=tuple(golds),
+        databases=instance_files(root, db_id),
+        denotation=_denotation(value["denotation"]),
+    )
+    return Case(id=value["id"], task=task, completion=_text(value, "completion"))
+
+
+def _text(value: dict[str, Any], name: str, default: str | None = None) -> str:
+    text = value.get(name, default)
+    if not isinstance(text, str):
+        raise CaseInvalid(f"{name} is not a text")
+    return text
+
+
+def _denotation(value: object) -> Literal["bird", "spider"]:
+    if value == "bird":
+        return "bird"
+    if value == "spider":
+        return "spider"
+    raise CaseInvalid(f"denotation {value!r} is neither 'bird' nor 'spider'")

@@ -1,0 +1,97 @@
+"""From component values to one reward.
+
+`published` (FINER-SQL): 0 if the format is 0, else format + execution + f(atomic) + memory, where f applies to queries
+that run but differ. Each term has its weight (1 as published); components switched off add nothing. Penalties are
+deducted, never below 0.
+
+`rank_correct_first` (strict): any wrong answer stays strictly below any right one. Totals of wrong answers are scaled
+down to at most RANK_GAP of the lowest total that a right answer can have, and a right answer in a wrong format loses
+the format point only.
+"""
+
+from dataclasses import dataclass
+
+from conf.errors import ConfigError
+from conf.schema.reward import PublishedShaping, RewardConfig
+
+RANK_GAP = 0.95
+RIGHT = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Components:
+    """Raw values of one completion."""
+
+    format: float
+    """0 or 1."""
+    execution: int
+    """0, 1 or 2."""
+    atomic: float | None
+    """Best similarity to a gold in [0, 1]; None without SQL or with the component off."""
+    memory: float | None
+    """Alignment in [0, 1]; None with the component off."""
+    length: float = 0.0
+    """Share of the token budget that the completion used, in [0, 1]."""
+    repetition: float = 0.0
+    """Share of repeated 4-grams in the reasoning, in [0, 1]."""
+
+
+class Combiner:
+    """Applies weights, gate, shaping and penalties. Raises ConfigError when right answers cannot be kept above wrong
+    ones."""
+
+    def __init__(self, config: RewardConfig) -> None:
+        self._config = config
+        self._scale = self._wrong_scale() if config.rank_correct_first else 1.0
+
+    def total(self, values: Components) -> float:
+        """The reward of one scored completion."""
+        config = self._config
+        right = values.execution == RIGHT
+        if config.format_gate and not values.format and not (right and config.rank_correct_first):
+            return 0.0
+        penalty = config.penalties.length * values.length + config.penalties.repetition * values.repetition
+        total = max(0.0, self._sum(values) - penalty)
+        return total if right else self._scale * total
+
+    def shaped(self, similarity: float) -> float:
+        """f(s), the atomic term for a similarity in [0, 1]."""
+        shaping = self._config.atomic.shaping
+        if isinstance(shaping, PublishedShaping):
+            rest = (1.0 - shaping.epsilon) * shaping.beta * similarity**shaping.gamma
+            return shaping.epsilon * similarity + rest
+        return shaping.scale * similarity**shaping.power
+
+    def _sum(self, values: Components) -> float:
+        config = self._config
+        total = 0.0
+        if config.format.enabled:
+            total += config.format.weight * values.format
+        if config.execution.enabled:
+            total += config.execution.weight * values.execution
+        if config.memory.enabled and values.memory is not None:
+            total += config.memory.weight * values.memory
+        # Without the execution term a right answer must not fall behind a near miss: its overlap counts too.
+        graded = values.execution == 1 or (values.execution == RIGHT and not config.execution.enabled)
+        if config.atomic.enabled and values.atomic is not None and graded:
+            total += config.atomic.weight * self.shaped(values.atomic)
+        return total
+
+    def _wrong_scale(self) -> float:
+        config = self._config
+        highest_wrong = self._sum(Components(format=1.0, execution=1, atomic=1.0, memory=1.0))
+        lowest_right = self._sum(Components(format=0.0, execution=RIGHT, atomic=0.0, memory=1.0))
+        lowest_right -= config.penalties.length + config.penalties.repetition
+        if lowest_right <= 0.0:
+            raise ConfigError(
+                "reward.rank_correct_first needs right answers to earn something: enable reward.execution, or lower "
+                "reward.penalties below its weight"
+            )
+        return min(1.0, RANK_GAP * lowest_right / highest_wrong) if highest_wrong > 0.0 else 1.0
+
+
+def repeated_share(reasoning: str) -> float:
+    """Share of 4-grams of words that occurred before, in [0, 1]; 0 for fewer than five words."""
+    words = reasoning.lower().split()
+    grams = list(zip(words, words[1:], words[2:], words[3:], strict=False))
+    return 1.0 - len(set(grams)) / len(grams) if len(grams) > 1 else 0.0

@@ -1,0 +1,20 @@
+"""The format component: 1 for exactly one <think> block, longer than asked, followed by SQL; else 0.
+
+As published by FINER-SQL: only white space before <think>, reasoning longer than 100 characters, SQL not empty. A
+```sql fence around the SQL is tolerated. With thinking switched off the point needs only an answer.
+"""
+
+from conf.schema.reward import FormatReward
+from rewards.sql.parse import Extraction, extract_sql
+
+
+def extract(completion: str, config: FormatReward) -> Extraction:
+    """Reasoning and SQL of a completion; SQL that stands only inside the thinking is no answer."""
+    return extract_sql(completion, thinking=config.thinking)
+
+
+def format_reward(extraction: Extraction, config: FormatReward) -> float:
+    """1.0 or 0.0."""
+    if not extraction.well_formed:
+        return 0.0
+    return float(not config.thinking or len(extraction.reasoning) > config.min_reasoning_chars)

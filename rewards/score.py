@@ -1,0 +1,82 @@
+"""Offline scoring: python -m rewards.score input=CASES.jsonl databases=ROOT output=SCORES.jsonl [reward=finer|strict]
+
+Reads {"id", "db_id", "gold_sqls": [..], "completion", "denotation": "bird"|"spider"} a line and writes one line for each,
+in order: {"id", "status", "components", "total", "sql", "error", "error_kind"}, and "flags" where there are remarks. A line that
+is not valid JSON or lacks a field is reported on stderr with its number, the others are scored, and the exit code is 1.
+The memory store is empty unless reward.memory.store=FILE is given, and is never changed here.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TextIO
+
+from conf.cli import run_entrypoint
+from conf.errors import QuorumError
+from conf.schema.score import ScoreConfig
+from rewards.builder import open_scorer
+from rewards.carriers import RewardResult
+from rewards.cases import BadLine, Case, read_cases
+from rewards.scorer import ScoreJob, Scorer
+
+
+def as_record(identity: object, result: RewardResult) -> dict[str, object]:
+    """The JSON object of one scored completion."""
+    record: dict[str, object] = {
+        "id": identity,
+        "status": result.status,
+        "components": {name: _plain(value) for name, value in result.components.items()},
+        "total": result.total,
+        "sql": result.sql,
+        "error": result.error,
+        "error_kind": result.error_kind,
+    }
+    return record | ({"flags": list(result.flags)} if result.flags else {})
+
+
+def run(config: ScoreConfig) -> int:
+    """Scores the file; 0, or 1 when lines were left out."""
+    source, root = Path(config.input), Path(config.databases)
+    if not source.is_file():
+        raise QuorumError(f"input={source}: no such file")
+    if not root.is_dir():
+        raise QuorumError(f"databases={root}: no such folder")
+    if Path(config.output).resolve() == source.resolve():
+        raise QuorumError(f"output={config.output} is the input itself: choose another file")
+    try:
+        with source.open("rb") as lines, open(config.output, "w", encoding="utf-8") as out:
+            with open_scorer(config.reward) as scorer:
+                return _score(read_cases(lines, root), scorer, config.batch_lines, out)
+    except OSError as error:
+        raise QuorumError(f"{error.filename}: {error.strerror}") from error
+
+
+def _score(items: Iterable[Case | BadLine], scorer: Scorer, batch_lines: int, out: TextIO) -> int:
+    bad = 0
+    for batch in _batches(items, batch_lines):
+        cases = [item for item in batch if isinstance(item, Case)]
+        for item in batch:
+            if isinstance(item, BadLine):
+                bad += 1
+                sys.stderr.write(f"line {item.number}: {item.reason}\n")
+        results = scorer.score_batch([ScoreJob(task=case.task, completions=[case.completion]) for case in cases])
+        for case, (result,) in zip(cases, results, strict=True):
+            out.write(json.dumps(as_record(case.id, result)) + "\n")
+    return 1 if bad else 0
+
+
+def _batches(items: Iterable[Case | BadLine], size: int) -> Iterator[list[Case | BadLine]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def _plain(value: float | None) -> float | int | None:
+    """Whole numbers without a fraction: execution is 2, not 2.0."""
+    return int(value) if value is not None and value.is_integer() else value
+
+
+if __name__ == "__main__":
+    sys.exit(run_entrypoint(ScoreConfig, "score", run, __doc__ or "", sys.argv[1:]))
