@@ -11,19 +11,16 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
-from sqlglot.dialects.sqlite import SQLite
 from sqlglot.errors import SqlglotError
 from sqlglot.expressions import Expr
-from sqlglot.parsers.sqlite import SQLiteParser
+
+from rewards.sql.grammar import TooManyReadings, parse_statements
 
 MAX_CHARS = 20_000
 MAX_TOKENS = 2_000
 MAX_NESTING = 20
 """Open brackets, CASEs and prefix operators around one token. sqlglot recurses by up to 25 frames for each, and
 Python's recursion limit must stay out of reach: whether it is hit depends on the caller's stack."""
-REREAD_BASE = 200
-REREAD_PER_TOKEN = 5
-"""Tokens that the parser may step back over, in total and for each token of the text."""
 MAX_CANONICAL_CHARS = 10_000
 
 SQLITE_SPACE = " \t\n\f\r"
@@ -53,18 +50,6 @@ class Extraction:
     """The tags are as asked for and there is an answer."""
 
 
-class _BoundedParser(SQLiteParser):
-    """sqlglot's parser with a limit on how much it reads again: a chain of JOINs without ON costs exponential time."""
-
-    reread_left: int = 0
-
-    def _retreat(self, index: int) -> None:
-        self.reread_left -= abs(int(self._index) - index)
-        if self.reread_left < 0:
-            raise SqlTooComplex("too many ways to read the text")
-        super()._retreat(index)
-
-
 class Token(NamedTuple):
     kind: str
     """string, quoted (an identifier, or SQLite's double-quoted text), number, blob, word, param or op."""
@@ -78,7 +63,7 @@ _LEXER = re.compile(
     |(?P<blob>[xX]'[0-9a-fA-F]*')
     |(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?[\w$]*)
     |(?P<word>[^\W\d][\w$]*)
-    |(?P<param>[?:@$\#][\w$:]*)
+    |(?P<param>\?[0-9]*|[:@$\#][\w$]+)
     |(?P<op>\|\||->>|->|<<|>>|<=|>=|<>|==|!=|[-+*/%(),.;<>=&|~])""",
     re.VERBOSE | re.DOTALL,
 )
@@ -173,7 +158,9 @@ def has_top_level_order_by(sql: str) -> bool:
 
 
 def parse_query(sql: str) -> Expr:
-    """The syntax tree of one statement. It is shared with other callers: never change it.
+    """The syntax tree of one statement; grammar.py says where it differs from sqlglot's own.
+
+    It is shared with other callers: never change it.
 
     Raises SqlTooComplex before parsing where the text is over the limits, SqlSyntaxError where sqlglot cannot read it.
     """
@@ -214,13 +201,10 @@ def _parse(sql: str) -> Expr | ParseFailure:
         return SqlTooComplex(f"nested deeper than {MAX_NESTING} levels")
     if not any(token.text.lower() in _QUERY_STARTS for token in tokens[:1]):
         return SqlSyntaxError("the text does not begin like a query")
-    dialect = SQLite()
-    parser = _BoundedParser(dialect=dialect)
-    parser.reread_left = REREAD_BASE + REREAD_PER_TOKEN * len(tokens)
     try:
-        trees = [tree for tree in parser.parse(dialect.tokenize(sql), sql) if tree is not None]
-    except SqlTooComplex as refusal:
-        return refusal
+        trees = parse_statements(sql)
+    except TooManyReadings:
+        return SqlTooComplex("too many ways to read the text")
     # The parser indexes and dereferences what it expects to be there, so odd text also ends in these.
     except (SqlglotError, RecursionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         return SqlSyntaxError(f"not readable: {str(error)[:200]}")
