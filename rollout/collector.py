@@ -1,8 +1,9 @@
 """Gathers what an engine samples, step by step, into finished groups.
 
-Takes the place of vLLM's own output processor, whose work for text streaming (incremental detokenization, a dictionary for
-each token's log-probability) is a tenth of the cost of generation for a small policy. It also knows how many tokens each
-completion had when weights changed, so the policy version of every token is exact for updates in mid-generation.
+Takes the place of vLLM's own output processor, whose work for text streaming (incremental detokenization, a
+dictionary for each token's log-probability) is a tenth of the cost of generation for a small policy. It also knows
+how many tokens each completion had when weights changed, so the policy version of every token is exact for updates in
+mid-generation.
 
 It imports nothing of vLLM: it sees engine outputs through the attributes named in CoreOutput.
 """
@@ -54,8 +55,8 @@ class _Open:
 class Collector:
     """Drop-in for the output processor of vLLM's LLMEngine."""
 
-    def __init__(self) -> None:
-        self.version = 0
+    def __init__(self, version: int = 0) -> None:
+        self.version = version
         """Policy version of the tokens that the next step brings."""
         self._sequences: dict[str, Sampled] = {}
         self._groups: dict[str, _Open] = {}

@@ -1,8 +1,8 @@
 """One vLLM engine that is stepped by hand: groups go in, finished groups come out, weights change between two steps.
 
-Guarantees: a group is returned once, whole, with the exact policy version of every token; after `update_weights` no token and
-no cached key or value of the old weights is used, and completions in flight continue under the new ones (their keys and values
-are computed anew). An engine whose update failed refuses to generate.
+Guarantees: a group is returned once, whole, with the exact policy version of every token; after `update_weights` no
+token and no cached key or value of the old weights is used, and completions in flight continue under the new ones
+(their keys and values are computed anew). An engine whose update failed refuses to generate.
 Not guaranteed: the same samples twice, where requests arrive at different times.
 Not thread-safe: one thread owns the engine (see worker.py).
 """
@@ -19,7 +19,8 @@ from rollout.errors import GenerationFailed, PromptTooLongForEngine, RolloutErro
 from rollout.preflight import check_model_folder, stop_tokens
 from rollout.requests import EngineSpec, GenerationRequest, SampledGroup
 from rollout.vllm_backend import add_request, build_engine
-from rollout.weights.handle import NcclHandle, SyncReport, WeightHandle
+from rollout.weights.handle import NcclHandle, SharedMemoryHandle, SyncReport, WeightHandle
+from rollout.weights.segment import SegmentReader
 
 
 class RolloutEngine:
@@ -38,7 +39,7 @@ class RolloutEngine:
         self._tokenizer = AutoTokenizer.from_pretrained(spec.model)
         self._stop = stop_tokens(folder, config, self._tokenizer)
         self._spec = spec
-        self._collector = Collector()
+        self._collector = Collector(spec.version)
         self._engine = build_engine(spec, self._collector)
         self._session: int | None = None
         self._broken = False
@@ -63,8 +64,8 @@ class RolloutEngine:
         budget = len(request.prompt_ids) + request.sampling.max_tokens
         if budget > self._spec.max_model_len:
             raise PromptTooLongForEngine(
-                f"group {request.id}: prompt of {len(request.prompt_ids)} tokens plus max_tokens={request.sampling.max_tokens}"
-                f" exceeds the engine's context of {self._spec.max_model_len}"
+                f"group {request.id}: prompt of {len(request.prompt_ids)} tokens plus"
+                f" max_tokens={request.sampling.max_tokens} exceeds the engine's context of {self._spec.max_model_len}"
             )
         add_request(self._engine, request, self._stop)
 
@@ -97,11 +98,14 @@ class RolloutEngine:
             rank_offset: this engine's first rank in the nccl group.
 
         Raises:
+            WeightsSuperseded: the weights are gone before anything was loaded; the engine goes on with the old ones.
             WeightUpdateFailed: the weights did not arrive whole; the engine refuses to generate from then on.
         """
         from rollout.weights.receiver import init_payload, update_payload
 
         began = time.perf_counter()
+        if isinstance(handle, SharedMemoryHandle):
+            SegmentReader(handle)
         try:
             if isinstance(handle, NcclHandle) and handle.session != self._session:
                 self._call("init_weight_transfer_engine", init_payload(handle, rank_offset=rank_offset))
@@ -109,9 +113,11 @@ class RolloutEngine:
             self._call("start_weight_update")
             self._call("update_weights", update_payload(handle))
             self._call("finish_weight_update")
-        except WeightUpdateFailed:
+        except WeightUpdateFailed as error:
             self._broken = True
-            raise
+            raise WeightUpdateFailed(
+                f"weights of version {handle.version} were lost while being loaded: {error}"
+            ) from error
         except (RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
             self._broken = True
             raise WeightUpdateFailed(f"weights of version {handle.version} could not be loaded: {error}") from error

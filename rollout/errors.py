@@ -44,6 +44,10 @@ class WeightUpdateFailed(RolloutError):
     """New weights did not reach an engine whole. The engine must not generate until a full update succeeds."""
 
 
+class WeightsSuperseded(WeightUpdateFailed):
+    """The handle's weights are gone or being rewritten; the engine was not touched and awaits the next update."""
+
+
 class GenerationFailed(RolloutError):
     """An engine raised while generating."""
 

@@ -1,4 +1,4 @@
-"""What can be told about a policy folder before an engine starts: is it whole, do its parts agree, does it fit into memory."""
+"""What can be told of a policy folder before an engine starts: is it whole, do its parts agree, does it fit."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,8 @@ def stop_tokens(folder: Path, config: dict[str, Any], tokenizer: Any) -> list[in
     vocabulary = config.get("vocab_size")
     if vocabulary is not None and len(tokenizer) > vocabulary:
         raise TokenizerMismatch(
-            f"the tokenizer in {folder} has {len(tokenizer)} tokens, the model has embeddings for {vocabulary}: they do not belong together"
+            f"the tokenizer in {folder} has {len(tokenizer)} tokens, the model has embeddings for {vocabulary}:"
+            " they do not belong together"
         )
     generation = folder / "generation_config.json"
     sources = [tokenizer.eos_token_id, config.get("eos_token_id")]

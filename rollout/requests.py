@@ -1,4 +1,4 @@
-"""What crosses between the pool and a worker's process: requests without their task, completions without their prompt."""
+"""What crosses between pool and worker: requests without their task, completions without their prompt."""
 
 from dataclasses import dataclass
 
@@ -21,6 +21,8 @@ class EngineSpec:
     """"cpu" or "gpu"."""
     weight_transfer: str
     """"shared_memory", "ipc" or "nccl"."""
+    version: int = 0
+    """Policy version of the folder's weights."""
     log_file: str | None = None
     """Receives vLLM's log; None: warnings are dropped, failures still raise."""
 

@@ -1,7 +1,7 @@
 """The one place that knows vLLM's construction API (`vllm>=0.26,<0.33`): settings in, a ready LLMEngine out.
 
-On the CPU, and on a single GPU, the engine runs in the calling process: it starts in seconds and needs no second interpreter.
-With tensor parallelism vLLM starts its own worker processes.
+On the CPU, and on a single GPU, the engine runs in the calling process: it starts in seconds and needs no second
+interpreter. With tensor parallelism vLLM starts its own worker processes.
 """
 
 import logging
@@ -97,7 +97,8 @@ def engine_arguments(spec: EngineSpec) -> dict[str, Any]:
 def add_request(engine: Any, request: GenerationRequest, stop_token_ids: list[int]) -> None:
     """Queue one group.
 
-    The request has no seed of its own (a seeded request fails on the CPU once its prefill is chunked): the engine is seeded.
+    The request has no seed of its own (a seeded request fails on the CPU once its prefill is chunked): the engine is
+    seeded.
     """
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind

@@ -48,3 +48,5 @@ class RolloutConfig(Section):
     start_timeout_s: PositiveFloat = 600.0
     group_timeout_s: PositiveFloat = 600.0
     """Longest time without a finished group before a worker counts as hung."""
+    max_restarts: NonNegativeInt = 3
+    """Times that each worker is replaced after it died, hung or missed its weights, before it is given up."""

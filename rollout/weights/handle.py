@@ -1,8 +1,8 @@
 """What travels from the learner to every rollout worker when weights change: small, picklable, no tensors.
 
-A handle is pulled: the learner prepares the weights, the handle says where they lie, each engine fetches them between two of
-its steps. Shared-memory and ipc handles can be applied any number of times until the next publication, so a restarted worker
-gets the newest weights from the last handle. An nccl handle is a broadcast and cannot be replayed.
+A handle is pulled: the learner prepares the weights, the handle says where they lie, each engine fetches them between
+two of its steps. Shared-memory and ipc handles can be applied any number of times until the next publication, so a
+restarted worker gets the newest weights from the last handle. An nccl handle is a broadcast and cannot be replayed.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class TensorSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SharedMemoryHandle:
-    """Weights in the learner's anonymous memory file; the kernel frees it when the learner's process ends, however it ends."""
+    """Weights in an anonymous memory file of the learner; the kernel frees it when that process ends, even by SIGKILL."""
 
     backend: ClassVar[str] = "shared_memory"
     replayable: ClassVar[bool] = True

@@ -1,7 +1,8 @@
 """vLLM weight-transfer engine that reads the learner's shared memory, and what each backend's update calls carry.
 
-Weights arrive in checkpoint format and are loaded through vLLM's layerwise reload: on the CPU a plain load fails after start,
-because linear weights are prepacked. Loading is not atomic: when it fails the engine must be replaced, which the pool does.
+Weights arrive in checkpoint format and are loaded through vLLM's layerwise reload: on the CPU a plain load fails
+after start, because linear weights are prepacked. Loading is not atomic: when it fails the engine must be replaced,
+which the pool does.
 
 The ipc and nccl backends are vLLM's own. They have not been run on a GPU from here; only their arguments are built.
 """
@@ -16,6 +17,7 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferUpdateInfo,
 )
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
 from rollout.weights.handle import IpcHandle, NcclHandle, SharedMemoryHandle, TensorSpec, WeightHandle
@@ -58,9 +60,20 @@ class SharedMemoryWeightTransferEngine(WeightTransferEngine[SharedMemoryInitInfo
 
     def finish_weight_update(self) -> None:
         finalize_layerwise_reload(self.model, self.model_config)
+        self._repack_tied_heads()
 
     def shutdown(self) -> None:
         """Nothing is held between updates."""
+
+    def _repack_tied_heads(self) -> None:
+        """Prepack tied output embeddings anew.
+
+        A tied head receives no tensor of its own, so the layerwise reload leaves it alone; on the CPU it multiplies
+        with a prepacked copy of the input embedding, which would stay that of the old weights.
+        """
+        for module in self.model.modules():
+            if isinstance(module, ParallelLMHead):
+                module.quant_method.process_weights_after_loading(module)
 
 
 def _view(reader: SegmentReader, spec: TensorSpec) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """Reading a weight segment: a header that names the version, then the tensors.
 
-The writer marks the segment as being written, fills it, then stamps the version. A reader that finds another version before or
-after it read refuses: a half-written or superseded segment is noticed, never served.
+The writer marks the segment as being written, fills it, then stamps the version. A reader that finds another version
+before or after it read refuses: a half-written or superseded segment is noticed, never served.
 """
 
 import mmap
@@ -9,7 +9,7 @@ import os
 import struct
 from pathlib import Path
 
-from rollout.errors import WeightUpdateFailed
+from rollout.errors import WeightsSuperseded, WeightUpdateFailed
 from rollout.weights.handle import SharedMemoryHandle
 
 HEADER_BYTES = 64
@@ -37,24 +37,26 @@ class SegmentReader:
         """Map the segment and check its version.
 
         Raises:
-            WeightUpdateFailed: another machine, a learner that has ended, or a segment of another version.
+            WeightUpdateFailed: the learner runs on another machine.
+            WeightsSuperseded: the learner has ended, or the segment holds another version.
         """
         self._handle = handle
         if handle.machine != machine_id():
             raise WeightUpdateFailed(
-                "rollout.weight_transfer=shared_memory needs learner and rollout workers on one machine: use nccl across machines"
+                "rollout.weight_transfer=shared_memory needs learner and rollout workers on one machine:"
+                " use nccl across machines"
             )
         try:
             fd = os.open(f"/proc/{handle.pid}/fd/{handle.fd}", os.O_RDWR)
         except OSError as error:
-            raise WeightUpdateFailed(
-                f"the weights of version {handle.version} cannot be opened: the learner's process {handle.pid} has ended"
-                f" or belongs to another user ({error.strerror})"
+            raise WeightsSuperseded(
+                f"the weights of version {handle.version} cannot be opened: the learner's process {handle.pid} has"
+                f" ended or belongs to another user ({error.strerror})"
             ) from error
         try:
             status = os.fstat(fd)
             if status.st_ino != handle.inode or status.st_size != handle.size:
-                raise WeightUpdateFailed(f"the weights of version {handle.version} are gone: the learner was restarted")
+                raise WeightsSuperseded(f"the weights of version {handle.version} are gone: the learner was restarted")
             self._map = mmap.mmap(fd, handle.size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
         finally:
             os.close(fd)
@@ -66,8 +68,8 @@ class SegmentReader:
         return self._map
 
     def check(self) -> None:
-        """Raise WeightUpdateFailed unless the segment holds exactly the handle's version."""
+        """Raise WeightsSuperseded unless the segment holds exactly the handle's version."""
         magic, version = _HEADER.unpack_from(self._map, 0)
         if magic != MAGIC or version != self._handle.version:
             state = "being rewritten" if version == WRITING else f"at version {version}"
-            raise WeightUpdateFailed(f"weights of version {self._handle.version} were asked for, the segment is {state}")
+            raise WeightsSuperseded(f"weights of version {self._handle.version} were asked for, the segment is {state}")

@@ -1,7 +1,7 @@
 """Which tensors of the learner's model an engine needs, in checkpoint format.
 
-Extraction knows models and nothing of transports; a transport (one file each beside this one) knows bytes and nothing of
-models. A learner whose parameters are sharded passes its own iterable that gathers layer by layer.
+Extraction knows models and nothing of transports; a transport (one file each beside this one) knows bytes and nothing
+of models. A learner whose parameters are sharded passes its own iterable that gathers layer by layer.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 NamedTensors = Iterable[tuple[str, torch.Tensor]]
-"""(name in the Hugging Face state dict, full tensor on any device); each tensor is read before the next is asked for."""
+"""(name in the Hugging Face state dict, full tensor on any device); each is read before the next is asked for."""
 
 
 def named_weights(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

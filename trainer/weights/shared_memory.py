@@ -1,8 +1,8 @@
 """Weights through an anonymous memory file: the transport of CPU runs on one machine.
 
-The file has no name: nothing lies in /dev/shm, its size does not count against a container's shm limit, and the kernel frees
-it when the last process that maps it ends, even by SIGKILL. Engines open it through /proc, so learner and workers must run as
-one user on one machine (and in one process namespace).
+The file has no name: nothing lies in /dev/shm, its size does not count against a container's shm limit, and the
+kernel frees it when the last process that maps it ends, even by SIGKILL. Engines open it through /proc, so learner
+and workers must run as one user on one machine (and in one process namespace).
 """
 
 import os
@@ -18,8 +18,8 @@ from trainer.weights.extract import NamedTensors
 class SharedMemorySender:
     """Keeps one segment and rewrites it at each publication.
 
-    Who waits for whom: `publish` must not run while an engine still reads the previous version; the driver awaits the pool's
-    update before it publishes again. A reader that is late all the same finds another version and refuses.
+    Who waits for whom: `publish` must not run while an engine still reads the previous version; the driver awaits the
+    pool's update before it publishes again. A reader that is late all the same finds another version and refuses.
     """
 
     def __init__(self, dtype: torch.dtype) -> None:

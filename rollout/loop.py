@@ -1,0 +1,129 @@
+"""The thread that owns an engine: steps it while groups are pending, and runs commands between two steps.
+
+Who waits for whom: callers of `call` wait for the current step to end (its time limit is theirs to set); callers of
+`collect` wait for a finished group or their own limit; the thread waits for commands only when the engine has nothing
+to do. An exception of a step ends the thread; every later call raises it.
+"""
+
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Protocol, TypeVar
+
+from rollout.errors import GenerationFailed, RolloutError
+from rollout.requests import Harvest, SampledGroup
+
+T = TypeVar("T")
+
+
+class SteppedEngine(Protocol):
+    """What the loop needs of an engine."""
+
+    steps: int
+
+    @property
+    def pending(self) -> int: ...
+
+    @property
+    def version(self) -> int: ...
+
+    def step(self) -> tuple[SampledGroup, ...]: ...
+
+
+class EngineLoop:
+    """Runs an engine in a thread of its own."""
+
+    def __init__(self, build: Callable[[], Any]) -> None:
+        """`build` makes the engine, inside the thread; `wait_ready` reports how that went."""
+        self._build = build
+        self._commands: queue.SimpleQueue[tuple[Callable[[Any], Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._changed = threading.Condition()
+        self._finished: list[SampledGroup] = []
+        self._status = (0, 0, 0)
+        self._failure: RolloutError | None = None
+        self._ready: Future[int] = Future()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    def wait_ready(self, timeout_s: float | None = None) -> int:
+        """The version of the engine's weights, once it has started; raises what its start raised."""
+        return self._ready.result(timeout_s)
+
+    def call(self, command: Callable[[Any], T], timeout_s: float | None = None) -> T:
+        """Run `command(engine)` between two steps and return its result."""
+        if self._failure is not None:
+            raise self._failure
+        future: Future[T] = Future()
+        self._commands.put((command, future))
+        if self._failure is not None:
+            self._refuse(self._failure)
+        return future.result(timeout_s)
+
+    def collect(self, wait_s: float) -> Harvest:
+        """Finished groups, each handed over once; empty after `wait_s` seconds without one."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._finished or self._failure, wait_s)
+            if self._failure is not None and not self._finished:
+                raise self._failure
+            groups, self._finished = tuple(self._finished), []
+            pending, version, steps = self._status
+        return Harvest(groups=groups, pending=pending, version=version, steps=steps)
+
+    def stop(self) -> None:
+        """End the thread after the current step."""
+        self._commands.put(None)
+
+    def _run(self) -> None:
+        try:
+            engine: SteppedEngine = self._build()
+            self._ready.set_result(engine.version)
+            while self._obey(engine):
+                self._deliver(engine.step() if engine.pending else (), engine)
+        except RolloutError as error:
+            self._fail(error)
+        except Exception as error:  # the end of a thread: whatever it was must reach those who wait
+            self._fail(GenerationFailed(f"the engine's thread ended with {type(error).__name__}: {error}"))
+
+    def _fail(self, error: RolloutError) -> None:
+        with self._changed:
+            self._failure = error
+            self._changed.notify_all()
+        if not self._ready.done():
+            self._ready.set_exception(error)
+        self._refuse(error)
+
+    def _obey(self, engine: SteppedEngine) -> bool:
+        """Run waiting commands (wait for one when the engine is idle); False: stop."""
+        block = not engine.pending
+        while True:
+            try:
+                item = self._commands.get(block)
+            except queue.Empty:
+                return True
+            if item is None:
+                return False
+            command, future = item
+            try:
+                future.set_result(command(engine))
+            except Exception as error:  # it belongs to the caller, who gets it
+                future.set_exception(error)
+            self._status = (engine.pending, engine.version, engine.steps)
+            block = not engine.pending
+
+    def _deliver(self, groups: tuple[SampledGroup, ...], engine: SteppedEngine) -> None:
+        with self._changed:
+            self._status = (engine.pending, engine.version, engine.steps)
+            if groups:
+                self._finished.extend(groups)
+                self._changed.notify_all()
+
+    def _refuse(self, error: RolloutError) -> None:
+        """Answer the commands that are still queued."""
+        while True:
+            try:
+                item = self._commands.get_nowait()
+            except queue.Empty:
+                return
+            if item is not None:
+                item[1].set_exception(error)
