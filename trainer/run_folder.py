@@ -6,6 +6,7 @@ overwritten; after `rewind(step)` every row file ends at that step. Does not wri
 
 import fcntl
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,9 @@ SUMMARY = "summary.json"
 CONFIG = "config.yaml"
 REPORT = "report.html"
 CHECKPOINTS = "checkpoints"
+LOCK = ".lock"
+LOCK_WAIT_S = 0.5
+"""Longest wait for a reader that looks whether the folder is in use."""
 
 
 class RunFolderError(QuorumError):
@@ -175,13 +179,31 @@ class RunFolder:
 
 
 def _lock(path: Path) -> IO[bytes]:
-    file = (path / ".lock").open("ab")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
-        raise RunFolderError(f"the run folder {path} is in use by another training process") from error
+    file = (path / LOCK).open("ab")
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while not _try_lock(file, fcntl.LOCK_EX):
+        if time.monotonic() > deadline:
+            file.close()
+            raise RunFolderError(f"the run folder {path} is in use by another training process")
+        time.sleep(0.02)
     return file
+
+
+def _try_lock(file: IO[bytes], mode: int) -> bool:
+    try:
+        fcntl.flock(file, mode | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def is_open(path: Path) -> bool:
+    """Whether a training process writes into the folder now."""
+    try:
+        with (path / LOCK).open("rb") as file:
+            return not _try_lock(file, fcntl.LOCK_SH)
+    except FileNotFoundError:
+        return False
 
 
 def read_summary(path: Path) -> dict[str, Any] | None:

@@ -1,0 +1,150 @@
+"""report.html: one self-contained page for a run, finished or not.
+
+Guarantees: no network access and no script but the page's own (a content-security policy forbids both); everything that
+a model or a data set wrote is escaped. Works for a run without samples or without a single step.
+"""
+
+import base64
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from omegaconf import OmegaConf
+
+from trainer.records import read_rows, write_atomically
+from trainer.report.chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
+from trainer.report.curves import Section, sections
+from trainer.report.headline import StageShare, Tile, costs, results, stage_shares
+from trainer.report.samples import FIRST_GROUPS, MAX_GROUPS, SampleBrowser, browser, first_and_last, visible
+from trainer.run_folder import CONFIG, METRICS, REPORT, SAMPLES, RunFolderError, is_open, read_summary
+from trainer.summary import summarise
+
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunView:
+    """A run as the templates show it."""
+
+    name: str
+    status: str
+    """finished, stopped, failed, running, or unfinished: no summary and no process that writes."""
+    error: str
+    step: int
+    steps: int
+    """Steps asked for; the steps made when the configuration does not say."""
+    facts: tuple[tuple[str, str], ...]
+    results: tuple[Tile, ...]
+    costs: tuple[Tile, ...]
+    stages: tuple[StageShare, ...]
+    sections: tuple[Section, ...]
+    samples: SampleBrowser
+    config: str
+    versions: tuple[tuple[str, str], ...]
+
+
+def _config(path: Path) -> tuple[dict[str, Any], str]:
+    file = path / CONFIG
+    if not file.is_file():
+        return {}, ""
+    text = file.read_text(encoding="utf-8")
+    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(text))), text
+
+
+def _facts(config: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """What was trained on what, from the resolved configuration; settings it lacks are left out."""
+    model, data = config.get("model", {}), config.get("data", {})
+    facts = (
+        ("Policy", model.get("path") or model.get("type")),
+        ("Data", data.get("type")),
+        ("Loss", config.get("algo", {}).get("loss", {}).get("type")),
+        ("Group size", config.get("rollout", {}).get("group_size")),
+        ("Prompts a step", config.get("pipeline", {}).get("prompts_per_step")),
+        ("Seed", config.get("seed")),
+    )
+    return tuple((label, str(value)) for label, value in facts if value is not None)
+
+
+def view(path: Path, *, max_groups: int = MAX_GROUPS) -> RunView:
+    """Reads a run folder. Raises RunFolderError when it is none, RecordsDamaged when its files are broken."""
+    if not (path / METRICS).is_file():
+        raise RunFolderError(f"{path} is no run folder: it holds no {METRICS}")
+    config, config_text = _config(path)
+    rows = list(read_rows(path / METRICS))
+    summary = read_summary(path)
+    status = summary["status"] if summary else "running" if is_open(path) else "unfinished"
+    reached = summary or _so_far(rows, config)
+    asked = config.get("pipeline", {}).get("steps", reached["steps"])
+    first = min(FIRST_GROUPS, max_groups // 2)
+    groups, total = first_and_last(read_rows(path / SAMPLES), first=first, last=max_groups - first)
+    return RunView(
+        name=path.resolve().name,
+        status=status,
+        error=visible(reached["error"] or "", 4_000),
+        step=reached["steps"],
+        steps=asked,
+        facts=_facts(config),
+        results=results(reached),
+        costs=costs(reached),
+        stages=tuple(stage_shares(reached["seconds_by_stage"])),
+        sections=sections(rows),
+        samples=browser(groups, total),
+        config=config_text,
+        versions=tuple(reached["versions"].items()),
+    )
+
+
+def _so_far(rows: list[dict[str, Any]], config: dict[str, Any]) -> dict[str, Any]:
+    """The summary that the rows would make if the run ended now."""
+    elapsed = [row["perf/elapsed_s"] for row in rows if row.get("perf/elapsed_s") is not None]
+    return summarise(
+        rows,
+        status="stopped",
+        wall_s=elapsed[-1] if elapsed else 0.0,
+        n=config.get("evaluation", {}).get("n", 0),
+        seed=config.get("seed", 0),
+        versions={},
+    ).as_json()
+
+
+def environment() -> Environment:
+    """The templates, escaping everything that is not Markup."""
+    made = Environment(
+        loader=PackageLoader("trainer.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.globals |= {"chart_width": WIDTH, "chart_height": HEIGHT}
+    made.globals |= {"chart_left": LEFT, "chart_right": RIGHT, "chart_top": TOP, "chart_bottom": BOTTOM}
+    return made
+
+
+def asset(name: str) -> Markup:
+    """A style sheet or script of this package, to be inlined."""
+    return Markup((_HERE / name).read_text(encoding="utf-8"))
+
+
+def script_hash(script: str) -> str:
+    """The content-security-policy source that admits exactly this inline script."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def render_report(run: RunView) -> str:
+    script = asset("report.js")
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(run=run, style=asset("report.css"), script=script, script_hash=script_hash(script))
+    )
+
+
+def write_report(run_dir: Path) -> Path:
+    """Writes report.html into a run folder and returns its path. Raises RunFolderError, RecordsDamaged."""
+    path = run_dir / REPORT
+    write_atomically(path, render_report(view(run_dir)))
+    return path
