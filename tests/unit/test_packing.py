@@ -79,13 +79,12 @@ def logprobs(policy: Policy, batches: list[PackedBatch]) -> dict[int, list[float
 def test_division_keeps_groups_whole_and_loses_nothing():
     sequences = make_sequences(7, 4)
     places = divide(sequences, updates=2, ranks=3)
-    flat = [s for rank in places for update in rank for s in update]
-    assert sorted(map(id, flat)) == sorted(map(id, sequences))
+    assert sorted(i for rank in places for update in rank for i in update) == list(range(28))
     owners = {}
     for rank, updates in enumerate(places):
         for update, members in enumerate(updates):
-            for s in members:
-                assert owners.setdefault(s.group_index, (rank, update)) == (rank, update)
+            for i in members:
+                assert owners.setdefault(sequences[i].group_index, (rank, update)) == (rank, update)
     assert [owners[g][1] for g in range(7)] == [0, 0, 0, 1, 1, 1, 1]
 
 

@@ -1,7 +1,8 @@
 """What one forward pass reads: token tensors, where predictions are made, and the loss's per-token inputs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 import torch
 
@@ -55,10 +56,25 @@ class PackedBatch:
     layout: PrefixLayout | None = None
     """None: ordinary causal rows, padded on the right."""
 
+    def to(self, device: str) -> "PackedBatch":
+        """The same batch on another device ("cpu" or "cuda")."""
+        if device == "cpu":
+            return self
+        layout = None if self.layout is None else _moved(self.layout, device)
+        return replace(_moved(self, device), layout=layout)
+
     @property
     def forwarded(self) -> int:
         """Tokens that the model's layers see, padding included."""
         return self.input_ids.numel()
+
+
+_Carrier = TypeVar("_Carrier", PackedBatch, PrefixLayout)
+
+
+def _moved(carrier: _Carrier, device: str) -> _Carrier:
+    values = ((field.name, getattr(carrier, field.name)) for field in fields(carrier))
+    return replace(carrier, **{k: v.to(device, non_blocking=True) for k, v in values if isinstance(v, torch.Tensor)})
 
 
 def completion_tensors(sequences: Sequence[TrainingSequence], members: Sequence[int]) -> dict[str, torch.Tensor]:

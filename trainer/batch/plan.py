@@ -6,10 +6,11 @@ sequence is never divided.
 
 from collections.abc import Sequence
 
+from conf.errors import QuorumError
 from trainer.carriers import TrainingSequence
 
 
-class SequenceTooLong(Exception):
+class SequenceTooLong(QuorumError):
     """One sequence alone exceeds the token budget of a forward pass."""
 
 
@@ -21,21 +22,21 @@ def by_group(sequences: Sequence[TrainingSequence]) -> list[list[int]]:
     return [groups[key] for key in sorted(groups)]
 
 
-def divide(sequences: Sequence[TrainingSequence], *, updates: int, ranks: int) -> list[list[list[TrainingSequence]]]:
-    """[rank][update] -> sequences. Updates take consecutive groups; within one, groups go to the rank with the
+def divide(sequences: Sequence[TrainingSequence], *, updates: int, ranks: int) -> list[list[list[int]]]:
+    """[rank][update] -> indices. Updates take consecutive groups; within one, groups go to the rank with the
     fewest tokens.
 
     An update or a rank may stay empty when there are fewer groups than places.
     """
     groups = by_group(sequences)
-    places: list[list[list[TrainingSequence]]] = [[[] for _ in range(updates)] for _ in range(ranks)]
+    places: list[list[list[int]]] = [[[] for _ in range(updates)] for _ in range(ranks)]
     for update in range(updates):
         chosen = groups[update * len(groups) // updates : (update + 1) * len(groups) // updates]
         load = [0] * ranks
         for members in sorted(chosen, key=lambda m: (-shared_tokens(sequences, m), m[0])):
             rank = load.index(min(load))
             load[rank] += shared_tokens(sequences, members)
-            places[rank][update] += [sequences[i] for i in members]
+            places[rank][update] += members
     return places
 
 

@@ -9,13 +9,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from trainer.batch.packed import PackedBatch
 from trainer.learner import flex_attention, prefix_attention
+from trainer.learner.errors import PolicyNotLoadable
 from trainer.learner.logprobs import token_logprobs
 
 Packing = Literal["padded", "shared_prefix"]
-
-
-class PolicyNotLoadable(Exception):
-    """The folder does not hold a causal language model that can be trained here."""
 
 
 class Policy(nn.Module):

@@ -1,0 +1,86 @@
+"""The Ray actor that holds one learner rank.
+
+Environment variables must be set before torch and DeepSpeed are imported: they belong into the actor's runtime
+environment (`rank_options`), and this module imports neither at its top.
+"""
+
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from conf.schema.learner import LearnerConfig
+from conf.schema.stages import ClusterConfig
+from trainer.carriers import TrainingSequence
+from trainer.learner.spec import LearnerSpec, Rendezvous
+
+if TYPE_CHECKING:
+    from trainer.learner.rank import LearnerRank
+
+
+def rank_options(config: LearnerConfig, cluster: ClusterConfig) -> dict[str, Any]:
+    """Options of the Ray actor: resources and environment.
+
+    On a private local Ray a CPU rank asks for no core of Ray's count: learner.threads bounds it. All ranks of a
+    private Ray live on this machine and speak over the loopback interface.
+    """
+    variables = {
+        "OMP_NUM_THREADS": str(config.threads),
+        "TOKENIZERS_PARALLELISM": "false",
+        "DS_ACCELERATOR": {"cpu": "cpu", "gpu": "cuda"}[cluster.accelerator],
+        "PYTHONWARNINGS": "ignore::FutureWarning,ignore::UserWarning",
+    }
+    if cluster.address is None:
+        variables["GLOO_SOCKET_IFNAME"] = "lo"
+    options: dict[str, Any] = {"max_restarts": 0, "runtime_env": {"env_vars": variables}}
+    if cluster.accelerator == "gpu":
+        return options | {"num_cpus": 1, "num_gpus": cluster.learner_gpus}
+    return options | {"num_cpus": 0 if cluster.address is None else config.threads}
+
+
+class LearnerActor:
+    """Runs in the actor's process; one call at a time."""
+
+    def __init__(self, spec: LearnerSpec) -> None:
+        self._spec = spec
+        self._rank: LearnerRank | None = None
+
+    def meeting_place(self, *, loopback: bool) -> tuple[str, int]:
+        """(address, free port) of this process's machine, for rank 0 to offer."""
+        address = "127.0.0.1" if loopback else ray.util.get_node_ip_address()
+        with socket.socket() as probe:
+            probe.bind((address, 0))
+            return address, probe.getsockname()[1]
+
+    def join(self, rendezvous: Rendezvous) -> None:
+        """Load the policy and meet the other ranks. Raises what `LearnerRank` raises."""
+        from trainer.learner.rank import LearnerRank
+
+        self._rank = LearnerRank(self._spec, rendezvous)
+
+    @property
+    def _joined(self) -> "LearnerRank":
+        if self._rank is None:
+            raise RuntimeError("join() comes before every other call")
+        return self._rank
+
+    def train(self, updates: Sequence[Sequence[TrainingSequence]]) -> dict[str, float]:
+        return self._joined.train(updates)
+
+    def logprobs(self, sequences: Sequence[TrainingSequence]) -> list[list[float]]:
+        return self._joined.logprobs(sequences)
+
+    def publish(self, version: int) -> Any:
+        return self._joined.publish(version)
+
+    def save(self, folder: str) -> None:
+        self._joined.save(Path(folder))
+
+    def load(self, folder: str) -> None:
+        self._joined.load(Path(folder))
+
+    def close(self) -> None:
+        if self._rank is not None:
+            self._rank.close()

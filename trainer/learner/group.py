@@ -1,0 +1,126 @@
+"""The learner as the driver sees it: all ranks behind one set of awaitable calls.
+
+Who waits for whom: every call waits for all ranks, and the ranks wait for each other inside it; calls are made one
+at a time. Every wait has a limit: learner.start_timeout_s for starting, learner.step_timeout_s for anything else.
+The first rank that fails ends the wait; the others may then be stuck in a collective operation and are killed by
+`close`.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from conf.errors import QuorumError
+from conf.schema.stages import ClusterConfig
+from trainer.batch.plan import divide
+from trainer.carriers import TrainingSequence
+from trainer.learner.actor import LearnerActor, rank_options
+from trainer.learner.errors import LearnerError, LearnerLost, LearnerStalled
+from trainer.learner.spec import LearnerSpec, Rendezvous
+
+_CLOSE_S = 10.0
+"""How long ranks may take to leave in good order before they are killed."""
+
+
+class LearnerGroup:
+    """Needs an initialised Ray; `start` before anything else, `close` at the end, whatever happened between."""
+
+    def __init__(self, spec: LearnerSpec, cluster: ClusterConfig) -> None:
+        self._spec, self._cluster = spec, cluster
+        self._actors: list[Any] = []
+
+    async def start(self) -> None:
+        """Start all ranks. Raises PolicyNotLoadable, LearnerError, LearnerLost, LearnerStalled."""
+        config = self._spec.learner
+        actor = ray.remote(LearnerActor).options(**rank_options(config, self._cluster))
+        self._actors = [actor.remote(self._spec) for _ in range(config.ranks)]
+        loopback = self._cluster.address is None
+        ((address, port),) = await self._gather(
+            "starting",
+            [self._actors[0].meeting_place.remote(loopback=loopback)],
+            config.start_timeout_s,
+            "start_timeout_s",
+        )
+        calls = [
+            one.join.remote(
+                Rendezvous(
+                    rank=rank, world_size=config.ranks, address=address, port=port, timeout_s=config.step_timeout_s
+                )
+            )
+            for rank, one in enumerate(self._actors)
+        ]
+        await self._gather("starting", calls, config.start_timeout_s, "start_timeout_s")
+
+    async def train(self, sequences: Sequence[TrainingSequence]) -> dict[str, float]:
+        """algo.updates_per_step optimizer updates on `sequences`; the step's metrics."""
+        places = divide(sequences, updates=self._spec.algo.updates_per_step, ranks=len(self._actors))
+        shares = [[[sequences[i] for i in update] for update in rank] for rank in places]
+        calls = [actor.train.remote(share) for actor, share in zip(self._actors, shares, strict=True)]
+        return (await self._step("training", calls))[0]
+
+    async def logprobs(self, sequences: Sequence[TrainingSequence]) -> list[list[float]]:
+        """Log-probability of each completion token under the current policy, nats, in the order of `sequences`."""
+        places = [updates[0] for updates in divide(sequences, updates=1, ranks=len(self._actors))]
+        calls = [a.logprobs.remote([sequences[i] for i in p]) for a, p in zip(self._actors, places, strict=True)]
+        found: list[list[float]] = [[] for _ in sequences]
+        for place, values in zip(places, await self._step("log-probabilities", calls), strict=True):
+            for index, value in zip(place, values, strict=True):
+                found[index] = value
+        return found
+
+    async def publish(self, version: int) -> Any:
+        """Offer the current weights as policy `version`; the handle that the rollout pool takes."""
+        return (await self._step("publishing weights", [a.publish.remote(version) for a in self._actors]))[0]
+
+    async def save(self, folder: Path) -> None:
+        """Write `folder`/policy and `folder`/learner; all ranks must see the folder."""
+        await self._step("saving", [a.save.remote(str(folder)) for a in self._actors])
+
+    async def load(self, folder: Path) -> None:
+        """Continue from what `save` wrote."""
+        await self._step("loading", [a.load.remote(str(folder)) for a in self._actors])
+
+    async def close(self) -> None:
+        """End all ranks; never raises for what they did before."""
+        with contextlib.suppress(QuorumError):
+            await self._gather("closing", [a.close.remote() for a in self._actors], _CLOSE_S, "close")
+        for actor in self._actors:
+            ray.kill(actor)
+        self._actors = []
+
+    async def _step(self, what: str, calls: Sequence[Awaitable[Any]]) -> list[Any]:
+        return await self._gather(what, calls, self._spec.learner.step_timeout_s, "step_timeout_s")
+
+    async def _gather(self, what: str, calls: Sequence[Awaitable[Any]], limit: float, setting: str) -> list[Any]:
+        tasks = [asyncio.ensure_future(_one(rank, what, call)) for rank, call in enumerate(calls)]
+        try:
+            done, pending = await asyncio.wait(tasks, timeout=limit, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
+            if pending:
+                late = ", ".join(str(rank) for rank, task in enumerate(tasks) if task in pending)
+                raise LearnerStalled(f"learner rank {late} did not finish {what} within learner.{setting}={limit:g} s")
+            return [task.result() for task in tasks]
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _one(rank: int, what: str, call: Awaitable[Any]) -> Any:
+    try:
+        return await call
+    except RayTaskError as error:
+        if isinstance(error.cause, QuorumError):
+            raise error.cause from None
+        raise LearnerError(f"learner rank {rank} failed while {what}: {error.cause!r}") from error
+    except RayActorError as error:
+        reason = " ".join(str(error).split())
+        raise LearnerLost(f"learner rank {rank} was lost while {what}: {reason}") from error
+    except RayError as error:
+        raise LearnerError(f"learner rank {rank} could not be reached while {what}: {error}") from error

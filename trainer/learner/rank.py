@@ -1,0 +1,262 @@
+"""One learner rank: its share of every optimizer update, log-probabilities, weights out, state in and out.
+
+Guarantees: the loss and the updated weights do not depend on how groups are divided over ranks and forward passes;
+an update whose gradient is not finite changes nothing and is counted.
+Every public method is collective: all ranks call it, with their own share of the sequences (which may be empty).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from trainer.batch.packed import PackedBatch
+from trainer.batch.padded import pack_padded
+from trainer.batch.shared_prefix import pack_shared_prefix
+from trainer.carriers import TrainingSequence
+from trainer.learner.backend import start_engine
+from trainer.learner.gather import gathered_weights
+from trainer.learner.policy import Policy, load_model, uses_sliding_window
+from trainer.learner.quiet import quiet_transformers
+from trainer.learner.schedule import learning_rate
+from trainer.learner.errors import LearnerError
+from trainer.learner.spec import LearnerSpec, Rendezvous
+from trainer.learner.state import Progress, load_state, save_state
+from trainer.loss.objective import Objective
+from trainer.loss.statistics import Statistics, loss_metrics, no_statistics
+from trainer.loss.tokens import LossTokens, LossTotals
+
+PACKERS = {"padded": pack_padded, "shared_prefix": pack_shared_prefix}
+
+IDLE = TrainingSequence(group_index=0, prompt_ids=(0,), completion_ids=(0,), logprobs=(0.0,), advantage=0.0)
+"""What a rank forwards, and selects nothing of, while another rank has more to do: sharded parameters need every
+rank."""
+
+OldLogprobs = Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Counts:
+    """Over all ranks."""
+
+    sequences: float
+    tokens: float
+    masked_tokens: float
+    passes: int
+
+
+class LearnerRank:
+    def __init__(self, spec: LearnerSpec, rendezvous: Rendezvous) -> None:
+        """Loads the policy and joins the other ranks. Raises PolicyNotLoadable, LearnerError."""
+        quiet_transformers()
+        config = spec.learner
+        if spec.device == "cpu":
+            torch.set_num_threads(config.threads)
+        torch.manual_seed(spec.seed + rendezvous.rank)
+        self._spec, self._rank, self._world = spec, rendezvous.rank, rendezvous.world_size
+        policy = self._load(spec.policy)
+        if config.packing == "shared_prefix" and uses_sliding_window(spec.policy):
+            raise LearnerError("learner.packing=shared_prefix does not serve sliding-window attention: set it to
+            padded")
+        if config.gradient_checkpointing:
+            policy.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        self._objective = Objective(spec.algo)
+        self._engine = start_engine(policy.to(spec.device), spec, rendezvous)
+        self._reference: Policy | None = None
+        if self._objective.needs_reference:
+            self._reference = self._load(spec.reference or spec.policy).to(spec.device).eval().requires_grad_(False)
+        self._sender = spec.sender() if spec.sender is not None and self._rank == 0 else None
+        self._progress = Progress(applied=0, skipped=0)
+
+    def _load(self, folder: str) -> Policy:
+        config = self._spec.learner
+        sharded_bf16 = config.dtype == "bfloat16" and config.zero_stage > 0
+        dtype = torch.bfloat16 if sharded_bf16 else torch.float32
+        model = load_model(folder, packing=config.packing, device=self._spec.device, dtype=dtype)
+        return Policy(model, temperature=self._spec.temperature, chunk=config.logprob_chunk_tokens)
+
+    @property
+    def progress(self) -> Progress:
+        return self._progress
+
+    def train(self, updates: Sequence[Sequence[TrainingSequence]]) -> dict[str, float]:
+        """One optimizer update for each element of `updates`; metrics of the whole step, the same on every rank.
+
+        Raises SequenceTooLong.
+        """
+        old: list[OldLogprobs | None] = [None] * len(updates)
+        if len(updates) > 1 and self._spec.algo.old_logprobs == "learner":
+            old = [self.logprobs(sequences) for sequences in updates]
+        counts = [self._count(sequences) for sequences in updates]
+        step_tokens = sum(c.tokens for c in counts) / len(updates)
+        statistics, norms, forwarded, skipped = no_statistics(), [], 0, self._progress.skipped
+        for sequences, behaviour, count in zip(updates, old, counts, strict=True):
+            if count.tokens == 0:
+                continue
+            totals = LossTotals(
+                sequences=count.sequences,
+                tokens=count.tokens,
+                step_tokens=step_tokens,
+                completion_budget=self._spec.completion_budget,
+            )
+            batches = self._pack([s for s in sequences if not s.masked], count.passes)
+            kept_old = None if behaviour is None else [o for o, s in zip(behaviour, sequences, strict=True) if not
+            s.masked] for batch, selected in batches:
+                statistics = statistics + self._backward(batch, selected, totals, kept_old, single=len(updates) == 1)
+                forwarded += batch.forwarded
+            norms.append(self._step())
+        return self._metrics(statistics, counts, norms, forwarded, self._progress.skipped - skipped)
+
+    def logprobs(self, sequences: Sequence[TrainingSequence]) -> list[list[float]]:
+        """Log-probability of every completion token under the current policy, nats, in the order of `sequences`."""
+        passes = int(self._all_reduce(torch.tensor([float(len(self._packed(sequences)))]), dist.ReduceOp.MAX)[0])
+        found: list[list[float]] = [[] for _ in sequences]
+        module = self._engine.module.eval()
+        with torch.no_grad(), self._autocast():
+            for batch, selected in self._pack(sequences, passes):
+                logp, _ = module(batch=batch)
+                if selected:
+                    for member, values in zip(batch.members, logp.split(batch.lengths), strict=True):
+                        found[member] = values.tolist()
+        return found
+
+    def publish(self, version: int) -> Any:
+        """Offer the current weights to the engines: a handle on rank 0, None on the others. Raises LearnerError."""
+        weights = gathered_weights(self._engine.module.language_model, sharded=self._spec.learner.zero_stage == 3)
+        if self._rank != 0:
+            for _ in weights:
+                pass
+            return None
+        if self._sender is None:
+            raise LearnerError("this learner was started without a weight sender and cannot publish weights")
+        return self._sender.publish(weights, version)
+
+    def save(self, folder: Path) -> None:
+        """Write `folder`/policy (Hugging Face format, with the tokenizer) and `folder`/learner (everything else)."""
+        save_state(folder, self._engine, self._spec, self._progress, rank=self._rank, world_size=self._world)
+        dist.barrier()
+
+    def load(self, folder: Path) -> None:
+        """Continue from what `save` wrote. Raises LearnerError when it is incomplete or of another shape of learner."""
+        self._progress = load_state(folder, self._engine, self._spec, rank=self._rank, world_size=self._world)
+        dist.barrier()
+
+    def close(self) -> None:
+        """Release the published weights and leave the process group."""
+        if self._sender is not None:
+            self._sender.close()
+        self._engine.destroy()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    def _count(self, sequences: Sequence[TrainingSequence]) -> _Counts:
+        kept = [s for s in sequences if not s.masked]
+        tokens = sum(len(s.completion_ids) for s in kept)
+        masked = sum(len(s.completion_ids) for s in sequences if s.masked)
+        sums = self._all_reduce(torch.tensor([len(kept), tokens, masked], dtype=torch.float64), dist.ReduceOp.SUM)
+        passes = self._all_reduce(torch.tensor([float(len(self._packed(kept)))]), dist.ReduceOp.MAX)
+        return _Counts(sequences=float(sums[0]), tokens=float(sums[1]), masked_tokens=float(sums[2]),
+        passes=int(passes[0]))
+
+    def _packed(self, sequences: Sequence[TrainingSequence]) -> list[PackedBatch]:
+        config = self._spec.learner
+        return PACKERS[config.packing](sequences, budget=config.micro_batch_tokens)
+
+    def _pack(self, sequences: Sequence[TrainingSequence], passes: int) -> Iterator[tuple[PackedBatch, bool]]:
+        """Exactly `passes` batches on the device; False marks those that only keep step with other ranks."""
+        batches = [(batch, True) for batch in self._packed(sequences)]
+        batches += [(self._packed([IDLE])[0], False)] * (passes - len(batches))
+        return ((batch.to(self._spec.device), selected) for batch, selected in batches)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self._spec.device, dtype=torch.bfloat16, enabled=self._spec.autocast)
+
+    def _backward(
+        self,
+        batch: PackedBatch,
+        selected: bool,
+        totals: LossTotals,
+        old: OldLogprobs | None,
+        *,
+        single: bool,
+    ) -> Statistics:
+        """Adds this batch's share of the gradient."""
+        self._engine.train()
+        reference_logp = None
+        with self._autocast():
+            logp, entropy = self._engine(batch=batch)
+            if self._reference is not None:
+                with torch.no_grad():
+                    reference_logp = self._reference(batch)[0]
+        tokens = LossTokens(
+            logp=logp,
+            old_logp=self._old_logp(batch, logp, old, single=single),
+            engine_logp=batch.engine_logp,
+            advantage=batch.advantage,
+            sequence=batch.sequence,
+            sequences=len(batch.members),
+            entropy=entropy.detach(),
+            reference_logp=reference_logp,
+        )
+        part = self._objective(tokens, torch.full_like(batch.sequence, selected, dtype=torch.bool), totals)
+        # DeepSpeed takes the mean over ranks; the totals are global already.
+        self._engine.backward(part.loss * self._world, scale_wrt_gas=False)
+        return part.statistics
+
+    def _old_logp(
+        self, batch: PackedBatch, logp: torch.Tensor, old: OldLogprobs | None, *, single: bool
+    ) -> torch.Tensor:
+        """What the ratio compares with. A step's only update compares the policy with itself: no second forward
+        pass."""
+        if single:
+            return logp.detach()
+        if old is None:
+            return batch.engine_logp
+        return torch.tensor([p for m in batch.members for p in old[m]], dtype=logp.dtype, device=logp.device)
+
+    def _step(self) -> float:
+        """Apply the accumulated gradient; its global norm before clipping (inf or nan when it was skipped)."""
+        rate = learning_rate(self._progress.applied, self._spec.learner, self._spec.total_updates)
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = rate
+        self._engine.step()
+        if self._spec.learner.zero_stage == 0:
+            applied, norm = self._engine.optimizer.applied, self._engine.optimizer.grad_norm
+        else:
+            applied, norm = self._engine.was_step_applied(), float(self._engine.get_global_grad_norm())
+        self._progress = Progress(applied=self._progress.applied + applied, skipped=self._progress.skipped + (not
+        applied)) return norm
+
+    def _metrics(
+        self, statistics: Statistics, counts: Sequence[_Counts], norms: Sequence[float], forwarded: int, skipped: int
+    ) -> dict[str, float]:
+        """Reduced over ranks and updates; keys are those of trainer/metrics_keys.py that can be known here."""
+        whole = Statistics(
+            sums=self._all_reduce(statistics.sums, dist.ReduceOp.SUM),
+            maxima=self._all_reduce(statistics.maxima, dist.ReduceOp.MAX),
+        )
+        trained = sum(c.tokens for c in counts)
+        masked = sum(c.masked_tokens for c in counts)
+        all_forwarded = float(self._all_reduce(torch.tensor([float(forwarded)]), dist.ReduceOp.SUM)[0])
+        metrics = loss_metrics(whole, with_reference=self._objective.needs_reference)
+        if norms:
+            metrics["policy/loss"] /= len(norms)
+            metrics["policy/grad_norm"] = sum(norms) / len(norms)
+            metrics["perf/packing_ratio"] = trained / all_forwarded
+        if self._spec.device == "cuda":
+            metrics["perf/gpu_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        return metrics | {
+            "policy/learning_rate": self._engine.optimizer.param_groups[0]["lr"],
+            "policy/masked_share": masked / (masked + trained) if masked + trained else 0.0,
+            "policy/skipped_updates": float(skipped),
+            "perf/tokens_trained": trained,
+            "perf/tokens_forwarded": all_forwarded,
+        }
+
+    def _all_reduce(self, values: torch.Tensor, operation: dist.ReduceOp) -> torch.Tensor:
+        values = values.to(self._spec.device, copy=True)
+        dist.all_reduce(values, op=operation)
+        return values.cpu()

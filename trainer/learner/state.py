@@ -1,0 +1,131 @@
+"""A learner's checkpoint: `policy/` as any Hugging Face tool reads it, `learner/` as only the same learner reads it.
+
+Guarantees: loading is strict (every tensor, the same ZeRO stage and, when sharded, the same number of ranks);
+nothing is unpickled. Does not make the folder atomic: the caller renames it when all ranks are done.
+"""
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from trainer.learner.errors import LearnerError
+from trainer.learner.gather import gathered_weights
+from trainer.learner.spec import LearnerSpec
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """Optimizer updates so far; the schedule follows `applied`."""
+
+    applied: int
+    skipped: int
+
+
+def save_state(folder: Path, engine: Any, spec: LearnerSpec, progress: Progress, *, rank: int, world_size: int) -> None:
+    """Collective. Rank 0 writes the policy; every rank that holds optimizer state of its own writes that."""
+    model = engine.module.language_model
+    sharded = spec.learner.zero_stage == 3
+    learner = folder / "learner"
+    learner.mkdir(parents=True, exist_ok=True)
+    weights = gathered_weights(model, sharded=sharded)
+    if rank == 0:
+        state = {name: tensor.to("cpu", copy=True) for name, tensor in weights}
+        _save_policy(folder / "policy", model, state, Path(spec.policy))
+        meta = {"zero_stage": spec.learner.zero_stage, "world_size": world_size, **asdict(progress)}
+        (learner / "state.json").write_text(json.dumps(meta))
+    else:
+        for _ in weights:
+            pass
+    if rank == 0 or spec.learner.zero_stage > 0:
+        state, leaves = _optimizer_state(engine, spec)
+        payload = {
+            "moments": [dict(state[leaf]) for leaf in leaves],
+            "masters": [leaf.detach() for leaf in leaves] if spec.learner.zero_stage > 0 else [],
+            "random": torch.get_rng_state(),
+        }
+        torch.save(payload, learner / f"rank-{rank}.pt")
+
+
+def _save_policy(folder: Path, model: Any, state: dict[str, torch.Tensor], source: Path) -> None:
+    model.save_pretrained(folder, state_dict=_with_tied(model, state), safe_serialization=True)
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copy2(source / name, folder / name)
+
+
+def _with_tied(model: Any, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """save_pretrained expects tied tensors under every name and writes each once."""
+    first = {id(p): name for name, p in model.named_parameters()}
+    return {name: state[first[id(p)]] for name, p in model.named_parameters(remove_duplicate=False)}
+
+
+def load_state(folder: Path, engine: Any, spec: LearnerSpec, *, rank: int, world_size: int) -> Progress:
+    """Collective. Raises LearnerError."""
+    learner = folder / "learner"
+    try:
+        meta = json.loads((learner / "state.json").read_text())
+    except (OSError, ValueError) as error:
+        raise LearnerError(f"no learner state at {folder}: {error}") from error
+    stage = spec.learner.zero_stage
+    if meta["zero_stage"] != stage or (stage > 0 and meta["world_size"] != world_size):
+        raise LearnerError(
+            f"the checkpoint at {folder} was written with learner.zero_stage={meta['zero_stage']} and learner.ranks="
+            f"{meta['world_size']}; this learner has {stage} and {world_size}"
+        )
+    _load_weights(folder / "policy", engine, sharded=stage == 3, rank=rank)
+    try:
+        payload = torch.load(learner / f"rank-{rank if stage > 0 else 0}.pt", map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise LearnerError(f"the learner state at {folder} is incomplete: {error}") from error
+    state, leaves = _optimizer_state(engine, spec)
+    for leaf, moments in zip(leaves, payload["moments"], strict=True):
+        state[leaf] = {name: tensor.to(leaf.device) for name, tensor in moments.items()}
+    with torch.no_grad():
+        for leaf, master in zip(leaves if stage > 0 else [], payload["masters"], strict=True):
+            leaf.copy_(master)
+    torch.set_rng_state(payload["random"])
+    return Progress(applied=meta["applied"], skipped=meta["skipped"])
+
+
+def _load_weights(folder: Path, engine: Any, *, sharded: bool, rank: int) -> None:
+    saved: dict[str, torch.Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        saved |= load_file(file)
+    named = dict(engine.module.language_model.named_parameters())
+    if missing := sorted(named.keys() - saved.keys()):
+        raise LearnerError(f"the policy at {folder} lacks {len(missing)} tensors, first {missing[0]}")
+    for name, parameter in named.items():
+        if not sharded:
+            parameter.data.copy_(saved[name])
+            continue
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
+            if rank == 0:
+                parameter.data.copy_(saved[name])
+
+
+def _optimizer_state(engine: Any, spec: LearnerSpec) -> tuple[dict[torch.Tensor, Any], list[torch.Tensor]]:
+    """AdamW's state, and the tensors that it is kept for: the weights themselves, or this rank's float32 shards of
+    them."""
+    optimizer = engine.optimizer
+    stage = spec.learner.zero_stage
+    if stage == 0:
+        return optimizer.state, [p for group in optimizer.param_groups for p in group["params"]]
+    shards = optimizer.fp32_partitioned_groups_flat if stage == 3 else optimizer.single_partition_of_fp32_groups
+    return optimizer.optimizer.state, list(shards)
