@@ -17,7 +17,7 @@ class Entity:
     categories: Mapping[str, tuple[str, ...]]
     """Text columns and their possible values."""
     numbers: Mapping[str, tuple[int, int]]
-    """Integer columns and their inclusive ranges; the values of a column are pairwise different, so sorting has no ties."""
+    """Integer columns and their inclusive ranges; a column's values are pairwise different, so sorting has no ties."""
     rows: int
 
     @property
@@ -50,7 +50,7 @@ DOMAINS = (
             label="name",
             label_words=(_FIRST_NAMES, _LAST_NAMES),
             categories={"country": ("France", "Japan", "Brazil", "Kenya")},
-            numbers={"age": (20, 95), "awards": (1, 60)},
+            numbers={"age": (20, 95), "awards": (10, 70)},
             rows=32,
         ),
         child=Entity(
@@ -59,7 +59,7 @@ DOMAINS = (
             label="title",
             label_words=(_MOODS, _PLACES),
             categories={"genre": ("poetry", "crime", "history", "travel", "drama")},
-            numbers={"pages": (60, 960), "price": (5, 95)},
+            numbers={"chapters": (10, 99), "price": (10, 99)},
             rows=64,
         ),
     ),
@@ -71,7 +71,7 @@ DOMAINS = (
             label="name",
             label_words=(_FIRST_NAMES, _LAST_NAMES),
             categories={"base": ("Oslo", "Lima", "Cairo", "Delhi")},
-            numbers={"age": (24, 66), "hours": (100, 990)},
+            numbers={"age": (24, 66), "medals": (10, 80)},
             rows=32,
         ),
         child=Entity(
@@ -80,7 +80,7 @@ DOMAINS = (
             label="code",
             label_words=(_LETTERS, _DIGITS),
             categories={"aircraft": ("jet", "turboprop", "glider"), "class": ("economy", "business", "cargo")},
-            numbers={"distance": (110, 980), "seats": (10, 99)},
+            numbers={"delay": (10, 99), "seats": (10, 99)},
             rows=64,
         ),
     ),
@@ -92,7 +92,7 @@ DOMAINS = (
             label="name",
             label_words=(_FIRST_NAMES, _LAST_NAMES),
             categories={"specialty": ("surgery", "cardiology", "radiology", "pediatrics")},
-            numbers={"salary": (110, 480), "experience": (1, 45)},
+            numbers={"age": (30, 75), "experience": (10, 55)},
             rows=32,
         ),
         child=Entity(
@@ -101,7 +101,7 @@ DOMAINS = (
             label="name",
             label_words=(_FIRST_NAMES, _LAST_NAMES),
             categories={"city": ("Geneva", "Porto", "Leeds", "Turin"), "blood": ("A", "B", "O")},
-            numbers={"age": (2, 98), "weight": (12, 140)},
+            numbers={"visits": (10, 90), "weight": (20, 99)},
             rows=64,
         ),
     ),
@@ -113,7 +113,7 @@ DOMAINS = (
             label="name",
             label_words=(_FIRST_NAMES, _LAST_NAMES),
             categories={"region": ("north", "south", "east", "west")},
-            numbers={"hectares": (3, 90), "workers": (2, 75)},
+            numbers={"hectares": (10, 90), "workers": (10, 75)},
             rows=32,
         ),
         child=Entity(
@@ -122,7 +122,7 @@ DOMAINS = (
             label="batch",
             label_words=(_LETTERS, _DIGITS),
             categories={"fruit": ("apple", "cherry", "plum", "pear"), "quality": ("prime", "standard", "juice")},
-            numbers={"tons": (10, 99), "days": (5, 90)},
+            numbers={"tons": (10, 99), "days": (10, 90)},
             rows=64,
         ),
     ),

@@ -1,0 +1,82 @@
+"""Finished warm-ups by content hash: a folder appears by rename, or not at all.
+
+The hash covers everything that decides the weights: model, prompt and warm-up settings, the seed, every prompt's ingredients and
+every answer, and the versions of the libraries that train. It does not cover the machine: another CPU may round differently.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+from conf.errors import QuorumError
+from conf.schema.model import PretrainedModel, TinyModel
+from conf.schema.prompt import PromptConfig
+from conf.schema.stages import WarmupConfig
+from rollout.prompt.described import SchemaReader
+from rollout.tasks.carriers import TaskSet
+from trainer.warmup.corpus import trace_of
+
+RECIPE = 1
+"""Raise when trainer/warmup changes what it computes from the same settings."""
+
+_LIBRARIES = ("torch", "transformers", "trl", "tokenizers")
+_IRRELEVANT = {"enabled", "cache", "threads"}
+
+
+def content_hash(
+    tasks: TaskSet, *, model: TinyModel | PretrainedModel, prompt: PromptConfig, warmup: WarmupConfig, seed: int
+) -> str:
+    """Hexadecimal name of the warm-up that these inputs lead to. Raises DatabaseUnreadable."""
+    schemas = SchemaReader(prompt.example_values)
+    digest = hashlib.sha256()
+
+    def add(value: object) -> None:
+        digest.update(json.dumps(value, sort_keys=True).encode() + b"\n")
+
+    add([RECIPE, seed, {name: version(name) for name in _LIBRARIES}])
+    add(model.model_dump(mode="json"))
+    add(_base_files(model))
+    add(prompt.model_dump(mode="json"))
+    add(warmup.model_dump(mode="json", exclude=_IRRELEVANT))
+    for database in dict.fromkeys(task.databases[0] for task in tasks.warmup):
+        add([asdict(column) for column in schemas.read(database)])
+    for task in tasks.warmup:
+        trace = trace_of(task, tasks)
+        add([task.id, task.db_id, task.question, task.evidence, trace.reasoning, trace.sql])
+    return digest.hexdigest()[:20]
+
+
+def _base_files(model: TinyModel | PretrainedModel) -> Mapping[str, tuple[int, int]]:
+    """Sizes and modification times of a local base model: a retrained folder under the same path is another base."""
+    if isinstance(model, TinyModel) or not Path(model.path).is_dir():
+        return {}
+    stats = {file.name: file.stat() for file in Path(model.path).iterdir() if file.is_file()}
+    return {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
+
+
+@contextmanager
+def publishing(folder: Path) -> Iterator[Path]:
+    """A scratch folder that becomes `folder` when the block ends without an error. Raises QuorumError on a full or closed disk."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".warming-up-", dir=folder.parent))
+    except OSError as error:
+        raise QuorumError(f"warmup.cache={folder.parent}: cannot be written: {error}") from error
+    try:
+        yield scratch
+        scratch.chmod(0o755)
+        try:
+            os.rename(scratch, folder)
+        except OSError:
+            # Another process finished the same warm-up first: its folder is as good as ours.
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

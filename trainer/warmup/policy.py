@@ -1,0 +1,46 @@
+"""Where the warm-up starts from: a tiny Qwen2 with random weights, or a Hugging Face folder. Imports torch."""
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from conf.errors import QuorumError
+from conf.schema.model import PretrainedModel, TinyModel
+
+
+def tiny_policy(model: TinyModel, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
+    """A Qwen2 with tied embeddings, in fp32; the same seed gives the same weights."""
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=model.hidden_size,
+        intermediate_size=model.intermediate_size,
+        num_hidden_layers=model.layers,
+        num_attention_heads=model.heads,
+        num_key_value_heads=model.kv_heads,
+        max_position_embeddings=model.max_positions,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    torch.manual_seed(seed)
+    return Qwen2ForCausalLM(config)
+
+
+def pretrained_policy(model: PretrainedModel, seed: int, dtype: torch.dtype) -> PreTrainedModel:
+    """The folder's weights, or random ones of its shape. Raises QuorumError."""
+    try:
+        if model.random_weights:
+            torch.manual_seed(seed)
+            config = AutoConfig.from_pretrained(model.path, revision=model.revision)
+            return AutoModelForCausalLM.from_config(config, dtype=dtype)
+        return AutoModelForCausalLM.from_pretrained(model.path, revision=model.revision, dtype=dtype)
+    except (OSError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or ["no model"])[0]
+        raise QuorumError(f"model.path={model.path}: no model can be loaded: {reason}") from error
