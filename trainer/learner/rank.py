@@ -18,11 +18,11 @@ from trainer.batch.padded import pack_padded
 from trainer.batch.shared_prefix import pack_shared_prefix
 from trainer.carriers import TrainingSequence
 from trainer.learner.backend import start_engine
+from trainer.learner.errors import LearnerError
 from trainer.learner.gather import gathered_weights
 from trainer.learner.policy import Policy, load_model, uses_sliding_window
 from trainer.learner.quiet import quiet_transformers
 from trainer.learner.schedule import learning_rate
-from trainer.learner.errors import LearnerError
 from trainer.learner.spec import LearnerSpec, Rendezvous
 from trainer.learner.state import Progress, load_state, save_state
 from trainer.loss.objective import Objective
@@ -59,8 +59,7 @@ class LearnerRank:
         self._spec, self._rank, self._world = spec, rendezvous.rank, rendezvous.world_size
         policy = self._load(spec.policy)
         if config.packing == "shared_prefix" and uses_sliding_window(spec.policy):
-            raise LearnerError("learner.packing=shared_prefix does not serve sliding-window attention: set it to
-            padded")
+            raise LearnerError("learner.packing=shared_prefix does not serve sliding-window attention: choose padded")
         if config.gradient_checkpointing:
             policy.language_model.gradient_checkpointing_enable({"use_reentrant": False})
         self._objective = Objective(spec.algo)
@@ -102,9 +101,10 @@ class LearnerRank:
                 step_tokens=step_tokens,
                 completion_budget=self._spec.completion_budget,
             )
-            batches = self._pack([s for s in sequences if not s.masked], count.passes)
-            kept_old = None if behaviour is None else [o for o, s in zip(behaviour, sequences, strict=True) if not
-            s.masked] for batch, selected in batches:
+            kept = [index for index, s in enumerate(sequences) if not s.masked]
+            batches = self._pack([sequences[index] for index in kept], count.passes)
+            kept_old = None if behaviour is None else [behaviour[index] for index in kept]
+            for batch, selected in batches:
                 statistics = statistics + self._backward(batch, selected, totals, kept_old, single=len(updates) == 1)
                 forwarded += batch.forwarded
             norms.append(self._step())
@@ -158,8 +158,9 @@ class LearnerRank:
         masked = sum(len(s.completion_ids) for s in sequences if s.masked)
         sums = self._all_reduce(torch.tensor([len(kept), tokens, masked], dtype=torch.float64), dist.ReduceOp.SUM)
         passes = self._all_reduce(torch.tensor([float(len(self._packed(kept)))]), dist.ReduceOp.MAX)
-        return _Counts(sequences=float(sums[0]), tokens=float(sums[1]), masked_tokens=float(sums[2]),
-        passes=int(passes[0]))
+        return _Counts(
+            sequences=float(sums[0]), tokens=float(sums[1]), masked_tokens=float(sums[2]), passes=int(passes[0])
+        )
 
     def _packed(self, sequences: Sequence[TrainingSequence]) -> list[PackedBatch]:
         config = self._spec.learner
@@ -227,8 +228,9 @@ class LearnerRank:
             applied, norm = self._engine.optimizer.applied, self._engine.optimizer.grad_norm
         else:
             applied, norm = self._engine.was_step_applied(), float(self._engine.get_global_grad_norm())
-        self._progress = Progress(applied=self._progress.applied + applied, skipped=self._progress.skipped + (not
-        applied)) return norm
+        before = self._progress
+        self._progress = Progress(applied=before.applied + applied, skipped=before.skipped + (not applied))
+        return norm
 
     def _metrics(
         self, statistics: Statistics, counts: Sequence[_Counts], norms: Sequence[float], forwarded: int, skipped: int
