@@ -1,1 +1,1 @@
-"""How good is a policy? Entrypoints that score predictions and models as the official scorers do."""
+"""How good is it? Official scores of policies, hosted models and prediction files on Spider and BIRD."""

@@ -40,7 +40,7 @@ class SpiderQuestions(Section):
 
 
 class BirdQuestions(Section):
-    """The published BIRD layout: ROOT/dev.json, dev_databases/<db_id>/<db_id>.sqlite; train and mini-dev likewise."""
+    """The published BIRD layout: ROOT/dev.json, dev_databases/<db_id>/<db_id>.sqlite; also train, mini-dev."""
 
     type: Literal["bird"] = "bird"
     root: str
@@ -52,7 +52,7 @@ class BirdQuestions(Section):
 
 
 class ModelSource(Section):
-    """Who answers: a policy in a folder, or a hosted model that speaks the OpenAI protocol. Neither: give predictions."""
+    """Who answers: a policy in a folder, or a hosted model that speaks the OpenAI protocol."""
 
     path: str | None = None
     """Hugging Face folder; generates with vLLM through the same rollout code as training."""
@@ -66,7 +66,7 @@ class ModelSource(Section):
     concurrency: PositiveInt = 8
     """Requests under way at a time."""
     retries: NonNegativeInt = 5
-    """Repetitions of a request that failed for a passing reason, with growing pauses."""
+    """Repetitions of a request that failed for a passing reason; pauses grow."""
     timeout_s: PositiveFloat = 120.0
     """Longest wait for one response."""
 

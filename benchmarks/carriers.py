@@ -1,0 +1,103 @@
+"""What travels inside a benchmark run: questions, answers, judgements."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from conf.errors import QuorumError
+from rewards.carriers import SqlTask
+
+
+class BenchmarkError(QuorumError):
+    """A benchmark cannot start or go on; the message says what was expected."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """One benchmark question, in dataset order."""
+
+    position: int
+    """0-based place in the question file."""
+    key: int
+    """What verdicts and predictions call it: `index` in Spider, `question_id` in BIRD."""
+    db_id: str
+    question: str
+    evidence: str = ""
+    gold: str
+    databases: tuple[str, ...]
+    """Database files; the first is the primary instance."""
+    difficulty: str | None = None
+    """As the dataset says it (BIRD). Spider's hardness follows from the gold query instead."""
+
+    def task(self, denotation: Literal["spider", "bird"]) -> SqlTask:
+        """The question as rollout and prompts see it."""
+        return SqlTask(
+            id=f"{denotation}-{self.key}",
+            db_id=self.db_id,
+            question=self.question,
+            evidence=self.evidence,
+            gold_sqls=(self.gold,),
+            databases=self.databases,
+            denotation=denotation,
+            split="heldout",
+            difficulty=self.difficulty,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QuestionSet:
+    """A whole question file."""
+
+    name: str
+    """For titles: "Spider dev", "BIRD mini_dev"."""
+    questions: tuple[Question, ...]
+    schemas: Mapping[str, Any] = field(default_factory=dict)
+    """db_id -> entry of tables.json (Spider)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What one source answered to one question."""
+
+    candidates: tuple[str, ...]
+    """SQL texts in sampling order; at least one, '' where a completion held no SQL."""
+    logprobs: tuple[float, ...] | None = None
+    """Sequence log-probabilities of the candidates, natural log."""
+    greedy: str | None = None
+    """The greedily decoded query, where the source made one beside the sampled candidates."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answers:
+    """One answer a question, in order, and what they cost."""
+
+    source: str
+    """Where they come from, for reports."""
+    answers: tuple[Answer, ...]
+    seconds: float = 0.0
+    """Wall clock of generation; 0 for predictions that were read."""
+    requests: int = 0
+    """Requests to a hosted model, repetitions included."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judged:
+    """One question after scoring."""
+
+    verdict: dict[str, Any]
+    """The line of verdicts.jsonl, keys in order."""
+    level: str
+    """Hardness or difficulty."""
+    rights: tuple[bool, ...]
+    """Execution verdict of each candidate, in sampling order."""
+    greedy_right: bool | None
+    voters: Mapping[str, bool]
+    """Whether each voter's choice is right."""
+    error_kinds: tuple[str, ...]
+    """Kinds of the candidates that did not run."""
+    gold_error: str | None = None
+    unscorable: bool = False
+    exhibit: dict[str, Any] = field(default_factory=dict)
+    """What the report shows of a failure."""

@@ -1,0 +1,118 @@
+"""Reads existing predictions: Spider's one query a line, BIRD's JSON object, or JSON lines with several candidates.
+
+The format is told from the file: a name ending in .jsonl holds JSON lines, otherwise a first character `{` means BIRD's
+object, and anything else lines of SQL. Every question needs exactly one entry.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.carriers import Answer, Answers, BenchmarkError, Question
+
+BIRD_MARK = "\t----- bird -----\t"
+KEYS = ("index", "question_id")
+
+
+def read_predictions(path: str, questions: Sequence[Question]) -> Answers:
+    """One answer a question, in order. Raises BenchmarkError that says what was expected."""
+    file = Path(path)
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise BenchmarkError(f"predictions={path} cannot be read ({error.strerror}); a file expected there") from error
+    except UnicodeDecodeError as error:
+        raise BenchmarkError(f"predictions={path}: UTF-8 text expected (byte {error.start})") from error
+    if file.suffix == ".jsonl":
+        answers = _json_lines(file, text, questions)
+    elif text.lstrip().startswith("{"):
+        answers = _bird(file, text, questions)
+    else:
+        answers = _lines(file, text, questions)
+    return Answers(source=str(path), answers=tuple(answers))
+
+
+def _lines(file: Path, text: str, questions: Sequence[Question]) -> list[Answer]:
+    """Line i answers question i; an empty line is an empty answer, what follows a tab is ignored."""
+    lines = text.split("\n")
+    while len(lines) > len(questions) and not lines[-1].strip():
+        lines.pop()
+    if len(lines) != len(questions):
+        raise BenchmarkError(f"{file}: {len(questions)} lines expected, one query a question; found {len(lines)}")
+    return [Answer(candidates=(line.strip().partition("\t")[0],)) for line in lines]
+
+
+def _bird(file: Path, text: str, questions: Sequence[Question]) -> list[Answer]:
+    try:
+        entries = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise BenchmarkError(f"{file} line {error.lineno}: BIRD's JSON object expected: {error.msg}") from error
+    ids = [str(question.key) for question in questions]
+    places = [str(question.position) for question in questions]
+    # The published files count questions by id in dev and by place in mini-dev.
+    names = ids if entries.keys() == set(ids) else places
+    _check_keys(file, set(names), entries)
+    return [Answer(candidates=(_bird_query(file, name, entries[name]),)) for name in names]
+
+
+def _bird_query(file: Path, name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise BenchmarkError(f'{file} key "{name}": text expected ("SQL\\t----- bird -----\\tdb_id")')
+    return value.partition(BIRD_MARK)[0]
+
+
+def _json_lines(file: Path, text: str, questions: Sequence[Question]) -> list[Answer]:
+    found: dict[int, Answer] = {}
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{file} line {number}"
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise BenchmarkError(f"{where}: a JSON object expected: {error.msg}") from error
+        key = next((entry[name] for name in KEYS if name in entry), None) if isinstance(entry, dict) else None
+        if not isinstance(key, int):
+            raise BenchmarkError(f'{where}: an object with a number under "index" or "question_id" expected')
+        if key in found:
+            raise BenchmarkError(f"{where}: question {key} appears a second time")
+        found[key] = _answer(where, entry)
+    keys = [question.key for question in questions]
+    _check_keys(file, set(keys), found)
+    return [found[key] for key in keys]
+
+
+def _answer(where: str, entry: Mapping[str, Any]) -> Answer:
+    candidates, logprobs, greedy = entry.get("candidates"), entry.get("logprobs"), entry.get("greedy")
+    if not isinstance(candidates, list) or not candidates or not all(isinstance(c, str) for c in candidates):
+        raise BenchmarkError(f'{where}: a list of at least one SQL text expected under "candidates"')
+    if logprobs is not None and not _numbers(logprobs, len(candidates)):
+        raise BenchmarkError(f'{where}: "logprobs" must hold one number a candidate, {len(candidates)} in all')
+    if greedy is not None and not isinstance(greedy, str):
+        raise BenchmarkError(f'{where}: SQL text expected under "greedy"')
+    return Answer(
+        candidates=tuple(candidates),
+        logprobs=tuple(map(float, logprobs)) if logprobs is not None else None,
+        greedy=greedy,
+        prompt_tokens=entry.get("prompt_tokens", 0),
+        completion_tokens=entry.get("completion_tokens", 0),
+    )
+
+
+def _numbers(values: object, count: int) -> bool:
+    return isinstance(values, list) and len(values) == count and all(isinstance(v, int | float) for v in values)
+
+
+def _check_keys(file: Path, wanted: set[Any], found: Mapping[Any, object]) -> None:
+    faults = [
+        f"{len(keys)} {what} ({', '.join(sorted(map(str, keys), key=_numeric)[:3])}{', ...' if len(keys) > 3 else ''})"
+        for what, keys in (("missing", wanted - found.keys()), ("unknown", found.keys() - wanted))
+        if keys
+    ]
+    if faults:
+        raise BenchmarkError(f"{file}: predictions for {len(wanted)} questions expected; {' and '.join(faults)}")
+
+
+def _numeric(key: str) -> tuple[int, str]:
+    return (int(key) if key.isdigit() else 0, key)

@@ -1,0 +1,70 @@
+"""Spider in its published layout, and the demo's held-out questions in its clothes."""
+
+from pathlib import Path
+
+from benchmarks.carriers import BenchmarkError, Question, QuestionSet
+from benchmarks.questions.files import check_databases, first_existing, instances, read_entries
+from conf.schema.benchmark import SpiderQuestions
+from conf.schema.data import DemoData
+
+SPLITS = {
+    "dev": (("dev.json",), ("tables.json",), ("database",)),
+    "test": (
+        ("test.json", "test_data/dev.json"),
+        ("test_tables.json", "test_data/tables.json", "tables.json"),
+        ("test_database", "test_data/database", "database"),
+    ),
+    "train": (("train_spider.json", "train.json"), ("tables.json",), ("database",)),
+}
+"""Split -> where its questions, schemas and databases lie; the first place that exists counts."""
+
+
+def load(data: SpiderQuestions | DemoData, limit: int | None) -> QuestionSet:
+    """All questions of the split, or the first `limit`. Raises BenchmarkError."""
+    return _load_demo(data, limit) if isinstance(data, DemoData) else _load_files(data, limit)
+
+
+def _load_files(data: SpiderQuestions, limit: int | None) -> QuestionSet:
+    root = Path(data.root)
+    questions_at, tables_at, databases_at = SPLITS[data.split]
+    file = first_existing(root, (data.questions,) if data.questions else questions_at, "Spider's question file")
+    tables = first_existing(root, (data.tables,) if data.tables else tables_at, "Spider's tables.json")
+    folder = first_existing(root, (data.databases,) if data.databases else databases_at, "the database folder")
+    entries = read_entries(file, "a list of Spider questions", ("db_id", "question", "query"))[:limit]
+    schemas = {entry["db_id"]: entry for entry in read_entries(tables, "Spider's list of schemas", ("db_id",))}
+    unknown = sorted({entry["db_id"] for entry in entries} - schemas.keys())
+    if unknown:
+        raise BenchmarkError(f"{tables}: schemas expected for {', '.join(unknown[:5])}, which {file} asks about")
+    known = {db_id: instances(folder, db_id) for db_id in {entry["db_id"] for entry in entries}}
+    questions = tuple(
+        Question(
+            position=position,
+            key=position,
+            db_id=entry["db_id"],
+            question=entry["question"],
+            gold=entry["query"],
+            databases=known[entry["db_id"]],
+        )
+        for position, entry in enumerate(entries)
+    )
+    check_databases(questions, folder)
+    return QuestionSet(name=f"Spider {data.split}", questions=questions, schemas=schemas)
+
+
+def _load_demo(data: DemoData, limit: int | None) -> QuestionSet:
+    # The demo's builder loads pandas through sqlite-utils; scoring a prediction file must not wait for that.
+    from rollout.tasks.demo import load_demo
+
+    tasks = load_demo(data).heldout[:limit]
+    questions = tuple(
+        Question(
+            position=position,
+            key=position,
+            db_id=task.db_id,
+            question=task.question,
+            gold=task.gold_sqls[0],
+            databases=task.databases,
+        )
+        for position, task in enumerate(tasks)
+    )
+    return QuestionSet(name="demo held-out", questions=questions)

@@ -1,0 +1,1 @@
+"""Self-contained HTML pages: one file, no network, readable at desktop and phone width."""

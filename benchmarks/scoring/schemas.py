@@ -1,0 +1,36 @@
+"""Tables and columns of the databases, read through the executor like everything else."""
+
+from collections.abc import Mapping
+
+from benchmarks.carriers import BenchmarkError
+from benchmarks.metrics.spider.parser import Schema
+from benchmarks.scoring.runner import Call, Runner
+from rewards.carriers import Execution
+
+TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
+
+
+def read_schemas(databases: Mapping[str, str], runner: Runner) -> dict[str, Schema]:
+    """db_id -> table -> columns, in lower case, from db_id -> database file. Raises BenchmarkError."""
+    known: dict[Call, Execution] = {}
+    runner.run(((file, TABLES) for file in databases.values()), known)
+    tables: dict[str, list[str]] = {}
+    for db_id, file in databases.items():
+        listing = known[file, TABLES]
+        if listing.status != "ok":
+            raise BenchmarkError(f"a readable SQLite database expected at {file}: {listing.error}")
+        tables[db_id] = [str(row[0]) for row in listing.rows]
+    runner.run(((databases[db_id], _header(t)) for db_id, names in tables.items() for t in names), known)
+    return {
+        db_id: {
+            name.lower(): [column.lower() for column in known[databases[db_id], _header(name)].columns]
+            for name in names
+        }
+        for db_id, names in tables.items()
+    }
+
+
+def _header(table: str) -> str:
+    """A query whose column names are the table's; it yields no row."""
+    quoted = table.replace('"', '""')
+    return f'SELECT * FROM "{quoted}" LIMIT 0'

@@ -1,0 +1,208 @@
+"""Spider: execution match over all instances, with and without DISTINCT, exact set match, hardness.
+
+`exec` is the official verdict; `exec_corrected` beside it leaves out what is plainly a bug of the script: the sorting
+of cells by text, the replacement of a lower-case `value` in predictions, and row order required because a subquery
+orders.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from benchmarks.carriers import Answer, Judged, Question, QuestionSet
+from benchmarks.metrics.spider.exact import SameColumn, exact_match, foreign_key_families
+from benchmarks.metrics.spider.hardness import hardness
+from benchmarks.metrics.spider.parser import Schema, parse
+from benchmarks.metrics.spider.results import results_match, results_match_corrected
+from benchmarks.metrics.spider.text import executable, order_matters, plug_placeholder
+from benchmarks.metrics.spider.tree import Query, Refused
+from benchmarks.official import one_line
+from benchmarks.scoring.exhibit import table
+from benchmarks.scoring.runner import Call, Runner
+from benchmarks.scoring.schemas import read_schemas
+from benchmarks.scoring.voting import Poll, Voting
+from rewards.carriers import Execution
+from rewards.sql.parse import has_top_level_order_by
+
+Known = dict[Call, Execution]
+
+
+class SpiderJudge:
+    """Judges blocks of questions; schemas are read once."""
+
+    def __init__(self, questions: QuestionSet, runner: Runner, voting: Voting) -> None:
+        """Raises BenchmarkError when a schema cannot be read."""
+        self._runner = runner
+        self._voting = voting
+        primaries = {q.db_id: q.databases[0] for q in questions.questions}
+        self._schemas: Mapping[str, Schema] = read_schemas(primaries, runner)
+        self._same: dict[str, SameColumn] = {
+            db_id: foreign_key_families(questions.schemas[db_id]) if db_id in questions.schemas else {}
+            for db_id in primaries
+        }
+
+    def judge(self, questions: Sequence[Question], answers: Sequence[Answer]) -> Iterator[Judged]:
+        """One judgement a question, in order."""
+        known: Known = {}
+        pairs = [(q, _in_lines(a)) for q, a in zip(questions, answers, strict=True)]
+        self._runner.run((call for q, a in pairs for call in self._candidate_calls(q, a)), known)
+        polls = [self._poll(question, answer, known) for question, answer in pairs]
+        chosen = [_chosen(answer, poll) for (_, answer), poll in zip(pairs, polls, strict=True)]
+        self._runner.run(
+            (call for (q, _), sql in zip(pairs, chosen, strict=True) for call in _all_calls(q, sql)), known
+        )
+        for (question, answer), poll, sql in zip(pairs, polls, chosen, strict=True):
+            yield self._judged(question, answer, poll, sql, known)
+
+    def _candidate_calls(self, question: Question, answer: Answer) -> Iterator[Call]:
+        for sql in _texts(answer):
+            yield from _official_calls(question, sql, keep_distinct=False)
+            yield (question.databases[0], sql)
+
+    def _poll(self, question: Question, answer: Answer, known: Known) -> Poll:
+        right = {sql: bool(_match(question, sql, known, keep_distinct=False)) for sql in _texts(answer)}
+        executions = {sql: known[question.databases[0], sql] for sql in answer.candidates}
+        return self._voting.poll(question, answer, executions, [right[sql] for sql in answer.candidates])
+
+    def _judged(self, question: Question, answer: Answer, poll: Poll, sql: str, known: Known) -> Judged:
+        gold, gold_error = self._parse_gold(question)
+        level = hardness(gold) if gold else "unknown"
+        right = {text: _match(question, text, known, keep_distinct=False) for text in _texts(answer)}
+        kept = _match(question, sql, known, keep_distinct=True)
+        execution, error = right[sql], _error(question, sql, known)
+        gold_error = gold_error or _gold_error(question, known)
+        verdict = {
+            "index": question.key,
+            "db_id": question.db_id,
+            "hardness": level,
+            "exec": _number(execution),
+            "exact": int(gold is not None and self._exact(question, gold, sql)),
+            "exec_keep_distinct": _number(kept),
+            "error": f"gold: {gold_error}" if gold_error else error,
+            "exec_corrected": _number(_match_corrected(question, sql, known)),
+            "chosen": poll.chosen,
+            "sql": sql,
+        }
+        failed = [known[question.databases[0], c.sql].error_kind or "unscorable" for c in poll.candidates if c.failed]
+        exhibit = {} if execution else _exhibit(question, sql, known)
+        rights = tuple(bool(right[text]) for text in answer.candidates)
+        greedy_right = bool(right[answer.greedy]) if answer.greedy is not None else None
+        return Judged(
+            verdict=verdict,
+            level=level,
+            rights=rights,
+            greedy_right=greedy_right,
+            voters={name: _right_at(index, rights, greedy_right) for name, index in poll.choices.items()},
+            error_kinds=tuple(failed),
+            gold_error=gold_error,
+            unscorable=execution is None,
+            exhibit=exhibit,
+        )
+
+    def _parse_gold(self, question: Question) -> tuple[Query | None, str | None]:
+        try:
+            return parse(question.gold, self._schemas[question.db_id]), None
+        except Refused as error:
+            return None, f"the official parser refuses the gold query: {error}"
+
+    def _exact(self, question: Question, gold: Query, sql: str) -> bool:
+        try:
+            predicted = parse(plug_placeholder(sql), self._schemas[question.db_id])
+        except Refused:
+            return False
+        return exact_match(gold, predicted, self._same[question.db_id])
+
+
+def _in_lines(answer: Answer) -> Answer:
+    """The answer as the official script would read it from a file: one line a query."""
+    return Answer(
+        candidates=tuple(one_line(sql) for sql in answer.candidates),
+        logprobs=answer.logprobs,
+        greedy=None if answer.greedy is None else one_line(answer.greedy),
+    )
+
+
+def _texts(answer: Answer) -> list[str]:
+    """The different queries of an answer."""
+    return list(dict.fromkeys([*answer.candidates, *([answer.greedy] if answer.greedy is not None else [])]))
+
+
+def _chosen(answer: Answer, poll: Poll) -> str:
+    if poll.chosen < len(answer.candidates):
+        return answer.candidates[poll.chosen]
+    assert answer.greedy is not None
+    return answer.greedy
+
+
+def _right_at(index: int, rights: Sequence[bool], greedy_right: bool | None) -> bool:
+    return rights[index] if index < len(rights) else bool(greedy_right)
+
+
+def _official_calls(question: Question, sql: str, *, keep_distinct: bool) -> Iterator[Call]:
+    for text in (question.gold, plug_placeholder(sql)):
+        for database in question.databases:
+            yield (database, executable(text, keep_distinct=keep_distinct))
+
+
+def _all_calls(question: Question, sql: str) -> Iterator[Call]:
+    """What the remaining columns of the chosen query's verdict need."""
+    yield from _official_calls(question, sql, keep_distinct=True)
+    for database in question.databases:
+        yield (database, executable(sql, keep_distinct=False))
+
+
+def _pairs(question: Question, predicted: str, gold: str, known: Known) -> list[tuple[Execution, Execution]]:
+    return [(known[database, gold], known[database, predicted]) for database in question.databases]
+
+
+def _unscorable(pairs: Sequence[tuple[Execution, Execution]]) -> bool:
+    return any(execution.status == "unscorable" for pair in pairs for execution in pair)
+
+
+def _match(question: Question, sql: str, known: Known, *, keep_distinct: bool) -> bool | None:
+    """Official execution match on all instances; None when one of them could not be asked."""
+    gold = executable(question.gold, keep_distinct=keep_distinct)
+    pairs = _pairs(question, executable(plug_placeholder(sql), keep_distinct=keep_distinct), gold, known)
+    if _unscorable(pairs):
+        return None
+    return all(results_match(expected, got, ordered=order_matters(gold)) for expected, got in pairs)
+
+
+def _match_corrected(question: Question, sql: str, known: Known) -> bool | None:
+    gold = executable(question.gold, keep_distinct=False)
+    pairs = _pairs(question, executable(sql, keep_distinct=False), gold, known)
+    if _unscorable(pairs):
+        return None
+    ordered = has_top_level_order_by(gold)
+    return all(results_match_corrected(expected, got, ordered=ordered) for expected, got in pairs)
+
+
+def _error(question: Question, sql: str, known: Known) -> str | None:
+    """Why the chosen query did not run on some instance."""
+    text = executable(plug_placeholder(sql), keep_distinct=False)
+    return next((known[d, text].error for d in question.databases if known[d, text].status != "ok"), None)
+
+
+def _gold_error(question: Question, known: Known) -> str | None:
+    text = executable(question.gold, keep_distinct=False)
+    return next((known[d, text].error for d in question.databases if known[d, text].status != "ok"), None)
+
+
+def _number(verdict: bool | None) -> int | None:
+    return None if verdict is None else int(verdict)
+
+
+def _exhibit(question: Question, sql: str, known: Known) -> dict[str, object]:
+    """Both results on the instance where they differ, the primary one if possible."""
+    gold = executable(question.gold, keep_distinct=False)
+    predicted = executable(plug_placeholder(sql), keep_distinct=False)
+    ordered = order_matters(gold)
+    database = next(
+        (d for d in question.databases if not results_match(known[d, gold], known[d, predicted], ordered=ordered)),
+        question.databases[0],
+    )
+    return {
+        "question": question.question,
+        "gold": question.gold,
+        "instance": question.databases.index(database),
+        "gold_result": table(known[database, gold]),
+        "result": table(known[database, predicted]),
+    }

@@ -1,0 +1,37 @@
+"""Where answers come from: a file, a policy, a hosted model. One line here for each."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from benchmarks.carriers import Answers, QuestionSet
+from benchmarks.predictions import read_predictions
+from conf.schema.benchmark import BenchmarkConfig
+
+
+def answering(
+    config: BenchmarkConfig, questions: QuestionSet, denotation: Literal["spider", "bird"]
+) -> Callable[[Path], Answers]:
+    """The function that answers all questions; it may keep its progress in the folder that it is given.
+
+    The generating sources are imported only when they are asked for: scoring a file must not wait for an engine's
+    imports.
+    """
+
+    def from_file(_: Path) -> Answers:
+        assert config.predictions is not None
+        return read_predictions(config.predictions, questions.questions)
+
+    def from_policy(output: Path) -> Answers:
+        from benchmarks.generation.policy import generate
+
+        return generate(config, questions.questions, denotation, output)
+
+    def from_hosted(output: Path) -> Answers:
+        from benchmarks.generation.hosted import ask
+
+        return ask(config, questions.questions, denotation, output)
+
+    if config.predictions is not None:
+        return from_file
+    return from_policy if config.model.path is not None else from_hosted
