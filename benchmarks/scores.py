@@ -49,7 +49,7 @@ def summarise(
 def _sampling(scored: Sequence[Judged], interval: Callable[[Sequence[float]], Any]) -> Summary:
     """recall@k and pass@k up to the smallest number of candidates, mean@n, greedy, and every voter."""
     n = min((len(j.rights) for j in scored), default=0)
-    voters = sorted({name for j in scored for name in j.voters if all(name in other.voters for other in scored)})
+    voters = sorted(set.intersection(*(set(j.voters) for j in scored))) if scored else []
     greedy = [float(j.greedy_right) for j in scored if j.greedy_right is not None]
     return {
         "n": n,

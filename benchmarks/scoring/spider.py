@@ -23,6 +23,8 @@ from rewards.carriers import Execution
 from rewards.sql.parse import has_top_level_order_by
 
 Known = dict[Call, Execution]
+Rights = Mapping[str, bool | None]
+"""Query -> official execution verdict."""
 
 
 class SpiderJudge:
@@ -44,28 +46,27 @@ class SpiderJudge:
         known: Known = {}
         pairs = [(q, _in_lines(a)) for q, a in zip(questions, answers, strict=True)]
         self._runner.run((call for q, a in pairs for call in self._candidate_calls(q, a)), known)
-        polls = [self._poll(question, answer, known) for question, answer in pairs]
+        rights = [{sql: _match(q, sql, known, keep_distinct=False) for sql in _texts(a)} for q, a in pairs]
+        polls = [self._poll(q, a, right, known) for (q, a), right in zip(pairs, rights, strict=True)]
         chosen = [_chosen(answer, poll) for (_, answer), poll in zip(pairs, polls, strict=True)]
         self._runner.run(
             (call for (q, _), sql in zip(pairs, chosen, strict=True) for call in _all_calls(q, sql)), known
         )
-        for (question, answer), poll, sql in zip(pairs, polls, chosen, strict=True):
-            yield self._judged(question, answer, poll, sql, known)
+        for (question, answer), right, poll, sql in zip(pairs, rights, polls, chosen, strict=True):
+            yield self._judged(question, answer, right, poll, sql, known)
 
     def _candidate_calls(self, question: Question, answer: Answer) -> Iterator[Call]:
         for sql in _texts(answer):
             yield from _official_calls(question, sql, keep_distinct=False)
             yield (question.databases[0], sql)
 
-    def _poll(self, question: Question, answer: Answer, known: Known) -> Poll:
-        right = {sql: bool(_match(question, sql, known, keep_distinct=False)) for sql in _texts(answer)}
+    def _poll(self, question: Question, answer: Answer, right: Rights, known: Known) -> Poll:
         executions = {sql: known[question.databases[0], sql] for sql in answer.candidates}
-        return self._voting.poll(question, answer, executions, [right[sql] for sql in answer.candidates])
+        return self._voting.poll(question, answer, executions, [bool(right[sql]) for sql in answer.candidates])
 
-    def _judged(self, question: Question, answer: Answer, poll: Poll, sql: str, known: Known) -> Judged:
+    def _judged(self, question: Question, answer: Answer, right: Rights, poll: Poll, sql: str, known: Known) -> Judged:
         gold, gold_error = self._parse_gold(question)
         level = hardness(gold) if gold else "unknown"
-        right = {text: _match(question, text, known, keep_distinct=False) for text in _texts(answer)}
         kept = _match(question, sql, known, keep_distinct=True)
         execution, error = right[sql], _error(question, sql, known)
         gold_error = gold_error or _gold_error(question, known)
