@@ -3,8 +3,10 @@
 None of these is ever turned into a score: a group either arrives whole or its caller gets one of these.
 """
 
+from conf.errors import QuorumError
 
-class RolloutError(RuntimeError):
+
+class RolloutError(QuorumError):
     """Base of every failure of the rollout side."""
 
 

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from conf.schema.rollout import EngineConfig
 from rollout.collector import Collector
 from rollout.errors import EngineStartFailed
 from rollout.preflight import check_memory
@@ -17,12 +18,11 @@ from rollout.requests import EngineSpec, GenerationRequest
 GIB = 2**30
 
 
-def environment(*, accelerator: str, threads: int) -> dict[str, str]:
+def environment(engine: EngineConfig, accelerator: str) -> dict[str, str]:
     """Environment variables of a process that holds an engine; they must be set before torch and vLLM are imported.
 
     Args:
         accelerator: "cpu" or "gpu".
-        threads: OMP threads (CPU only).
     """
     common = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -30,16 +30,17 @@ def environment(*, accelerator: str, threads: int) -> dict[str, str]:
         "VLLM_NO_USAGE_STATS": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "TORCH_CPP_LOG_LEVEL": "ERROR",
+        "PYTHONWARNINGS": "ignore::FutureWarning",
     }
     if accelerator == "gpu":
         return common
-    return common | {
-        "OMP_NUM_THREADS": str(threads),
+    cpu = common | {
+        "OMP_NUM_THREADS": str(engine.threads),
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        # One small function of vLLM's sampler is compiled at its first use, which costs 30 s and brings nothing here.
-        "TORCHDYNAMO_DISABLE": "1",
         "CUDA_VISIBLE_DEVICES": "",
     }
+    # Even an eager engine compiles one small function of its sampler at the first use: 30 s that bring nothing.
+    return cpu | {"TORCHDYNAMO_DISABLE": "1"} if engine.enforce_eager else cpu
 
 
 def build_engine(spec: EngineSpec, collector: Collector) -> Any:

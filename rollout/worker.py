@@ -38,7 +38,7 @@ def worker_options(engine: EngineConfig, cluster: ClusterConfig) -> dict[str, An
     options: dict[str, Any] = {
         "max_concurrency": 8,
         "max_restarts": 0,
-        "runtime_env": {"env_vars": environment(accelerator=cluster.accelerator, threads=engine.threads)},
+        "runtime_env": {"env_vars": environment(engine, cluster.accelerator)},
     }
     if cluster.accelerator == "cpu":
         return options | {"num_cpus": 0 if cluster.address is None else engine.threads}

@@ -23,7 +23,7 @@ class TensorSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SharedMemoryHandle:
-    """Weights in an anonymous memory file of the learner; the kernel frees it when that process ends, even by SIGKILL."""
+    """Weights in an anonymous file of the learner, freed by the kernel when that process ends, even by SIGKILL."""
 
     backend: ClassVar[str] = "shared_memory"
     replayable: ClassVar[bool] = True

@@ -11,6 +11,7 @@ ENGINES = ("torch", "ray", "vllm", "deepspeed", "transformers", "trl", "datasets
 EDGES = (
     "rollout.vllm_backend",
     "rollout.weights.receiver",
+    "rollout.worker",
     "trainer.loss",
     "trainer.learner",
     "trainer.weights",
