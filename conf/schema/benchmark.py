@@ -63,6 +63,8 @@ class ModelSource(Section):
     key_variable: str = "OPENAI_API_KEY"
     """Environment variable that holds the key; a server that asks for none needs none."""
     requests_per_minute: PositiveFloat = 60.0
+    batch_choices: bool = True
+    """Ask for several candidates in one request (the protocol's n); false for servers that refuse that."""
     concurrency: PositiveInt = 8
     """Requests under way at a time."""
     retries: NonNegativeInt = 5

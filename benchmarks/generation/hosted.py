@@ -1,0 +1,165 @@
+"""A hosted model's answers, through the OpenAI chat-completions protocol.
+
+The key comes from an environment variable and is written nowhere. Requests are spaced to the configured rate; those
+that fail for a passing reason (429, 5xx, a broken connection, no answer in time) are repeated with growing pauses,
+any other refusal ends the run with the server's words. Finished questions are kept, so the same command continues.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import httpx
+
+from benchmarks.carriers import Answers, BenchmarkError, Question
+from benchmarks.generation.pace import Pace
+from benchmarks.generation.progress import Progress, settings
+from conf.schema.benchmark import BenchmarkConfig, ModelSource
+from rollout.prompt.described import SchemaReader
+from rollout.prompt.messages import TEMPLATES, Message
+from rollout.prompt.renderer import SERIALISERS
+
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 60.0
+PASSING = frozenset((408, 409, 425, 429, 500, 502, 503, 504, 529))
+"""Status codes after which the same request may succeed."""
+
+
+def ask(
+    config: BenchmarkConfig, questions: Sequence[Question], denotation: Literal["spider", "bird"], output: Path
+) -> Answers:
+    """Asks what is not yet answered and returns all answers. Raises BenchmarkError."""
+    model = f"{config.model.api} {config.model.name}"
+    started = time.perf_counter()
+    with Progress(output, settings(config, questions, model)) as progress:
+        missing = [question for question in questions if question.key not in progress.done]
+        if missing:
+            asyncio.run(_ask_all(config, missing, denotation, progress))
+        answers = progress.answers(questions, thinking=config.prompt.thinking)
+        requests = sum(record["requests"] for record in progress.done.values())
+    return Answers(source=model, answers=answers, seconds=time.perf_counter() - started, requests=requests)
+
+
+async def _ask_all(
+    config: BenchmarkConfig, questions: Sequence[Question], denotation: Literal["spider", "bird"], progress: Progress
+) -> None:
+    key = os.environ.get(config.model.key_variable)
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    reader, serialise = SchemaReader(config.prompt.example_values), SERIALISERS[config.prompt.schema_format]
+    async with httpx.AsyncClient(headers=headers, timeout=config.model.timeout_s) as client:
+        endpoint = Endpoint(config.model, client)
+        slots = asyncio.Semaphore(config.model.concurrency)
+
+        async def one(question: Question) -> None:
+            async with slots:
+                task = question.task(denotation)
+                schema = serialise(reader.read(question.databases[0]))
+                messages = TEMPLATES[config.prompt.template](config.prompt, task, schema)
+                progress.add({"key": question.key} | await _question(config, endpoint, messages))
+
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for question in questions:
+                    tasks.create_task(one(question))
+        except* BenchmarkError as errors:
+            done = len(progress.done)
+            raise BenchmarkError(f"{errors.exceptions[0]}; the same command continues after {done} questions") from None
+
+
+async def _question(config: BenchmarkConfig, endpoint: "Endpoint", messages: Sequence[Message]) -> dict[str, Any]:
+    """One question's record: n sampled completions, and the greedy one where it is asked for."""
+    sampling = config.sampling
+    options = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_tokens}
+    cost = {"prompt_tokens": 0, "requests": 0}
+    completions = await endpoint.choices(messages, sampling.n, options, cost)
+    greedy = await endpoint.choices(messages, 1, options | {"temperature": 0.0}, cost) if sampling.greedy else [None]
+    return {"completions": completions, "greedy": greedy[0]} | cost
+
+
+class Endpoint:
+    """One model behind one URL."""
+
+    def __init__(self, source: ModelSource, client: httpx.AsyncClient) -> None:
+        assert source.api is not None
+        self._source = source
+        self._client = client
+        self._url = source.api.rstrip("/") + "/chat/completions"
+        self._pace = Pace(source.requests_per_minute)
+
+    async def choices(
+        self, messages: Sequence[Message], n: int, options: Mapping[str, Any], cost: dict[str, int]
+    ) -> list[dict[str, Any]]:
+        """`n` completions, from as many requests as the server needs; adds to `cost`. Raises BenchmarkError."""
+        found: list[dict[str, Any]] = []
+        while len(found) < n:
+            wanted = n - len(found) if self._source.batch_choices else 1
+            body = {"model": self._source.name, "messages": list(messages), **options}
+            if wanted > 1:
+                body["n"] = wanted
+            reply = await self._post(body, cost)
+            found += _completions(reply, self._url)
+            cost["prompt_tokens"] += int((reply.get("usage") or {}).get("prompt_tokens", 0))
+        return found[:n]
+
+    async def _post(self, body: Mapping[str, Any], cost: dict[str, int]) -> dict[str, Any]:
+        pause = FIRST_PAUSE_S
+        reason = ""
+        for attempt in range(self._source.retries + 1):
+            if attempt:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_S)
+            await self._pace.turn()
+            cost["requests"] += 1
+            try:
+                response = await self._client.post(self._url, json=body)
+            except httpx.TransportError as error:
+                reason = f"{type(error).__name__} {error}".strip()
+                continue
+            if response.status_code == 200:
+                return _json(response, self._url)
+            reason = f"status {response.status_code}: {response.text.strip()[:300]}"
+            if response.status_code not in PASSING:
+                raise BenchmarkError(_refusal(self._source, response.status_code, self._url, reason))
+            pause = max(pause, _retry_after(response))
+        raise BenchmarkError(
+            f"{self._url} did not answer after {self._source.retries + 1} requests, the last: {reason}"
+        )
+
+
+def _refusal(source: ModelSource, status: int, url: str, reason: str) -> str:
+    if status in (401, 403):
+        return f"{url} refused the key in the environment variable {source.key_variable} ({reason})"
+    hint = "; if it refuses n > 1, set model.batch_choices=false" if source.batch_choices and status == 400 else ""
+    return f"{url} refused the request ({reason}){hint}"
+
+
+def _retry_after(response: httpx.Response) -> float:
+    """Seconds that the server asks for, 0 where it asks for none."""
+    text = response.headers.get("retry-after", "")
+    return min(float(text), LONGEST_PAUSE_S) if text.replace(".", "", 1).isdigit() else 0.0
+
+
+def _json(response: httpx.Response, url: str) -> dict[str, Any]:
+    try:
+        reply = response.json()
+    except ValueError as error:
+        raise BenchmarkError(f"{url}: JSON expected, found {response.text.strip()[:200]!r}") from error
+    if not isinstance(reply, dict):
+        raise BenchmarkError(f"{url}: a JSON object expected, found {type(reply).__name__}")
+    return reply
+
+
+def _completions(reply: Mapping[str, Any], url: str) -> list[dict[str, Any]]:
+    """The reply's choices; its completion tokens are shared out evenly, since the protocol reports only their sum."""
+    choices = reply.get("choices")
+    if not isinstance(choices, list) or not choices:
+        raise BenchmarkError(f"{url}: a reply with choices expected, found {sorted(reply)}")
+    tokens = int((reply.get("usage") or {}).get("completion_tokens", 0))
+    shares = [tokens // len(choices) + (i < tokens % len(choices)) for i in range(len(choices))]
+    return [
+        {"text": (choice.get("message") or {}).get("content") or "", "logprob": None, "tokens": share}
+        for choice, share in zip(choices, shares, strict=True)
+    ]

@@ -1,0 +1,150 @@
+"""A policy's answers, sampled by vLLM through the same prompts, engines and pool as in training.
+
+Runs on a private local Ray, or on the cluster of `cluster.address`. A question whose prompt cannot fit the budget gets
+empty answers, which count as wrong.
+"""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import ray
+
+from benchmarks.carriers import Answers, BenchmarkError, Question
+from benchmarks.generation.progress import Progress, folder_identity, settings
+from conf.schema.benchmark import BenchmarkConfig
+from conf.schema.rollout import RolloutConfig, SamplingConfig
+from conf.schema.stages import ClusterConfig
+from rollout.carriers import Completion, Prompt
+from rollout.errors import RolloutError
+from rollout.pool import RolloutPool
+from rollout.prompt.renderer import PromptRenderer, PromptTooLong
+from rollout.prompt.tokenizer import load_tokenizer
+from rollout.worker import ray_workers
+
+QUESTIONS_UNDER_WAY = 128
+"""Questions handed to the engines at a time; enough to fill them."""
+OBJECT_STORE_BYTES = 256 * 2**20
+NO_COMPLETION: dict[str, Any] = {"text": "", "logprob": None, "tokens": 0}
+
+
+def generate(
+    config: BenchmarkConfig, questions: Sequence[Question], denotation: Literal["spider", "bird"], output: Path
+) -> Answers:
+    """Samples what is not yet done and returns all answers. Raises BenchmarkError."""
+    assert config.model.path is not None
+    folder = Path(config.model.path)
+    if not (folder / "config.json").is_file():
+        raise BenchmarkError(f"model.path={folder}: a Hugging Face folder with config.json expected")
+    started = time.perf_counter()
+    with Progress(output, settings(config, questions, folder_identity(folder))) as progress:
+        missing = [question for question in questions if question.key not in progress.done]
+        if missing:
+            prompts = _prompts(config, missing, denotation, progress)
+            try:
+                with _ray(config.cluster):
+                    asyncio.run(_sample(config, prompts, progress, output))
+            except RolloutError as error:
+                raise BenchmarkError(
+                    f"{error}; the same command continues after {len(progress.done)} questions"
+                ) from error
+        answers = progress.answers(questions, thinking=config.prompt.thinking)
+    return Answers(source=str(folder), answers=answers, seconds=time.perf_counter() - started)
+
+
+def _prompts(
+    config: BenchmarkConfig, questions: Sequence[Question], denotation: Literal["spider", "bird"], progress: Progress
+) -> list[tuple[Question, Prompt]]:
+    """Rendered prompts; questions that cannot fit are finished at once, with empty answers."""
+    assert config.model.path is not None
+    renderer = PromptRenderer(config.prompt, load_tokenizer(config.model.path))
+    prompts = []
+    for question in questions:
+        try:
+            prompts.append((question, renderer.render(question.task(denotation))))
+        except PromptTooLong as error:
+            sys.stderr.write(f"{error}; answered with nothing\n")
+            greedy = NO_COMPLETION if config.sampling.greedy else None
+            progress.add(_record(question, [NO_COMPLETION] * config.sampling.n, greedy, 0))
+    return prompts
+
+
+async def _sample(
+    config: BenchmarkConfig, prompts: Sequence[tuple[Question, Prompt]], progress: Progress, output: Path
+) -> None:
+    sampling = SamplingConfig(**config.sampling.model_dump(include={"temperature", "top_p", "top_k", "max_tokens"}))
+    greedy = SamplingConfig(temperature=0.0, max_tokens=sampling.max_tokens)
+    rollout = RolloutConfig(workers=config.workers, engine=config.engine, sampling=sampling)
+    length = config.engine.max_model_len or config.prompt.max_tokens + sampling.max_tokens
+    logs = output / "logs"
+    logs.mkdir(exist_ok=True)
+    assert config.model.path is not None
+    model = str(Path(config.model.path).resolve())
+    factories = ray_workers(
+        *(model, rollout, config.cluster), max_model_len=length, seed=config.seed, log_dir=str(logs.resolve())
+    )
+    pool = await RolloutPool.start(rollout, factories, max_model_len=length)
+    slots = asyncio.Semaphore(QUESTIONS_UNDER_WAY)
+
+    async def one(question: Question, prompt: Prompt) -> None:
+        async with slots:
+            group = await pool.generate(prompt, group_id=f"q{question.key}", n=config.sampling.n, sampling=sampling)
+            best = None
+            if config.sampling.greedy:
+                best = await pool.generate(
+                    prompt, group_id=f"q{question.key}-greedy", n=1, sampling=greedy, logprobs=False
+                )
+        completions = [_kept(completion) for completion in group.completions]
+        progress.add(
+            _record(question, completions, _kept(best.completions[0]) if best else None, len(prompt.token_ids))
+        )
+        _report(len(progress.done), len(prompts))
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for question, prompt in prompts:
+                tasks.create_task(one(question, prompt))
+    except* RolloutError as errors:
+        raise errors.exceptions[0] from None
+    finally:
+        await pool.close()
+
+
+def _kept(completion: Completion) -> dict[str, Any]:
+    logprob = sum(completion.logprobs) if completion.logprobs else None
+    return {"text": completion.text, "logprob": logprob, "tokens": len(completion.token_ids)}
+
+
+def _record(
+    question: Question, completions: Sequence[dict[str, Any]], greedy: dict[str, Any] | None, prompt_tokens: int
+) -> dict[str, Any]:
+    return {"key": question.key, "completions": list(completions), "greedy": greedy, "prompt_tokens": prompt_tokens}
+
+
+def _report(done: int, asked: int) -> None:
+    if sys.stderr.isatty() or done % 100 == 0:
+        sys.stderr.write(f"\r{done} questions answered ({asked} asked)" + ("" if sys.stderr.isatty() else "\n"))
+
+
+@contextmanager
+def _ray(cluster: ClusterConfig) -> Iterator[None]:
+    """A private Ray that ends with the run, or a connection to `cluster.address`. Raises BenchmarkError."""
+    local = {
+        "num_cpus": cluster.cpus or os.cpu_count(),
+        "include_dashboard": False,
+        "object_store_memory": OBJECT_STORE_BYTES,
+    }
+    where = {"address": cluster.address} if cluster.address else local
+    try:
+        ray.init(log_to_driver=False, logging_level="ERROR", **where)
+    except (ConnectionError, RuntimeError, OSError, ValueError, TimeoutError) as error:
+        raise BenchmarkError(f"Ray could not be used: {' '.join(str(error).split())}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,107 @@
+"""generations.jsonl: every finished question's completions, so that a killed run continues where it was.
+
+The first line says what made them; a folder whose generations were made otherwise is refused, never mixed. Each further
+line is one question, written and flushed when it is finished; a line cut short by a kill is dropped when the file is
+opened again.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from benchmarks.carriers import Answer, BenchmarkError, Question
+from conf.schema.benchmark import BenchmarkConfig
+from rewards.sql.parse import extract_sql
+
+FILE = "generations.jsonl"
+
+
+def settings(config: BenchmarkConfig, questions: Sequence[Question], model: str) -> dict[str, Any]:
+    """Everything that the completions depend on. `model` identifies the model and its weights."""
+    asked = hashlib.sha256()
+    for question in questions:
+        asked.update(f"{question.key}\0{question.db_id}\0{question.question}\0{question.evidence}\n".encode())
+    return {
+        "model": model,
+        "sampling": config.sampling.model_dump(),
+        "prompt": config.prompt.model_dump(),
+        "seed": config.seed,
+        "questions": asked.hexdigest(),
+    }
+
+
+def folder_identity(folder: Path) -> str:
+    """Names, sizes and times of a model folder's files as one digest."""
+    digest = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        status = file.stat()
+        digest.update(f"{file.relative_to(folder)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+class Progress:
+    """The generations of one output folder. Use as a context manager; one process at a time."""
+
+    def __init__(self, output: Path, made_with: Mapping[str, Any]) -> None:
+        """Raises BenchmarkError when the folder holds generations of other settings."""
+        self._file = output / FILE
+        self.done: dict[int, dict[str, Any]] = {}
+        """Finished questions by key."""
+        lines = self._file.read_bytes().split(b"\n") if self._file.is_file() else []
+        whole = [line for line in lines[:-1] if line.strip()]
+        if whole:
+            _check(self._file, json.loads(whole[0]), made_with)
+        for line in whole[1:]:
+            record = json.loads(line)
+            self.done[record["key"]] = record
+        # A kill may have cut the last line: what is not whole is written again.
+        kept = b"".join(line + b"\n" for line in whole) or json.dumps({"made_with": made_with}).encode() + b"\n"
+        self._file.write_bytes(kept)
+        self._stream: TextIO = self._file.open("a", encoding="utf-8")
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stream.close()
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Keeps one finished question: key, completions, greedy, prompt_tokens, seconds."""
+        self._stream.write(json.dumps(record) + "\n")
+        self._stream.flush()
+        self.done[record["key"]] = record
+
+    def answers(self, questions: Sequence[Question], *, thinking: bool) -> tuple[Answer, ...]:
+        """One answer a question; all must be done."""
+        return tuple(_answer(self.done[question.key], thinking) for question in questions)
+
+
+def _check(file: Path, header: Mapping[str, Any], made_with: Mapping[str, Any]) -> None:
+    before = header.get("made_with", {})
+    # Compared as JSON reads it back.
+    now = json.loads(json.dumps(made_with))
+    different = [name for name in now if before.get(name) != now[name]]
+    if different:
+        raise BenchmarkError(
+            f"{file} holds generations made with other settings ({', '.join(different)}): choose another output=DIR, "
+            "or give the same settings to continue that run"
+        )
+
+
+def _answer(record: Mapping[str, Any], thinking: bool) -> Answer:
+    completions, greedy = record["completions"], record["greedy"]
+    logprobs = [completion["logprob"] for completion in completions]
+    used = [*completions, greedy] if greedy else completions
+    return Answer(
+        candidates=tuple(_sql(completion["text"], thinking) for completion in completions),
+        logprobs=None if None in logprobs else tuple(logprobs),
+        greedy=_sql(greedy["text"], thinking) if greedy else None,
+        prompt_tokens=record["prompt_tokens"],
+        completion_tokens=sum(completion["tokens"] for completion in used),
+    )
+
+
+def _sql(text: str, thinking: bool) -> str:
+    return extract_sql(text, thinking=thinking).sql or ""
