@@ -50,6 +50,7 @@ class RolloutPool:
         self._changed = asyncio.Event()
         self._publishing = asyncio.Lock()
         self._last_error: RolloutError | None = None
+        self._closed = False
 
     @classmethod
     async def start(
@@ -127,6 +128,7 @@ class RolloutPool:
 
     async def close(self) -> None:
         """End all workers; whoever waits for a group gets a typed error."""
+        self._closed = True
         await asyncio.gather(*(lane.close() for lane in self._lanes))
         self._fail_all(PoolExhausted("the rollout pool was closed"))
 
@@ -151,6 +153,8 @@ class RolloutPool:
     def _admit(self, prompt: Prompt, group_id: str, sampling: SamplingConfig) -> None:
         if group_id in self._known:
             raise ValueError(f"group {group_id} is in flight already")
+        if self._closed:
+            raise PoolExhausted("the rollout pool is closed")
         if all(lane.error is not None for lane in self._lanes):
             raise self._exhausted()
         if len(prompt.token_ids) + sampling.max_tokens > self._max_model_len:

@@ -1,0 +1,92 @@
+"""The engine's thread: commands between steps, groups handed over once, failures told to everybody who waits."""
+
+import threading
+import time
+
+import pytest
+
+from rollout.errors import EngineStartFailed, GenerationFailed
+from rollout.loop import EngineLoop
+from rollout.requests import SampledGroup
+
+
+class CountingEngine:
+    """Finishes one queued group every third step."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.version = 0
+        self.queue: list[str] = []
+        self.threads: set[int] = set()
+
+    @property
+    def pending(self) -> int:
+        return len(self.queue)
+
+    def step(self) -> tuple[SampledGroup, ...]:
+        self.threads.add(threading.get_ident())
+        self.steps += 1
+        if self.queue[0] == "bad":
+            raise ZeroDivisionError("in the engine")
+        if self.steps % 3:
+            return ()
+        return (SampledGroup(id=self.queue.pop(0), completions=()),)
+
+
+def collect_all(loop: EngineLoop, count: int) -> list[str]:
+    found: list[str] = []
+    while len(found) < count:
+        harvest = loop.collect(5.0)
+        assert harvest.groups, "nothing came within the limit"
+        found += [group.id for group in harvest.groups]
+    return found
+
+
+def test_groups_come_once_and_one_thread_owns_the_engine() -> None:
+    engine = CountingEngine()
+    loop = EngineLoop(lambda: engine)
+    assert loop.wait_ready(5.0) == 0
+    loop.call(lambda e: e.queue.extend(["a", "b"]), 5.0)
+    assert collect_all(loop, 2) == ["a", "b"]
+    assert loop.collect(0.0).groups == ()
+    assert loop.call(lambda e: threading.get_ident(), 5.0) not in (threading.get_ident(), None)
+    assert len(engine.threads) == 1
+    loop.stop()
+
+
+def test_an_idle_engine_is_not_stepped() -> None:
+    engine = CountingEngine()
+    loop = EngineLoop(lambda: engine)
+    loop.call(lambda e: None, 5.0)
+    time.sleep(0.05)
+    assert engine.steps == 0
+    loop.stop()
+
+
+def test_a_commands_error_is_its_callers_alone() -> None:
+    loop = EngineLoop(CountingEngine)
+    with pytest.raises(KeyError):
+        loop.call(lambda e: {}["x"], 5.0)
+    loop.call(lambda e: e.queue.append("a"), 5.0)
+    assert collect_all(loop, 1) == ["a"]
+    loop.stop()
+
+
+def test_a_step_that_fails_is_told_to_pollers_and_callers() -> None:
+    loop = EngineLoop(CountingEngine)
+    loop.call(lambda e: e.queue.append("bad"), 5.0)
+    with pytest.raises(GenerationFailed, match="ZeroDivisionError: in the engine"):
+        loop.collect(5.0)
+    with pytest.raises(GenerationFailed):
+        loop.call(lambda e: None, 5.0)
+
+
+def test_a_start_that_fails_keeps_its_type() -> None:
+    def build() -> CountingEngine:
+        raise EngineStartFailed("no such model")
+
+    loop = EngineLoop(build)
+    with pytest.raises(EngineStartFailed, match="no such model"):
+        loop.wait_ready(5.0)
+    with pytest.raises(EngineStartFailed):
+        loop.call(lambda e: None, 5.0)
