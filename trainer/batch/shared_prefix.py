@@ -34,7 +34,7 @@ def _pack(sequences: Sequence[TrainingSequence], groups: Sequence[Sequence[int]]
         for index in members:
             length = len(sequences[index].completion_ids)
             starts.append(len(tokens))
-            predict += [last, *range(len(tokens), len(tokens) + length - 1)]
+            predict += [last, *range(len(tokens), len(tokens) + length - 1)][:length]
             tokens += sequences[index].completion_ids
             positions += range(len(prompt), len(prompt) + length)
         completion_starts.append(starts)

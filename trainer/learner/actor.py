@@ -82,5 +82,8 @@ class LearnerActor:
         self._joined.load(Path(folder))
 
     def close(self) -> None:
+        from trainer.learner.backend import leave_group
+
         if self._rank is not None:
             self._rank.close()
+        leave_group()

@@ -46,6 +46,12 @@ def start_engine(module: nn.Module, spec: LearnerSpec, rendezvous: Rendezvous) -
     return engine
 
 
+def leave_group() -> None:
+    """Leave the process group, at the end of the process: DeepSpeed cannot join a second one."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def _set_environment(spec: LearnerSpec, rendezvous: Rendezvous) -> None:
     os.environ.update(
         DS_ACCELERATOR=spec.device,

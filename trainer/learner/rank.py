@@ -35,17 +35,16 @@ IDLE = TrainingSequence(group_index=0, prompt_ids=(0,), completion_ids=(0,), log
 """What a rank forwards, and selects nothing of, while another rank has more to do: sharded parameters need every
 rank."""
 
-OldLogprobs = Sequence[Sequence[float]]
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Counts:
-    """Over all ranks."""
+class _Work:
+    """Forward passes of one update on this rank, and counts over all ranks."""
 
+    batches: list[PackedBatch]
+    """As many on every rank; the ones from `own` on are idle."""
+    own: int
     sequences: float
     tokens: float
-    masked_tokens: float
-    passes: int
 
 
 class LearnerRank:
@@ -78,6 +77,11 @@ class LearnerRank:
         return Policy(model, temperature=self._spec.temperature, chunk=config.logprob_chunk_tokens)
 
     @property
+    def policy(self) -> Policy:
+        """The module that DeepSpeed trains."""
+        return self._engine.module
+
+    @property
     def progress(self) -> Progress:
         return self._progress
 
@@ -86,41 +90,38 @@ class LearnerRank:
 
         Raises SequenceTooLong.
         """
-        old: list[OldLogprobs | None] = [None] * len(updates)
+        work = [self._work([s for s in sequences if not s.masked]) for sequences in updates]
+        old: list[list[torch.Tensor] | None] = [None] * len(updates)
         if len(updates) > 1 and self._spec.algo.old_logprobs == "learner":
-            old = [self.logprobs(sequences) for sequences in updates]
-        counts = [self._count(sequences) for sequences in updates]
-        step_tokens = sum(c.tokens for c in counts) / len(updates)
-        statistics, norms, forwarded, skipped = no_statistics(), [], 0, self._progress.skipped
-        for sequences, behaviour, count in zip(updates, old, counts, strict=True):
-            if count.tokens == 0:
+            old = [list(self._forward(one.batches)) for one in work]
+        step_tokens = sum(one.tokens for one in work) / len(work)
+        statistics, norms, skipped = no_statistics(), [], self._progress.skipped
+        for one, behaviour in zip(work, old, strict=True):
+            if one.tokens == 0:
                 continue
             totals = LossTotals(
-                sequences=count.sequences,
-                tokens=count.tokens,
+                sequences=one.sequences,
+                tokens=one.tokens,
                 step_tokens=step_tokens,
                 completion_budget=self._spec.completion_budget,
             )
-            kept = [index for index, s in enumerate(sequences) if not s.masked]
-            batches = self._pack([sequences[index] for index in kept], count.passes)
-            kept_old = None if behaviour is None else [behaviour[index] for index in kept]
-            for batch, selected in batches:
-                statistics = statistics + self._backward(batch, selected, totals, kept_old, single=len(updates) == 1)
-                forwarded += batch.forwarded
+            for index, batch in enumerate(one.batches):
+                compare = batch.engine_logp if behaviour is None else behaviour[index]
+                # A step's only update compares the policy with itself, so nothing is forwarded a second time.
+                statistics += self._backward(
+                    batch, totals, None if len(updates) == 1 else compare, selected=index < one.own
+                )
             norms.append(self._step())
-        return self._metrics(statistics, counts, norms, forwarded, self._progress.skipped - skipped)
+        masked = sum(len(s.completion_ids) for sequences in updates for s in sequences if s.masked)
+        return self._metrics(statistics, work, norms, masked, self._progress.skipped - skipped)
 
     def logprobs(self, sequences: Sequence[TrainingSequence]) -> list[list[float]]:
         """Log-probability of every completion token under the current policy, nats, in the order of `sequences`."""
-        passes = int(self._all_reduce(torch.tensor([float(len(self._packed(sequences)))]), dist.ReduceOp.MAX)[0])
+        work = self._work(sequences)
         found: list[list[float]] = [[] for _ in sequences]
-        module = self._engine.module.eval()
-        with torch.no_grad(), self._autocast():
-            for batch, selected in self._pack(sequences, passes):
-                logp, _ = module(batch=batch)
-                if selected:
-                    for member, values in zip(batch.members, logp.split(batch.lengths), strict=True):
-                        found[member] = values.tolist()
+        for batch, logp in list(zip(work.batches, self._forward(work.batches), strict=True))[: work.own]:
+            for member, values in zip(batch.members, logp.split(batch.lengths), strict=True):
+                found[member] = values.tolist()
         return found
 
     def publish(self, version: int) -> Any:
@@ -145,32 +146,33 @@ class LearnerRank:
         dist.barrier()
 
     def close(self) -> None:
-        """Release the published weights and leave the process group."""
+        """Release the engine and the published weights; the process group stays until `backend.leave_group`."""
         if self._sender is not None:
             self._sender.close()
         self._engine.destroy()
-        if dist.is_initialized():
-            dist.destroy_process_group()
 
-    def _count(self, sequences: Sequence[TrainingSequence]) -> _Counts:
-        kept = [s for s in sequences if not s.masked]
-        tokens = sum(len(s.completion_ids) for s in kept)
-        masked = sum(len(s.completion_ids) for s in sequences if s.masked)
-        sums = self._all_reduce(torch.tensor([len(kept), tokens, masked], dtype=torch.float64), dist.ReduceOp.SUM)
-        passes = self._all_reduce(torch.tensor([float(len(self._packed(kept)))]), dist.ReduceOp.MAX)
-        return _Counts(
-            sequences=float(sums[0]), tokens=float(sums[1]), masked_tokens=float(sums[2]), passes=int(passes[0])
+    def _work(self, sequences: Sequence[TrainingSequence]) -> _Work:
+        config = self._spec.learner
+        packer = PACKERS[config.packing]
+        batches = packer(sequences, budget=config.micro_batch_tokens)
+        own = len(batches)
+        tokens = sum(len(s.completion_ids) for s in sequences)
+        sums = self._all_reduce(torch.tensor([len(sequences), tokens], dtype=torch.float64), dist.ReduceOp.SUM)
+        passes = int(self._all_reduce(torch.tensor([float(own)]), dist.ReduceOp.MAX)[0])
+        batches += packer([IDLE], budget=config.micro_batch_tokens) * (passes - own)
+        return _Work(
+            batches=[batch.to(self._spec.device) for batch in batches],
+            own=own,
+            sequences=float(sums[0]),
+            tokens=float(sums[1]),
         )
 
-    def _packed(self, sequences: Sequence[TrainingSequence]) -> list[PackedBatch]:
-        config = self._spec.learner
-        return PACKERS[config.packing](sequences, budget=config.micro_batch_tokens)
-
-    def _pack(self, sequences: Sequence[TrainingSequence], passes: int) -> Iterator[tuple[PackedBatch, bool]]:
-        """Exactly `passes` batches on the device; False marks those that only keep step with other ranks."""
-        batches = [(batch, True) for batch in self._packed(sequences)]
-        batches += [(self._packed([IDLE])[0], False)] * (passes - len(batches))
-        return ((batch.to(self._spec.device), selected) for batch, selected in batches)
+    def _forward(self, batches: Sequence[PackedBatch]) -> Iterator[torch.Tensor]:
+        """Log-probabilities [T] of each batch, without gradient."""
+        module = self._engine.module.eval()
+        for batch in batches:
+            with torch.no_grad(), self._autocast():
+                yield module(batch=batch)[0]
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self._spec.device, dtype=torch.bfloat16, enabled=self._spec.autocast)
@@ -178,13 +180,12 @@ class LearnerRank:
     def _backward(
         self,
         batch: PackedBatch,
-        selected: bool,
         totals: LossTotals,
-        old: OldLogprobs | None,
+        old_logp: torch.Tensor | None,
         *,
-        single: bool,
+        selected: bool,
     ) -> Statistics:
-        """Adds this batch's share of the gradient."""
+        """Adds this batch's share of the gradient; of a batch that is not `selected`, exact zeros."""
         self._engine.train()
         reference_logp = None
         with self._autocast():
@@ -194,7 +195,7 @@ class LearnerRank:
                     reference_logp = self._reference(batch)[0]
         tokens = LossTokens(
             logp=logp,
-            old_logp=self._old_logp(batch, logp, old, single=single),
+            old_logp=logp.detach() if old_logp is None else old_logp,
             engine_logp=batch.engine_logp,
             advantage=batch.advantage,
             sequence=batch.sequence,
@@ -206,17 +207,6 @@ class LearnerRank:
         # DeepSpeed takes the mean over ranks; the totals are global already.
         self._engine.backward(part.loss * self._world, scale_wrt_gas=False)
         return part.statistics
-
-    def _old_logp(
-        self, batch: PackedBatch, logp: torch.Tensor, old: OldLogprobs | None, *, single: bool
-    ) -> torch.Tensor:
-        """What the ratio compares with. A step's only update compares the policy with itself: no second forward
-        pass."""
-        if single:
-            return logp.detach()
-        if old is None:
-            return batch.engine_logp
-        return torch.tensor([p for m in batch.members for p in old[m]], dtype=logp.dtype, device=logp.device)
 
     def _step(self) -> float:
         """Apply the accumulated gradient; its global norm before clipping (inf or nan when it was skipped)."""
@@ -233,16 +223,16 @@ class LearnerRank:
         return norm
 
     def _metrics(
-        self, statistics: Statistics, counts: Sequence[_Counts], norms: Sequence[float], forwarded: int, skipped: int
+        self, statistics: Statistics, work: Sequence[_Work], norms: Sequence[float], masked: int, skipped: int
     ) -> dict[str, float]:
         """Reduced over ranks and updates; keys are those of trainer/metrics_keys.py that can be known here."""
-        whole = Statistics(
-            sums=self._all_reduce(statistics.sums, dist.ReduceOp.SUM),
-            maxima=self._all_reduce(statistics.maxima, dist.ReduceOp.MAX),
-        )
-        trained = sum(c.tokens for c in counts)
-        masked = sum(c.masked_tokens for c in counts)
-        all_forwarded = float(self._all_reduce(torch.tensor([float(forwarded)]), dist.ReduceOp.SUM)[0])
+        forwarded = sum(batch.forwarded for one in work for batch in one.batches)
+        counts = torch.tensor([float(forwarded), float(masked)], dtype=torch.float64)
+        sums = self._all_reduce(torch.cat([statistics.sums, counts]), dist.ReduceOp.SUM)
+        maxima = self._all_reduce(statistics.maxima, dist.ReduceOp.MAX)
+        whole = Statistics(sums=sums[:-2], maxima=maxima)
+        all_forwarded, all_masked = sums[-2:].tolist()
+        trained = sum(one.tokens for one in work)
         metrics = loss_metrics(whole, with_reference=self._objective.needs_reference)
         if norms:
             metrics["policy/loss"] /= len(norms)
@@ -252,7 +242,7 @@ class LearnerRank:
             metrics["perf/gpu_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
         return metrics | {
             "policy/learning_rate": self._engine.optimizer.param_groups[0]["lr"],
-            "policy/masked_share": masked / (masked + trained) if masked + trained else 0.0,
+            "policy/masked_share": all_masked / (all_masked + trained) if all_masked + trained else 0.0,
             "policy/skipped_updates": float(skipped),
             "perf/tokens_trained": trained,
             "perf/tokens_forwarded": all_forwarded,
