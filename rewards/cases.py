@@ -32,7 +32,8 @@ class CaseInvalid(Exception):
 
 
 def instance_files(root: Path, db_id: str) -> tuple[str, ...]:
-    """ROOT/<db_id>/<db_id>.sqlite and after it the other *.sqlite files of its folder, by name. The first need not exist."""
+    """ROOT/<db_id>/<db_id>.sqlite and after it the other *.sqlite files of its folder, by name. The first need not
+    exist."""
     primary = root / db_id / f"{db_id}.sqlite"
     others = sorted(file for file in primary.parent.glob("*.sqlite") if file != primary)
     return (str(primary), *map(str, others))

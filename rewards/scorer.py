@@ -15,7 +15,7 @@ from rewards.combine import RIGHT, Combiner, Components, repeated_share
 from rewards.components.atomic import AtomicComparer
 from rewards.components.execution import Candidate, ExecutionJudge, Judged
 from rewards.components.format import extract, format_reward
-from rewards.components.memory import MemoryComponent
+from rewards.components.memory import MemoryComponent, VerifiedTrace
 from rewards.sql.cache import BoundedCache
 from rewards.sql.content import content_key
 from rewards.sql.executor import ExecutorPool
@@ -117,9 +117,26 @@ class Scorer:
         return self._usable_golds(task)[0]
 
     def commit(self) -> None:
-        """End of a batch: the verified traces seen since the last commit enter the memory."""
+        """End of a batch: the traces verified since the last commit enter the memory."""
+        self.remember(self.take_verified())
+
+    def take_verified(self) -> list[VerifiedTrace]:
+        """Traces verified since the last call; the memory does not hold them yet."""
+        return [] if self._memory is None else self._memory.take_verified()
+
+    def remember(self, traces: Sequence[VerifiedTrace]) -> int:
+        """Adds verified traces to the memory; the number that it holds afterwards."""
+        return 0 if self._memory is None else self._memory.remember(traces)
+
+    def save(self, path: str) -> None:
+        """Writes the memory to a file; nothing where the component is off."""
         if self._memory is not None:
-            self._memory.commit()
+            self._memory.save(path)
+
+    def load(self, path: str) -> None:
+        """Replaces the memory by a file's."""
+        if self._memory is not None:
+            self._memory.load(path)
 
     def stats(self) -> ScorerStats:
         """Counters since the start."""

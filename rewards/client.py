@@ -1,0 +1,222 @@
+"""The driver's side of the reward server: routing, back-pressure, restarts. Used from one asyncio loop.
+
+Who waits for whom: callers of `score` wait while `max_queue` groups are waiting, then for their group's results; a
+group waits for a free actor; an actor's call is given `timeout_s` a group. An actor that dies or stays silent is
+replaced and its groups are sent again, alone, so that one poisonous group does not take others along; a group lost
+LOST_LIMIT times is `unscorable`. An outage never becomes a reward: actors that cannot be started raise RewardServerLost
+everywhere.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from conf.schema.reward import RewardConfig
+from rewards.carriers import RewardResult, SqlTask
+from rewards.combine import Combiner
+from rewards.scorer import ScoreJob
+from rewards.seat import ActorLost, Memory, RewardServerLost, Seat
+
+BATCH = 8
+"""Groups sent to an actor at a time."""
+LOST_LIMIT = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RewardStats:
+    """The server's state, summed over its actors as of their last answers."""
+
+    queue_groups: int
+    """Groups that wait for an actor."""
+    queue_age_s: float
+    """Age of the oldest of them, seconds."""
+    groups_in_flight: int
+    actors: int
+    actor_restarts: int
+    executor_restarts: int
+    tasks: int
+    completions: int
+    unscorable: int
+    cache_entries: int
+    cache_hits: int
+    cache_misses: int
+    memory_traces: int
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class _Work:
+    job: ScoreJob
+    future: asyncio.Future[tuple[RewardResult, ...]]
+    since: float
+    lost: int = 0
+
+
+class RewardClient:
+    """Owns `config.server.actors` reward actors. Ray must be initialised. `await close()` ends them.
+
+    actor_options: passed to Ray (placement, CPUs); by default an actor asks for no CPU of its own.
+    """
+
+    def __init__(self, config: RewardConfig, *, actor_options: Mapping[str, Any] | None = None) -> None:
+        Combiner(config)  # an impossible combination is refused here, with its own message
+        self._config = config
+        self._memory = Memory()
+        options = {"num_cpus": 0, **(actor_options or {})}
+        self._seats = [Seat(config, options, self._memory) for _ in range(config.server.actors)]
+        self._queue: deque[_Work] = deque()
+        self._sent: set[_Work] = set()
+        self._arrived = asyncio.Event()
+        self._room = asyncio.Event()
+        self._servers: list[asyncio.Task[None]] = []
+        self._failure: Exception | None = None
+
+    async def score(
+        self, task: SqlTask, completions: Sequence[str], *, lengths: Sequence[float] | None = None
+    ) -> tuple[RewardResult, ...]:
+        """One result a completion, in order. Raises RewardServerLost when no actor can be kept alive."""
+        self._start()
+        while len(self._queue) >= self._config.server.max_queue and self._failure is None:
+            self._room.clear()
+            await self._room.wait()
+        if self._failure is not None:
+            raise self._failure
+        work = _Work(
+            job=ScoreJob(task=task, completions=tuple(completions), lengths=lengths),
+            future=asyncio.get_running_loop().create_future(),
+            since=time.monotonic(),
+        )
+        self._queue.append(work)
+        self._arrived.set()
+        return await work.future
+
+    async def commit(self) -> None:
+        """End of a step: traces that any actor verified enter the memory of every actor, in an order of their own."""
+        found = [trace for seat in self._seats for trace in await self._persist(seat, "take_verified")]
+        if found:
+            self._memory.log.append(sorted(found, key=lambda trace: (trace.task_id, trace.reasoning)))
+            for seat in self._seats:
+                await self._persist(seat, "remember", self._memory.log[-1])
+
+    async def save(self, path: str) -> None:
+        """Writes the memory to a file (which the actors' machine must reach)."""
+        await self._persist(self._seats[0], "save", path)
+
+    async def load(self, path: str) -> None:
+        """Replaces every actor's memory by a file's; a restarted actor reads it again, so it must stay in place."""
+        self._memory.base, self._memory.log = path, []
+        for seat in self._seats:
+            await self._persist(seat, "load", path)
+
+    def stats(self) -> RewardStats:
+        """Queue, restarts and counters; costs no call."""
+        parts = [seat.stats for seat in self._seats if seat.stats is not None]
+        return RewardStats(
+            queue_groups=len(self._queue),
+            queue_age_s=time.monotonic() - self._queue[0].since if self._queue else 0.0,
+            groups_in_flight=len(self._sent),
+            actors=len(self._seats),
+            actor_restarts=sum(seat.restarts for seat in self._seats),
+            executor_restarts=sum(part.executor_restarts for part in parts),
+            tasks=sum(part.tasks for part in parts),
+            completions=sum(part.completions for part in parts),
+            unscorable=sum(part.unscorable for part in parts),
+            cache_entries=sum(part.cache_entries for part in parts),
+            cache_hits=sum(part.cache_hits for part in parts),
+            cache_misses=sum(part.cache_misses for part in parts),
+            memory_traces=max((part.memory_traces for part in parts), default=0),
+        )
+
+    async def close(self) -> None:
+        """Ends the actors and their executors; groups still waiting get RewardServerLost."""
+        for task in self._servers:
+            task.cancel()
+        await asyncio.gather(*self._servers, return_exceptions=True)
+        self._fail(RewardServerLost("the reward client was closed"))
+        for seat in self._seats:
+            await seat.close()
+
+    def _start(self) -> None:
+        if not self._servers:
+            self._servers = [asyncio.create_task(self._serve(seat)) for seat in self._seats]
+            for task in self._servers:
+                task.add_done_callback(self._server_ended)
+
+    def _server_ended(self, task: asyncio.Task[None]) -> None:
+        """A serving loop ends by cancellation only; anything else is told to everyone who waits."""
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception):
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self._failure = self._failure or error
+        while self._queue:
+            self._resolve(self._queue.popleft(), error)
+        for work in self._sent:
+            self._resolve(work, error)
+        self._sent.clear()
+        self._room.set()
+
+    async def _serve(self, seat: Seat) -> None:
+        """Feeds one actor for ever."""
+        while True:
+            batch = await self._take()
+            await self._score(seat, batch)
+
+    async def _take(self) -> list[_Work]:
+        """The next groups: a fair share of the queue, or one group that was lost before."""
+        while not self._queue:
+            self._arrived.clear()
+            await self._arrived.wait()
+        share = min(BATCH, -(-len(self._queue) // len(self._seats)))
+        batch = [self._queue.popleft()]
+        while self._queue and len(batch) < share and not batch[0].lost and not self._queue[0].lost:
+            batch.append(self._queue.popleft())
+        self._sent.update(batch)
+        self._room.set()
+        return batch
+
+    async def _score(self, seat: Seat, batch: list[_Work]) -> None:
+        timeout_s = self._config.server.timeout_s * len(batch)
+        try:
+            reply = await seat.call("score_batch", [work.job for work in batch], timeout_s=timeout_s)
+        except ActorLost as error:
+            self._lost(batch, str(error))
+            return
+        seat.stats = reply.stats
+        for work, results in zip(batch, reply.results, strict=True):
+            self._sent.discard(work)
+            self._resolve(work, results)
+
+    def _lost(self, batch: list[_Work], reason: str) -> None:
+        """Sends lost groups again, before all others; gives one up that was lost too often."""
+        for work in reversed(batch):
+            self._sent.discard(work)
+            work.lost += 1
+            if work.lost < LOST_LIMIT:
+                self._queue.appendleft(work)
+                self._arrived.set()
+                continue
+            result = RewardResult(status="unscorable", total=None, error=f"lost {work.lost} times: {reason}")
+            self._resolve(work, (result,) * len(work.job.completions))
+
+    async def _persist(self, seat: Seat, method: str, *arguments: object) -> Any:
+        """A call that must get through: sent again to the actor's successors."""
+        for attempt in range(1, LOST_LIMIT + 1):
+            try:
+                return await seat.call(method, *arguments)
+            except ActorLost as error:
+                if attempt == LOST_LIMIT:
+                    raise RewardServerLost(str(error)) from error
+        raise AssertionError("unreachable")
+
+    @staticmethod
+    def _resolve(work: _Work, outcome: tuple[RewardResult, ...] | Exception) -> None:
+        if work.future.done():  # its caller was cancelled
+            return
+        if isinstance(outcome, Exception):
+            work.future.set_exception(outcome)
+        else:
+            work.future.set_result(outcome)
