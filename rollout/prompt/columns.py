@@ -1,4 +1,4 @@
-"""Schema as a list of table.column lines with types and example values, then the foreign keys: the form FINER-SQL trains on."""
+"""Schema as table.column lines with types and example values, then the foreign keys: the form FINER-SQL uses."""
 
 from collections.abc import Sequence
 

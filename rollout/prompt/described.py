@@ -1,7 +1,7 @@
 """A database as a prompt describes it: its columns in order, with keys and example values.
 
-Schemas and example values are read once a database file, through read-only connections. Example values are drawn by a hash of the
-value: the same file always gives the same prompt.
+Schemas and example values are read once a database file, through read-only connections. Example values are drawn by a
+hash of the value: the same file always gives the same prompt.
 """
 
 import sqlite3
@@ -15,9 +15,10 @@ MAX_VALUE_CHARS = 40
 """Longer example values are left out: a cut value would teach a wrong literal."""
 
 _RESERVED = frozenset(
-    "ADD ALL ALTER AND AS AUTOINCREMENT BETWEEN CASE CHECK COLLATE COMMIT CONSTRAINT CREATE DEFAULT DEFERRABLE DELETE DISTINCT DROP "
-    "ELSE ESCAPE EXISTS FOREIGN FROM GROUP HAVING IN INDEX INSERT INTERSECT INTO IS ISNULL JOIN LIMIT NOT NOTNULL NULL ON OR ORDER "
-    "PRIMARY REFERENCES SELECT SET TABLE THEN TO TRANSACTION UNION UNIQUE UPDATE USING VALUES WHEN WHERE".split()
+    "ADD ALL ALTER AND AS AUTOINCREMENT BETWEEN CASE CHECK COLLATE COMMIT CONSTRAINT CREATE DEFAULT DEFERRABLE DELETE "
+    "DISTINCT DROP ELSE ESCAPE EXISTS FOREIGN FROM GROUP HAVING IN INDEX INSERT INTERSECT INTO IS ISNULL JOIN LIMIT "
+    "NOT NOTNULL NULL ON OR ORDER PRIMARY REFERENCES SELECT SET TABLE THEN TO TRANSACTION UNION UNIQUE UPDATE USING "
+    "VALUES WHEN WHERE".split()
 )
 """Words that SQLite refuses as bare names."""
 

@@ -9,13 +9,13 @@ Message = dict[str, str]
 """{"role": "system" | "user", "content": ...}"""
 
 _TASK = (
-    "You translate questions into SQL for SQLite. Answer with exactly one SQLite statement that reads the database and returns "
-    "what the question asks for."
+    "You translate questions into SQL for SQLite. Answer with exactly one SQLite statement that reads the database and "
+    "returns what the question asks for."
 )
 _PLAIN_ANSWER = "Write the statement alone: no explanation, no comments, no code fences."
 _THINKING_ANSWER = (
-    "First reason between <think> and </think> about the tables, columns and conditions that the question needs. After </think> "
-    "write the statement alone: no explanation, no comments, no code fences."
+    "First reason between <think> and </think> about the tables, columns and conditions that the question needs. "
+    "After </think> write the statement alone: no explanation, no comments, no code fences."
 )
 _AGGREGATE_RULE = "When the statement uses GROUP BY, list aggregates before the grouping columns in the SELECT clause."
 

@@ -1,7 +1,7 @@
 """Which columns a question needs least, by words alone.
 
-A column scores by the words of its name, its table's name and its example values that occur in the question or the evidence. The
-ranking needs no model and is the same on every machine; it does not know synonyms.
+A column scores by the words of its name, its table's name and its example values that occur in the question or the
+evidence. The ranking needs no model and is the same on every machine; it does not know synonyms.
 """
 
 import re
@@ -26,7 +26,7 @@ def words(text: str) -> frozenset[str]:
 
 
 def least_relevant_first(columns: Sequence[DescribedColumn], text: str) -> list[DescribedColumn]:
-    """Columns in the order in which they may be left out: all plain columns before any key, ties from the schema's end."""
+    """Columns in the order in which to leave them out: plain columns before any key, ties from the schema's end."""
     wanted = words(text)
     position = {id(column): index for index, column in enumerate(columns)}
     return sorted(columns, key=lambda c: (c.is_key, _score(c, wanted), -position[id(c)]))

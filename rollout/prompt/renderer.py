@@ -1,8 +1,9 @@
 """Renders a task into the policy's prompt, within a token budget.
 
-Guarantees: the text is the tokenizer's own chat template applied to the messages; whole columns are left out, never part of a line;
-plain columns go before primary and foreign keys, less relevant ones first; the number left out is reported in the Prompt. It does not
-shorten the question or the evidence: where those alone exceed the budget, PromptTooLong is raised.
+Guarantees: the text is the tokenizer's own chat template applied to the messages; whole columns are left out, never
+part of a line; plain columns go before primary and foreign keys, less relevant ones first; the number left out is
+reported in the Prompt. It does not shorten the question or the evidence: where those alone exceed the budget,
+PromptTooLong is raised.
 """
 
 from collections.abc import Callable, Sequence
@@ -49,7 +50,8 @@ class PromptRenderer:
         """Raises QuorumError for a tokenizer without a chat template."""
         if not tokenizer.chat_template:
             raise QuorumError(
-                "the policy's tokenizer has no chat template: use an instruct model, or add chat_template.jinja to its folder"
+                "the policy's tokenizer has no chat template: use an instruct model, or add chat_template.jinja to its "
+                "folder"
             )
         self._config = config
         self._tokenizer = tokenizer
@@ -66,7 +68,7 @@ class PromptRenderer:
         return self._shortened(task, columns)
 
     def _shortened(self, task: SqlTask, columns: Described) -> Prompt:
-        """Leaves out as few columns as meet the budget, by bisection: every further column left out shortens the prompt."""
+        """Leaves out as few columns as meet the budget, by bisection: each column left out shortens the prompt."""
         order = least_relevant_first(columns, f"{task.question} {task.evidence}")
 
         def without(count: int) -> Prompt:
@@ -78,7 +80,8 @@ class PromptRenderer:
         best = without(enough)
         if len(best.token_ids) > limit:
             raise PromptTooLong(
-                f"task {task.id}: {len(best.token_ids)} tokens with one column left, the budget is prompt.max_tokens={limit}"
+                f"task {task.id}: {len(best.token_ids)} tokens with one column left, "
+                f"the budget is prompt.max_tokens={limit}"
             )
         while enough - too_few > 1:
             middle = (too_few + enough) // 2

@@ -1,4 +1,4 @@
-"""Task sources: demo, spider, bird, jsonl -> SqlTask; a resumable stream over them; checks that leave out what cannot be trained on.
+"""Task sources (demo, spider, bird, jsonl), a resumable stream over their tasks, and checks of what they hold.
 
 Loading reads files only: no model, no engine, no query is run (rollout/tasks/check.py runs the gold queries).
 """

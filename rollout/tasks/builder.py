@@ -1,4 +1,7 @@
-"""The table of task sources. A new source is one file with a loader, one schema variant in conf/schema/data.py, one line here."""
+"""The table of task sources.
+
+A new source is one file with a loader, one schema variant in conf/schema/data.py and one line here.
+"""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""What loading the data yields: tasks by split, the traces to imitate, and everything that was left out with its reason."""
+"""What loading the data yields: tasks by split, traces to imitate, and everything left out with its reason."""
 
 from collections import Counter
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """Runs the gold queries of tasks, so that a broken gold is never trained on.
 
-A gold that fails or exceeds its budget is removed from its task and reported; a task without a gold left is dropped. A gold that the
-infrastructure kept from running is reported as "gold unscorable", never as failing.
+A gold that fails or exceeds its budget is removed from its task and reported; a task without a gold left is dropped.
+A gold that the infrastructure kept from running is reported as "gold unscorable", never as failing.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,13 +39,16 @@ def check_golds(
     kept: list[SqlTask] = []
     dropped: list[Dropped] = []
     for task in tasks:
-        faults = [_fault([results[database, sql] for database in _databases(task, instances)]) for sql in task.gold_sqls]
+        faults = [
+            _fault([results[database, sql] for database in _databases(task, instances)]) for sql in task.gold_sqls
+        ]
         running = tuple(sql for sql, fault in zip(task.gold_sqls, faults, strict=True) if fault is None)
         broken = [(number, fault) for number, fault in enumerate(faults, start=1) if fault is not None]
         if running:
             kept.append(task if not broken else replace(task, gold_sqls=running))
             dropped.extend(
-                Dropped(id=f"{task.id} gold {number}", reason=reason, detail=detail) for number, (reason, detail) in broken
+                Dropped(id=f"{task.id} gold {number}", reason=reason, detail=detail)
+                for number, (reason, detail) in broken
             )
         else:
             reason, detail = broken[0][1]

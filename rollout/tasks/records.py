@@ -81,7 +81,7 @@ def limited(records: Sequence[Record], limit: int | None) -> Sequence[Record]:
 
 
 def database_files(folder: Path, db_id: str) -> tuple[str, ...]:
-    """All instances of a database in FOLDER/<db_id>/: `<db_id>.sqlite` first, the others by name; () when it is missing."""
+    """All instances in FOLDER/<db_id>/: `<db_id>.sqlite` first, the others by name; () when that one is missing."""
     primary = folder / db_id / f"{db_id}.sqlite"
     if not primary.is_file():
         return ()

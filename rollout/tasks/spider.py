@@ -1,6 +1,6 @@
 """Spider in its published layout: ROOT/train_spider.json, ROOT/dev.json, ROOT/database/<db_id>/*.sqlite.
 
-Every *.sqlite of a database folder is an instance (the test-suite release adds many); `<db_id>.sqlite` is the primary one.
+Every *.sqlite of a database folder is an instance (the test-suite release adds many), `<db_id>.sqlite` the primary one.
 """
 
 from pathlib import Path

@@ -1,8 +1,8 @@
 """An endless, seeded, resumable stream of tasks: every epoch visits each task once, in an order of its own.
 
-The task at a position is a pure function of (tasks, seed, position). A checkpoint therefore stores one number, plus the positions
-that were handed out but are not trained on yet; after a resume those come first, so that nothing is lost and nothing comes twice.
-The stream never blocks.
+The task at a position is a pure function of (tasks, seed, position). A checkpoint therefore stores one number, plus
+the positions that were handed out but are not trained on yet; after a resume those come first, so that nothing is
+lost and nothing comes twice. The stream never blocks.
 """
 
 import hashlib
@@ -81,8 +81,8 @@ class TaskStream:
         """Raises StreamMismatch for the state of other tasks or another seed."""
         if state["fingerprint"] != self._fingerprint:
             raise StreamMismatch(
-                f"the checkpoint was made with other tasks than the {len(self._tasks)} loaded now: use the same data and "
-                "limits, or start a new run"
+                f"the checkpoint was made with other tasks than the {len(self._tasks)} loaded now: use the same data "
+                "and limits, or start a new run"
             )
         if state["seed"] != self._seed:
             raise StreamMismatch(f"the checkpoint was made with seed {state['seed']}, this run has seed={self._seed}")

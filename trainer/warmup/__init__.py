@@ -1,1 +1,1 @@
-"""The warm-up stage: supervised fine-tuning on the task source's traces, before GRPO. `python -m trainer.warmup` runs it alone."""
+"""The warm-up stage: supervised fine-tuning on the task source's traces, before GRPO or alone."""

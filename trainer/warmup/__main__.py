@@ -1,4 +1,4 @@
-"""`python -m trainer.warmup experiment=NAME [setting=value ...]`: the supervised warm-up alone; prints the policy's folder."""
+"""`python -m trainer.warmup experiment=NAME [setting=value ...]`: the warm-up alone; prints the policy's folder."""
 
 import sys
 

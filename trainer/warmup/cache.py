@@ -1,7 +1,8 @@
 """Finished warm-ups by content hash: a folder appears by rename, or not at all.
 
-The hash covers everything that decides the weights: model, prompt and warm-up settings, the seed, every prompt's ingredients and
-every answer, and the versions of the libraries that train. It does not cover the machine: another CPU may round differently.
+The hash covers everything that decides the weights: model, prompt and warm-up settings, the seed, every prompt's
+ingredients and every answer, and the versions of the libraries that train. It does not cover the machine: another CPU
+may round differently.
 """
 
 import hashlib
@@ -63,7 +64,10 @@ def _base_files(model: TinyModel | PretrainedModel) -> Mapping[str, tuple[int, i
 
 @contextmanager
 def publishing(folder: Path) -> Iterator[Path]:
-    """A scratch folder that becomes `folder` when the block ends without an error. Raises QuorumError on a full or closed disk."""
+    """A scratch folder that becomes `folder` when the block ends without an error.
+
+    Raises QuorumError when the place cannot be written.
+    """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=".warming-up-", dir=folder.parent))

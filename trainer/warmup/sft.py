@@ -73,8 +73,8 @@ def fine_tune(
 def training_order(examples: Sequence[Example], *, batch_size: int, steps: int, seed: int) -> list[Example]:
     """`steps * batch_size` examples in the order of training: epochs shuffled by the seed, batches of similar lengths.
 
-    Every pool of a few batches is sorted by length before it is cut into batches, and the batches are shuffled again: less padding,
-    at the cost of slightly more alike examples in a batch.
+    Every pool of a few batches is sorted by length before it is cut into batches, and the batches are shuffled again:
+    less padding, at the cost of slightly more alike examples in a batch.
     """
     rng = random.Random(f"warmup/{seed}")
     wanted = steps * batch_size

@@ -1,8 +1,9 @@
 """The warm-up stage: from tasks with traces to a Hugging Face folder that GRPO starts from.
 
-The folder is found in the cache when the same warm-up has been made before. A tiny policy gets a tokenizer trained on the task corpus;
-a pretrained one keeps its own. Tasks whose source has no traces are imitated through their gold query, with an empty
-<think></think> where the prompt asks for thinking: such a warm-up teaches the answer's form, not reasoning.
+The folder is found in the cache when the same warm-up has been made before. A tiny policy gets a tokenizer trained on
+the task corpus; a pretrained one keeps its own. Tasks whose source has no traces are imitated through their gold
+query, with an empty <think></think> where the prompt asks for thinking: such a warm-up teaches the answer's form, not
+reasoning.
 """
 
 from dataclasses import dataclass
@@ -85,7 +86,9 @@ def _tokenizer(tasks: TaskSet, model: ModelConfig, prompt: PromptConfig) -> PreT
     if not isinstance(model, TinyModel):
         return load_tokenizer(model.path, model.revision)
     if model.vocabulary < SMALLEST_VOCABULARY:
-        raise ConfigError(f"model.vocabulary={model.vocabulary} is too small: at least {SMALLEST_VOCABULARY} tokens are needed")
+        raise ConfigError(
+            f"model.vocabulary={model.vocabulary} is too small: at least {SMALLEST_VOCABULARY} tokens are needed"
+        )
     reader = SchemaReader(prompt.example_values)
     serialise = SERIALISERS[prompt.schema_format]
     databases = dict.fromkeys(task.databases[0] for task in tasks.warmup)

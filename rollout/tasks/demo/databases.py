@@ -1,7 +1,7 @@
 """Builds the demo databases with sqlite-utils: the same rows for the same seed, published by rename or not at all.
 
-Layout: ROOT/<fingerprint>/<db_id>/<db_id>.sqlite is the primary instance; <db_id>_v1.sqlite beside it has the same schema and
-other rows, so that a query which is right by accident on one instance can be caught on the other.
+Layout: ROOT/<fingerprint>/<db_id>/<db_id>.sqlite is the primary instance; <db_id>_v1.sqlite beside it has the same
+schema and other rows, so that a query which is right by accident on one instance can be caught on the other.
 """
 
 import hashlib

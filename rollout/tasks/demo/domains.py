@@ -1,4 +1,4 @@
-"""The four demo domains, as data: a parent table, a child table that refers to it, and the values their columns take."""
+"""The four demo domains, as data: a parent table, a child table that refers to it, and their columns' values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -13,7 +13,7 @@ from rollout.tasks.demo.teacher import answer
 
 
 def load_demo(config: DemoData) -> TaskSet:
-    """Builds the databases if needed and generates the questions; a pure function of the configuration. Raises DataError."""
+    """Builds the databases if needed and generates the questions, from the configuration alone. Raises DataError."""
     databases = build_databases(config.root, config.seed)
     specs = distinct_questions(config.seed, config.warmup_size + config.train_size + config.heldout_size)
 

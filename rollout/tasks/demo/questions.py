@@ -1,8 +1,9 @@
 """Samples demo questions that are worth asking.
 
-A question is kept only if its answer is not empty and its likely mistakes (see teacher.py) change the rows that decide it: a bound
-is the value of a row that passes every other condition, an average is over several rows, a top-k leaves rows out, and a
-membership holds for some rows but not for all. Two questions never share their text or their gold SQL.
+A question is kept only if its answer is not empty and its likely mistakes (see teacher.py) change the rows that
+decide it: a bound is the value of a row that passes every other condition, an average is over several rows, a top-k
+leaves rows out, and a membership holds for some rows but not for all. Two questions never share their text or their
+gold SQL.
 """
 
 import random
@@ -29,7 +30,10 @@ class World:
 
 
 def distinct_questions(seed: int, count: int) -> list[Spec]:
-    """`count` questions with pairwise different texts and gold SQL, in random order. Raises DataError if there are not so many."""
+    """`count` questions with pairwise different texts and gold SQL, in random order.
+
+    Raises DataError when the templates do not yield so many.
+    """
     rng = random.Random(f"questions/{seed}")
     worlds = [
         World(domain=d, rows={e.table: table_rows(d, e, seed=seed, instance=0) for e in (d.parent, d.child)})

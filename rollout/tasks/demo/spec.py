@@ -1,7 +1,7 @@
 """A demo question in structured form, and its three renderings: gold SQL, English, and a short line of reasoning.
 
-Working on the structure, not on text, is what lets the teacher make a precise mistake and the generator compare a question with
-its near misses.
+Working on the structure, not on text, is what lets the teacher make a precise mistake and the generator compare a
+question with its near misses.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,8 @@
 """A teacher that makes the same kinds of mistake again and again.
 
-For each kind of mistake that a question invites, a hash of the question decides whether the teacher makes it. A policy that imitates
-this teacher gives the right answer sizable probability but rarely the largest one: reinforcement learning has something to gain,
-and what it gains can be predicted.
+For each kind of mistake that a question invites, a hash of the question decides whether the teacher makes it. A
+policy that imitates this teacher gives the right answer sizable probability but rarely the largest one: reinforcement
+learning has something to gain, and what it gains can be predicted.
 """
 
 import hashlib
