@@ -1,2 +1,1 @@
-"""Answers made now: by a policy through the rollout code, or by a hosted model. Progress is kept, so a run can go on.
-"""
+"""Answers made now, by a policy or by a hosted model. Progress is kept, so an interrupted run can go on."""
