@@ -82,9 +82,10 @@ class AlgoConfig(Section):
     kl: KlConfig = KlConfig()
     importance: ImportanceConfig = ImportanceConfig()
     old_logprobs: Literal["engine", "learner"] = "engine"
-    """What the ratio compares with when updates_per_step > 1: the engine's log-probabilities (the ratio then is the whole
-    correction, importance.mode is not applied), or the learner's own before the first update (one more forward pass; the
-    importance weights then correct for the engine). With one update both are the policy itself and nothing more is forwarded."""
+    """What the ratio compares with when updates_per_step > 1: the engine's log-probabilities (the ratio then is the
+    whole correction, importance.mode is not applied), or the learner's own before the first update (one more forward
+    pass; the importance weights then correct for the engine). With one update both are the policy itself and nothing
+    more is forwarded."""
     drop_zero_variance: bool = True
     """Groups whose rewards are all equal teach nothing: drop them before any forward pass, and count them."""
     mask_truncated: bool = False

@@ -101,9 +101,12 @@ def by_sequence(ranks: list[dict[str, Any]], name: str) -> dict[int, list[float]
 def relative(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
     return max(((found[n] - w).norm() / w.norm().clamp(min=1e-6)).item() for n, w in expected.items())
 
-    # Where ranks or packings sum in another order, AdamW's first steps turn a gradient of about zero (a key bias has one
-    # by the softmax's symmetry) into +-learning rate; those vectors carry no signal and are left out of the comparison
-    # of weights. def signal(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+
+def signal(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Without the key biases, whose gradient is zero but for rounding (softmax's symmetry).
+
+    AdamW's first steps turn such a gradient into +-learning rate, by the order in which ranks or packings sum.
+    """
     return {name: w for name, w in weights.items() if not name.endswith("k_proj.bias")}
 
 

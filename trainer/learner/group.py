@@ -79,11 +79,11 @@ class LearnerGroup:
 
     async def save(self, folder: Path) -> None:
         """Write `folder`/policy and `folder`/learner; all ranks must see the folder."""
-        await self._step("saving", [a.save.remote(str(folder)) for a in self._actors])
+        await self._step("saving", [a.save.remote(str(folder.resolve())) for a in self._actors])
 
     async def load(self, folder: Path) -> None:
         """Continue from what `save` wrote."""
-        await self._step("loading", [a.load.remote(str(folder)) for a in self._actors])
+        await self._step("loading", [a.load.remote(str(folder.resolve())) for a in self._actors])
 
     async def close(self) -> None:
         """End all ranks; never raises for what they did before."""
