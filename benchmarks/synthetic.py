@@ -27,8 +27,10 @@ from rewards.sql.schema import DatabaseSchema, read_schema
 
 FAVOURITES = 12
 """Different mistakes of one question."""
-RIGHT = (1.1, 0.7)
-"""Beta distribution of a question's share of gold queries among its candidates."""
+UNSOLVED = 0.25
+"""Share of questions whose gold query is never a candidate."""
+RIGHT = (1.0, 1.0)
+"""Beta distribution of the share of gold queries among the candidates of the others."""
 RECORDED = 0.15
 """Chance that a candidate is the recorded prediction."""
 
@@ -43,7 +45,7 @@ def candidates(
         wrong = []
     wrong = draw.sample(wrong, min(FAVOURITES, len(wrong))) or [recorded]
     weights = [1 / (rank + 1) for rank in range(len(wrong))]
-    share = draw.betavariate(*RIGHT)
+    share = 0.0 if draw.random() < UNSOLVED else draw.betavariate(*RIGHT)
     texts, logprobs = [], []
     for _ in range(n):
         if draw.random() < RECORDED:

@@ -1,9 +1,9 @@
 """Value-aware voting that knows when nothing is an answer.
 
 Value-aware voting never lets an empty or all-zero result win while anything else ran; that is wrong for "how many
-concerts had no visitors", where 29 votes for 0 would lose to one stray value. Here such groups compete with their
-full votes where the question asks for a count or speaks of absence, and with discounted votes elsewhere. The discount
-was chosen with data; docs/benchmarks.md shows how.
+concerts had no visitors", where 29 votes for 0 would lose to one stray value. Here each vote for such a result weighs
+less than one, and least where the question neither asks for a number nor speaks of absence. The weights are likelihood
+ratios of right and wrong answers of public models; docs/benchmarks.md has the counts.
 """
 
 import re
@@ -11,8 +11,10 @@ from collections.abc import Sequence
 
 from selection.candidate import NOTHING, Candidate, Context, best, groups_by_result, preference
 
-DISCOUNT = 0.25
-"""Weight of a vote for a trivial result where the question gives no reason for one."""
+ASKED = 0.1
+"""Weight of a vote for nothing where the question can be answered by nothing: ten such votes balance one for a value."""
+UNASKED = 0.02
+"""Weight elsewhere: up to fifty such votes lose to one for a value."""
 
 ASKS = re.compile(
     r"\bhow (?:many|much)\b|\bnumbers? of\b|\bcount\b|\btotal\b|\bpercent(?:age)?\b"
@@ -33,7 +35,7 @@ def select(candidates: Sequence[Candidate], context: Context = NOTHING) -> int:
     groups = groups_by_result(candidates)
     if not groups:
         return best(candidates).index
-    factor = 1.0 if may_be_nothing(context.question) else DISCOUNT
+    factor = ASKED if may_be_nothing(context.question) else UNASKED
 
     def votes(group: Sequence[Candidate]) -> float:
         return len(group) * (factor if group[0].trivial else 1.0)

@@ -46,7 +46,8 @@ def test_one_junk_value_beats_zeros_only_where_the_question_gives_no_reason_for_
     assert chosen("value_aware", votes) == "a"
     assert chosen("value_aware_conditioned", votes, Context(question="How many singers are there?")) == "0"
     assert chosen("value_aware_conditioned", make("000aa"), Context(question="List the names of all singers.")) == "a"
-    assert chosen("value_aware_conditioned", make("000aa"), Context(question="Which singers have no concert?")) == "0"
+    assert chosen("value_aware_conditioned", votes, Context(question="List the names of all singers.")) == "a"
+    assert chosen("value_aware_conditioned", make("000aa"), Context(question="How many singers are there?")) == "a"
 
 
 @pytest.mark.parametrize(
