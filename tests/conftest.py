@@ -179,3 +179,32 @@ def write_run(
 def make_run() -> MakeRun:
     """Writes a realistic run folder: make_run(path, steps=60, asked=None, samples=True, finished=True, seed=0)."""
     return write_run
+
+
+def write_tiny_policy(folder: Path) -> Path:
+    """A Qwen2 with random weights (hidden 128, 4 layers, 2 heads of 64, tied embeddings) and a byte-level tokenizer."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+    vocabulary = {symbol: index for index, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    for token in ("<|endoftext|>", "<|im_start|>", "<|im_end|>", *(f"word{index}" for index in range(441))):
+        vocabulary[token] = len(vocabulary)
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    fast.save_pretrained(folder)
+    torch.manual_seed(0)
+    shape = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "tie_word_embeddings": True}
+    tokens = {"eos_token_id": fast.eos_token_id, "pad_token_id": fast.pad_token_id, "bos_token_id": None}
+    config = Qwen2Config(vocab_size=len(vocabulary), initializer_range=0.05, **shape, **heads, **tokens)
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Hugging Face folder of a tiny random policy of 700 tokens, for tests with real engines."""
+    return write_tiny_policy(tmp_path_factory.mktemp("policy"))

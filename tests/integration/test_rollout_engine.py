@@ -1,0 +1,217 @@
+"""Real vLLM engines in real Ray actors: what they sample, how their weights change, what happens when they die."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from conf.schema.rollout import RolloutConfig, SamplingConfig
+from conf.schema.stages import ClusterConfig
+from rewards.carriers import SqlTask
+from rollout.carriers import Group, Prompt
+from rollout.errors import EngineStartFailed, ModelFolderMissing, NotEnoughMemory
+from rollout.pool import RolloutPool
+from rollout.weights.handle import SyncReport
+from trainer.weights.extract import named_weights
+from trainer.weights.shared_memory import SharedMemorySender
+
+pytestmark = pytest.mark.integration
+
+CONTEXT = 160
+TASK = SqlTask(id="t", db_id="d", question="?", gold_sqls=("SELECT 1",), databases=("d.sqlite",))
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def local_ray() -> Iterator[None]:
+    import ray
+
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
+    )
+    yield
+    ray.shutdown()
+
+
+def config(dtype: str, **engine: Any) -> RolloutConfig:
+    settings = {"dtype": dtype, "max_num_seqs": 64, "kv_cache_gib": 0.25} | engine
+    return RolloutConfig.model_validate({"engine": settings, "start_timeout_s": 300, "group_timeout_s": 120})
+
+
+async def start(folder: Path, settings: RolloutConfig) -> RolloutPool:
+    from rollout.worker import ray_workers
+
+    workers = ray_workers(str(folder), settings, ClusterConfig(), max_model_len=CONTEXT, seed=0)
+    return await RolloutPool.start(settings, workers, max_model_len=CONTEXT)
+
+
+async def ask(pool: RolloutPool, name: str, *, n: int = 4, length: int = 40, **sampling: float) -> Group:
+    ids = tuple((31 * place + 7 * len(name)) % 250 for place in range(length))
+    settings = SamplingConfig.model_validate({"max_tokens": 24} | sampling)
+    return await pool.generate(Prompt(task=TASK, text=name, token_ids=ids), group_id=name, n=n, sampling=settings)
+
+
+def differences(model: PreTrainedModel, group: Group, first: int = 0) -> torch.Tensor:
+    """|engine - transformers| log-probability of every token from place `first` on; one dimension."""
+    found = []
+    prompt = group.prompt.token_ids
+    for completion in group.completions:
+        ids = torch.tensor([prompt + completion.token_ids])
+        with torch.no_grad():
+            logits = model(ids).logits[0, len(prompt) - 1 : -1].float()
+        expected = logits.log_softmax(-1).gather(1, ids[0, len(prompt) :, None])[:, 0]
+        found.append((expected - torch.tensor(completion.logprobs)).abs()[first:])
+    return torch.cat(found)
+
+
+def load(folder: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+
+
+def disturb(model: PreTrainedModel, seed: int) -> None:
+    """Change every weight, embeddings and norms included."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.02)
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(work, 400))
+
+
+def worker_processes() -> list[psutil.Process]:
+    children = psutil.Process().children(recursive=True)
+    return [child for child in children if "RolloutWorker" in child.name() + "".join(child.cmdline()[:1])]
+
+
+def test_log_probabilities_equal_the_learners_before_and_after_every_update(tiny_policy: Path) -> None:
+    async def work() -> None:
+        model = load(tiny_policy)
+        pool = await start(tiny_policy, config("float32"))
+        sender = SharedMemorySender(torch.float32)
+        try:
+            await sampling_is_right(pool, model)
+            await updates_are_complete(pool, model, sender)
+            await an_update_in_flight_marks_its_tokens(pool, model, sender)
+            await a_killed_worker_comes_back_with_the_newest_weights(pool, model, sender)
+        finally:
+            await pool.close()
+            sender.close()
+        await nothing_is_left()
+
+    run(work())
+
+
+async def sampling_is_right(pool: RolloutPool, model: PreTrainedModel) -> None:
+    group = await ask(pool, "first", n=8)
+    assert len(group.completions) == 8
+    assert len({completion.token_ids for completion in group.completions}) > 1
+    assert all(len(c.token_ids) == len(c.logprobs) <= 24 for c in group.completions)
+    assert differences(model, group).max() <= 1e-4
+    cooler = await ask(pool, "cool", temperature=0.5)
+    assert differences(model, cooler).max() > 1e-2, "log-probabilities must be those of the sampling distribution"
+    greedy = [await ask(pool, f"greedy{i}", n=1, temperature=0.0, length=30) for i in range(2)]
+    assert greedy[0].completions[0].token_ids == greedy[1].completions[0].token_ids
+    ids = greedy[0].prompt.token_ids
+    with torch.no_grad():
+        best = int(model(torch.tensor([ids])).logits[0, -1].argmax())
+    assert greedy[0].completions[0].token_ids[0] == best
+
+
+async def updates_are_complete(pool: RolloutPool, model: PreTrainedModel, sender: SharedMemorySender) -> None:
+    before = (await ask(pool, "same prompt", n=1, temperature=0.0)).completions[0]
+    for version in (1, 2):
+        disturb(model, version)
+        assert differences(model, await ask(pool, f"stale{version}")).mean() > 1e-2
+        report: SyncReport = await pool.update_weights(sender.publish(named_weights(model), version))
+        assert (report.version, report.restarted, report.in_flight) == (version, 0, 0)
+        group = await ask(pool, f"fresh{version}", n=8)
+        assert differences(model, group).max() <= 1e-4
+        assert {completion.version_spans for completion in group.completions} == {((0, version),)}
+    after = (await ask(pool, "same prompt", n=1, temperature=0.0)).completions[0]
+    assert before.token_ids != after.token_ids
+
+
+async def an_update_in_flight_marks_its_tokens(
+    pool: RolloutPool, model: PreTrainedModel, sender: SharedMemorySender
+) -> None:
+    old = pool.version
+    job = asyncio.create_task(ask(pool, "in flight", n=32, max_tokens=110))
+    await asyncio.sleep(0.25)
+    disturb(model, 77)
+    report = await pool.update_weights(sender.publish(named_weights(model), old + 1))
+    group = await job
+    long = [c for c in group.completions if len(c.version_spans) == 2]
+    assert report.in_flight >= len(long) > 0, "the update came after the group: the machine is too fast for this test"
+    places = {c.version_spans[1][0] for c in long}
+    assert {tuple(version for _, version in c.version_spans) for c in long} == {(old, old + 1)}
+    for place in places:
+        same = tuple(c for c in long if c.version_spans[1][0] == place)
+        part = Group(id="part", prompt=group.prompt, completions=same)
+        assert differences(model, part, first=place).max() <= 1e-4, "new tokens must see keys and values of new weights"
+    assert group.oldest_version == old
+
+
+async def a_killed_worker_comes_back_with_the_newest_weights(
+    pool: RolloutPool, model: PreTrainedModel, sender: SharedMemorySender
+) -> None:
+    [victim] = worker_processes()
+    jobs = [asyncio.create_task(ask(pool, f"lost{i}", n=16, max_tokens=100)) for i in range(4)]
+    await asyncio.sleep(0.3)
+    victim.send_signal(signal.SIGKILL)
+    groups = await asyncio.gather(*jobs)
+    assert [group.id for group in groups] == [f"lost{i}" for i in range(4)]
+    assert pool.restarts == 1
+    for group in groups:
+        assert {v for c in group.completions for _, v in c.version_spans} == {pool.version}
+        assert differences(model, group).max() <= 1e-4
+
+
+async def nothing_is_left() -> None:
+    deadline = time.monotonic() + 20
+    while worker_processes() and time.monotonic() < deadline:
+        await asyncio.sleep(0.2)
+    assert worker_processes() == []
+    assert not [name for name in os.listdir("/dev/shm") if "quorum" in name]
+
+
+def test_bfloat16_agrees_within_a_hundredth(tiny_policy: Path) -> None:
+    async def work() -> None:
+        model = load(tiny_policy)
+        pool = await start(tiny_policy, config("bfloat16"))
+        sender = SharedMemorySender(torch.bfloat16)
+        try:
+            assert differences(model, await ask(pool, "start", n=16)).mean() <= 1e-2
+            disturb(model, 5)
+            await pool.update_weights(sender.publish(named_weights(model), 1))
+            assert differences(model, await ask(pool, "updated", n=16)).mean() <= 1e-2
+        finally:
+            await pool.close()
+            sender.close()
+
+    run(work())
+
+
+def test_what_cannot_start_says_why(tiny_policy: Path, tmp_path: Path) -> None:
+    async def work() -> None:
+        with pytest.raises(ModelFolderMissing, match="does not exist"):
+            await start(tmp_path / "nowhere", config("float32"))
+        with pytest.raises(NotEnoughMemory, match="kv_cache_gib"):
+            await start(tiny_policy, config("float32", kv_cache_gib=50_000.0))
+        with pytest.raises(EngineStartFailed, match="vLLM did not start"):
+            await start(tiny_policy, config("float32", kv_cache_gib=0.0001))
+
+    run(work())
