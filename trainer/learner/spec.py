@@ -1,24 +1,12 @@
 """What a learner rank is built from; plain data that travels to another process."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Literal
 
 from conf.schema.algo import AlgoConfig
 from conf.schema.learner import LearnerConfig
-
-if TYPE_CHECKING:
-    import torch
-
-
-class WeightSender(Protocol):
-    """The sending side of weight synchronisation (trainer/weights)."""
-
-    def publish(self, weights: "Iterable[tuple[str, torch.Tensor]]", version: int) -> Any:
-        """Offer the weights to engines; the result is a small picklable handle."""
-        ...
-
-    def close(self) -> None: ...
+from trainer.weights.builder import WeightSender
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,136 @@
+"""The learner behind Ray: two ranks train, publish and save; what goes wrong is a typed error with a reason."""
+
+import asyncio
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+from conf.schema.algo import AlgoConfig
+from conf.schema.learner import LearnerConfig
+from conf.schema.stages import ClusterConfig
+from trainer.carriers import TrainingSequence
+from trainer.learner.errors import LearnerLost, LearnerStalled, PolicyNotLoadable
+from trainer.learner.group import LearnerGroup
+from trainer.learner.spec import LearnerSpec
+from trainer.placement import local_ray
+from trainer.weights.builder import sender_factory
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("learner") / "policy"
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=50,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def private_ray() -> Iterator[None]:
+    with local_ray(ClusterConfig(cpus=2)):
+        yield
+
+
+def spec(policy: Path, **learner: object) -> LearnerSpec:
+    settings = {"dtype": "float32", "learning_rate": 1e-3, "packing": "shared_prefix"} | learner
+    return LearnerSpec(
+        policy=str(policy),
+        learner=LearnerConfig.model_validate(settings),
+        algo=AlgoConfig(),
+        completion_budget=16,
+        total_updates=10,
+        sender=sender_factory("shared_memory", "float32"),
+    )
+
+
+def sequences() -> list[TrainingSequence]:
+    rng = random.Random(1)
+    return [
+        TrainingSequence(
+            group_index=group,
+            prompt_ids=(1, 2, 3 + group),
+            completion_ids=tuple(rng.randrange(50) for _ in range(1 + member)),
+            logprobs=(-4.0,) * (1 + member),
+            advantage=rng.uniform(-1, 1),
+        )
+        for group in range(4)
+        for member in range(3)
+    ]
+
+
+def test_two_ranks_train_publish_and_save_and_a_killed_rank_is_reported(policy: Path, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        group = LearnerGroup(spec(policy, ranks=2), ClusterConfig(cpus=2))
+        await group.start()
+        data = sequences()
+        before = await group.logprobs(data)
+        model = AutoModelForCausalLM.from_pretrained(policy)
+        for sequence, found in zip(data, before, strict=True):
+            row = torch.tensor([[*sequence.prompt_ids, *sequence.completion_ids]])
+            log_p = model(row).logits.log_softmax(-1)[0, 2:-1]
+            expected = log_p.gather(1, row[0, 3:, None]).squeeze(1)
+            assert found == pytest.approx(expected.tolist(), abs=1e-5)
+
+        metrics = await group.train(data)
+        assert metrics["perf/tokens_trained"] == 24
+        assert metrics["policy/learning_rate"] == pytest.approx(1e-3)
+        handle = await group.publish(7)
+        assert handle.version == 7
+        assert {t.name for t in handle.tensors} == {name for name, _ in model.named_parameters()}
+
+        await group.save(tmp_path / "step")
+        after = await group.logprobs(data)
+        assert after != before
+        saved = AutoModelForCausalLM.from_pretrained(tmp_path / "step" / "policy")
+        row = torch.tensor([[*data[5].prompt_ids, *data[5].completion_ids]])
+        log_p = saved(row).logits.log_softmax(-1)[0, 2:-1].gather(1, row[0, 3:, None]).squeeze(1)
+        assert after[5] == pytest.approx(log_p.tolist(), abs=1e-5)
+
+        os.kill(handle.pid, signal.SIGKILL)
+        began = time.monotonic()
+        with pytest.raises(LearnerLost, match="learner rank"):
+            await group.train(data)
+        assert time.monotonic() - began < 60
+        await group.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_missing_policy_is_one_sentence(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        group = LearnerGroup(spec(tmp_path / "absent"), ClusterConfig(cpus=2))
+        try:
+            with pytest.raises(PolicyNotLoadable, match="absent: the folder has no config.json"):
+                await group.start()
+        finally:
+            await group.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_start_that_takes_too_long_names_the_setting(policy: Path) -> None:
+    async def scenario() -> None:
+        group = LearnerGroup(spec(policy, start_timeout_s=0.05), ClusterConfig(cpus=2))
+        try:
+            with pytest.raises(LearnerStalled, match=r"learner\.start_timeout_s=0\.05 s"):
+                await group.start()
+        finally:
+            await group.close()
+
+    asyncio.run(scenario())
