@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,15 +66,22 @@ def parse_case(value: object, root: Path) -> Case:
     db_id = _text(value, "db_id")
     if not db_id or Path(db_id).name != db_id:
         raise CaseInvalid(f"db_id {db_id!r} is not a plain name")
+    question = _text(value, "question", default="")
     task = SqlTask(
-        id=str(value["id"]),
+        id=_task_id(db_id, question, golds),
         db_id=db_id,
-        question=_text(value, "question", default=""),
+        question=question,
         gold_sqls=tuple(golds),
         databases=instance_files(root, db_id),
         denotation=_denotation(value["denotation"]),
     )
     return Case(id=value["id"], task=task, completion=_text(value, "completion"))
+
+
+def _task_id(db_id: str, question: str, golds: list[str]) -> str:
+    """The same for every completion of a question, whatever the lines are called."""
+    content = json.dumps([db_id, question, golds]).encode()
+    return blake2b(content, digest_size=12).hexdigest()
 
 
 def _text(value: dict[str, Any], name: str, default: str | None = None) -> str:

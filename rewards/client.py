@@ -110,6 +110,11 @@ class RewardClient:
         for seat in self._seats:
             await self._persist(seat, "load", path)
 
+    @property
+    def failure(self) -> Exception | None:
+        """Why nothing can be scored any more; None while it can."""
+        return self._failure
+
     def stats(self) -> RewardStats:
         """Queue, restarts and counters; costs no call."""
         parts = [seat.stats for seat in self._seats if seat.stats is not None]

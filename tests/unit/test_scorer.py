@@ -1,0 +1,209 @@
+"""Whole completions through the scorer, on a real database and its second instance."""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from conf.schema.reward import BudgetConfig, ExecutionReward, MemoryReward, RewardConfig
+from rewards.carriers import RewardResult, SqlTask
+from rewards.scorer import ScoreJob, Scorer
+from rewards.sql.executor import ExecutorPool
+
+THINK = "<think>" + "The question asks for dogs, so the dog table is read and its rows are counted. " * 2 + "</think>"
+BUDGET = BudgetConfig(vm_steps=1_000_000, rows=1000)
+
+
+class CountingPool(ExecutorPool):
+    """Counts the queries that are really executed."""
+
+    executed = 0
+
+    def run(self, queries):  # type: ignore[no-untyped-def]
+        self.executed += len(queries)
+        return super().run(queries)
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[CountingPool]:
+    with CountingPool(2) as executors:
+        yield executors
+
+
+@pytest.fixture(scope="module")
+def databases(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    folder = tmp_path_factory.mktemp("dogs")
+    rows = {
+        "dogs.sqlite": [("rex", 3), ("ace", 5)],
+        "dogs_v1.sqlite": [("rex", 3), ("ace", 5), ("old", 9), ("edge", 4)],
+    }
+    for name, content in rows.items():
+        connection = sqlite3.connect(folder / name)
+        connection.execute("CREATE TABLE dog (name TEXT, age INTEGER)")
+        connection.executemany("INSERT INTO dog VALUES (?, ?)", content)
+        connection.commit()
+        connection.close()
+    return str(folder / "dogs.sqlite"), str(folder / "dogs_v1.sqlite")
+
+
+def config(**changes: object) -> RewardConfig:
+    values = {"execution": ExecutionReward(budget=BUDGET), "memory": MemoryReward(enabled=False), **changes}
+    return RewardConfig(**values)  # type: ignore[arg-type]
+
+
+def task(databases: tuple[str, ...], *golds: str) -> SqlTask:
+    return SqlTask(id="t", db_id="dogs", question="?", gold_sqls=golds, databases=databases, denotation="spider")
+
+
+def score(
+    pool: ExecutorPool, databases: tuple[str, ...], gold: str, completions: Sequence[str], settings: RewardConfig
+) -> tuple[RewardResult, ...]:
+    return Scorer(settings, pool).score(task(databases, gold), completions)
+
+
+@pytest.mark.parametrize(
+    ("completion", "form", "execution", "kind", "total"),
+    [
+        (THINK + "SELECT name FROM dog", 1, 2, None, 3.0),
+        (THINK + "```sql\nSELECT name FROM dog;\n```", 1, 2, None, 3.0),
+        ("SELECT name FROM dog", 0, 2, None, 0.0),
+        ("<think>short</think>SELECT name FROM dog", 0, 2, None, 0.0),
+        (THINK + "DROP TABLE dog", 1, 0, "forbidden", 1.0),
+        (THINK + "I do not know.", 1, 0, "not_a_query", 1.0),
+        (THINK, 0, 0, "not_a_query", 0.0),
+        ("<think>SELECT name FROM dog", 0, 0, "not_a_query", 0.0),
+        (THINK + "SELECT nme FROM dog", 1, 0, "runtime", 1.0),
+        (THINK + "SELECT name FROM", 1, 0, "syntax", 1.0),
+        ("", 0, 0, "not_a_query", 0.0),
+    ],
+)
+def test_published_components(
+    pool: CountingPool, databases: tuple[str, str], completion: str, form: int, execution: int, kind: str, total: float
+) -> None:
+    (result,) = score(pool, databases, "SELECT name FROM dog", [completion], config())
+    assert result.status == "scored"
+    assert (result.components["format"], result.components["execution"]) == (form, execution)
+    assert result.error_kind == kind
+    assert result.total == pytest.approx(total)
+    assert result.correct is (execution == 2)
+
+
+def test_a_query_that_runs_but_differs_earns_its_overlap(pool: CountingPool, databases: tuple[str, str]) -> None:
+    near, far = score(
+        pool,
+        databases,
+        "SELECT name FROM dog WHERE age > 4",
+        [THINK + "SELECT name FROM dog WHERE age < 4", THINK + "SELECT count(*) FROM dog"],
+        config(),
+    )
+    assert near.components["execution"] == far.components["execution"] == 1
+    assert 2.0 < float(far.total or 0) < float(near.total or 0) < 2.0 + 0.8005
+    assert near.result_digest != far.result_digest
+
+
+def test_equal_candidates_run_once_and_verdicts_are_cached(pool: CountingPool, databases: tuple[str, str]) -> None:
+    scorer = Scorer(config(), pool)
+    group = [THINK + sql for sql in ("SELECT name FROM dog", "select  name from dog ;", "SELECT age FROM dog")] * 10
+    scorer.score(task(databases, "SELECT name FROM dog"), group[:0])
+    before = pool.executed
+    first = scorer.score(task(databases, "SELECT name FROM dog"), group)
+    assert pool.executed == before + 2
+    second = scorer.score(task(databases, "SELECT name FROM dog"), group)
+    assert pool.executed == before + 2
+    assert first == second
+    assert [r.correct for r in first] == [True, True, False] * 10
+
+
+def test_scores_do_not_depend_on_the_batch(pool: CountingPool, databases: tuple[str, str]) -> None:
+    group = [THINK + sql for sql in ("SELECT name FROM dog", "SELECT age FROM dog", "nonsense", "SELECT 1")]
+    together = score(pool, databases, "SELECT name FROM dog", group, config())
+    alone = [score(pool, databases, "SELECT name FROM dog", [text], config())[0] for text in group]
+    backwards = score(pool, databases, "SELECT name FROM dog", group[::-1], config())[::-1]
+    assert list(together) == alone == list(backwards)
+
+
+def test_right_means_right_on_every_instance(pool: CountingPool, databases: tuple[str, str]) -> None:
+    gold, lucky = "SELECT name FROM dog WHERE age > 4", THINK + "SELECT name FROM dog WHERE age >= 4"
+    (primary,) = score(pool, databases, gold, [lucky], config())
+    everywhere = ExecutionReward(budget=BUDGET, instances="all")
+    (strict, same) = score(pool, databases, gold, [lucky, THINK + gold], config(execution=everywhere))
+    assert primary.correct
+    assert (strict.correct, strict.components["execution"]) == (False, 1)
+    assert same.correct
+
+
+def test_an_empty_answer_proves_nothing_where_another_instance_has_rows(
+    pool: CountingPool, databases: tuple[str, str]
+) -> None:
+    gold = "SELECT name FROM dog WHERE age > 8"
+    group = [THINK + "SELECT name FROM dog WHERE 1 = 0", THINK + "SELECT name FROM dog WHERE age >= 9"]
+    loose = score(pool, databases, gold, group, config())
+    strict = score(pool, databases, gold, group, config(empty_needs_empty_everywhere=True))
+    assert [r.correct for r in loose] == [True, True]
+    assert [r.correct for r in strict] == [False, True]
+    alone = score(pool, databases[:1], gold, group, config(empty_needs_empty_everywhere=True))
+    assert [r.correct for r in alone] == [True, True]
+
+
+@pytest.mark.parametrize(
+    "gold",
+    [
+        "SELECT nothing_here FROM dog",
+        "WITH RECURSIVE t(a) AS (VALUES (1) UNION ALL SELECT a + 1 FROM t) SELECT sum(a) FROM t",
+        "SELECT name FROM nowhere",
+    ],
+)
+def test_a_broken_gold_is_unscorable_also_for_an_empty_answer(
+    pool: CountingPool, databases: tuple[str, str], gold: str
+) -> None:
+    (result,) = score(pool, databases, gold, [THINK + "SELECT name FROM dog WHERE 1 = 0"], config())
+    assert (result.status, result.total, result.components["execution"]) == ("unscorable", None, None)
+    assert str(result.error).startswith("gold: ")
+    assert not Scorer(config(), pool).check_gold(task(databases, gold)).usable
+
+
+def test_a_missing_database_is_unscorable(pool: CountingPool, tmp_path: Path) -> None:
+    (result,) = score(pool, (str(tmp_path / "absent.sqlite"),), "SELECT 1", [THINK + "SELECT 1"], config())
+    assert (result.status, result.total) == ("unscorable", None)
+    assert not (tmp_path / "absent.sqlite").exists()
+
+
+def test_any_usable_gold_counts(pool: CountingPool, databases: tuple[str, str]) -> None:
+    scorer = Scorer(config(), pool)
+    (result,) = scorer.score(
+        task(databases, "SELECT missing FROM dog", "SELECT age FROM dog", "SELECT name FROM dog"),
+        [THINK + "SELECT name FROM dog"],
+    )
+    assert result.correct
+    assert result.flags == ("gold_failed",)
+
+
+def test_an_order_dependent_gold_is_flagged_or_left_out(pool: CountingPool, databases: tuple[str, str]) -> None:
+    gold = "SELECT name FROM dog LIMIT 1"
+    (flagged,) = score(pool, databases, gold, [THINK + gold], config())
+    assert (flagged.correct, flagged.flags) == (True, ("gold_order_dependent",))
+    strict = ExecutionReward(budget=BUDGET, order_dependent_gold="unscorable")
+    (left_out,) = score(pool, databases, gold, [THINK + gold], config(execution=strict))
+    assert (left_out.status, left_out.total) == ("unscorable", None)
+
+
+def test_groups_of_one_batch_do_not_mix(pool: CountingPool, databases: tuple[str, str]) -> None:
+    jobs = [
+        ScoreJob(
+            task=task(databases, gold), completions=[THINK + "SELECT name FROM dog", THINK + "SELECT age FROM dog"]
+        )
+        for gold in ("SELECT name FROM dog", "SELECT age FROM dog", "SELECT broken FROM dog")
+    ]
+    names, ages, broken = Scorer(config(), pool).score_batch(jobs)
+    assert [r.correct for r in names] == [True, False]
+    assert [r.correct for r in ages] == [False, True]
+    assert {r.status for r in broken} == {"unscorable"}
+
+
+def test_result_facts_for_voting(pool: CountingPool, databases: tuple[str, str]) -> None:
+    group = [THINK + sql for sql in ("SELECT 0", "SELECT count(*) - 2 FROM dog", "SELECT 7", "SELECT broken")]
+    zero, same, seven, failed = score(pool, databases, "SELECT name FROM dog", group, config())
+    assert zero.result_digest == same.result_digest != seven.result_digest
+    assert (zero.result_trivial, seven.result_trivial) == (True, False)
+    assert failed.result_digest is None
