@@ -132,7 +132,7 @@ def _value_range(values: Sequence[float], unit: str, *, from_zero: bool) -> tupl
     if high == low:
         pad = abs(high) * 0.1 or 1.0
         low, high = low - pad if low else 0.0, high + pad
-    return low, min(high, 1.0) if unit == "share" and high <= 1.0 else high
+    return low, min(high, 1.0) if unit == "share" and max(values) <= 1.0 else high
 
 
 def _path(points: Sequence[tuple[float, float]], x: _Scale, y: _Scale) -> str:

@@ -72,7 +72,7 @@ def results(summary: Json) -> tuple[Tile, ...]:
 def costs(summary: Json) -> tuple[Tile, ...]:
     """Time, throughput, memory and what was left out."""
     lost = summary["unscorable"]
-    return (
+    tiles = (
         Tile(label="Wall time", value=duration(summary["wall_s"])),
         Tile(
             label="Completions",
@@ -82,8 +82,9 @@ def costs(summary: Json) -> tuple[Tile, ...]:
         Tile(label="Tokens trained", value=f"{summary['tokens_trained']:,}"),
         Tile(label="Groups dropped", value=f"{summary['groups_dropped']:,}", note="no signal, stale or unscorable"),
         Tile(label="Unscorable", value=f"{lost:,}", note="completions masked out", trend="down" if lost else "flat"),
-        Tile(label="Peak memory", value=f"{summary['peak_rss_gib']:.1f} GiB"),
     )
+    memory = summary["peak_rss_gib"]
+    return (*tiles, Tile(label="Peak memory", value=f"{memory:.1f} GiB")) if memory else tiles
 
 
 def stage_shares(seconds: Mapping[str, float]) -> Sequence[StageShare]:

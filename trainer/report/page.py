@@ -6,7 +6,7 @@ a model or a data set wrote is escaped. Works for a run without samples or witho
 
 import base64
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -98,15 +98,25 @@ def view(path: Path, *, max_groups: int = MAX_GROUPS) -> RunView:
 
 
 def _so_far(rows: list[dict[str, Any]], config: dict[str, Any]) -> dict[str, Any]:
-    """The summary that the rows would make if the run ended now."""
-    elapsed = [row["perf/elapsed_s"] for row in rows if row.get("perf/elapsed_s") is not None]
-    return summarise(
+    """The summary that the rows would make if the run ended now, with the latest evaluation as the one after."""
+
+    def latest(key: str) -> float | None:
+        return next((row[key] for row in reversed(rows) if row["step"] and row.get(key) is not None), None)
+
+    reached = summarise(
         rows,
         status="stopped",
-        wall_s=elapsed[-1] if elapsed else 0.0,
+        wall_s=latest("perf/elapsed_s") or 0.0,
         n=config.get("evaluation", {}).get("n", 0),
         seed=config.get("seed", 0),
         versions={},
+    )
+    return replace(
+        reached,
+        greedy_ex_after=latest("eval/greedy_ex"),
+        mean_at_n_after=latest("eval/mean_at_n"),
+        vav_ex_after=latest("eval/vote_ex"),
+        recall_at_n_after=latest("eval/recall_at_n"),
     ).as_json()
 
 

@@ -90,7 +90,7 @@ def visible(text: str, limit: int) -> str:
 
 def highlighted(sql: str) -> Markup:
     """The query as escaped markup with keyword, string and number classes."""
-    return Markup(highlight(visible(sql, MAX_TEXT), _LEXER, _FORMATTER))
+    return Markup(highlight(visible(sql, MAX_TEXT), _LEXER, _FORMATTER).rstrip("\n"))
 
 
 def _percent(value: float) -> int:
