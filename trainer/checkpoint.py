@@ -80,7 +80,9 @@ class CheckpointStore:
             os.rename(hidden, final)
         except OSError as error:
             shutil.rmtree(hidden, ignore_errors=True)
-            raise CheckpointFailed(f"checkpoint {final} could not be written: {error}; older ones are intact") from error
+            raise CheckpointFailed(
+                f"checkpoint {final} could not be written: {error}; older ones are intact"
+            ) from error
         self._prune()
         return Checkpoint(folder=final, state=state)
 

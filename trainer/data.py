@@ -1,30 +1,51 @@
-"""From the configured source to what a run trains and evaluates on: checked, rendered tasks and their stream."""
+"""From loaded tasks to what a run trains and evaluates on: golds checked, prompts rendered, a stream over what remains."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from pathlib import Path
 
 from conf.schema.root import TrainConfig
 from rewards.sql.executor import ExecutorPool
 from rollout.carriers import Prompt
-from rollout.prompt.renderer import PromptRenderer, PromptTooLong
-from rollout.tasks.carriers import DataError, Dropped, TaskSet
-from rollout.tasks.check import check_golds
-from rollout.tasks.stream import TaskStream
+from rollout.prompt import PromptRenderer
+from rollout.prompt.tokenizer import load_tokenizer
+from rollout.tasks import DataError, Dropped, TaskSet, TaskStream
+from rollout.tasks.check import check_golds, check_prompts
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PreparedData:
     stream: TaskStream
-    heldout: tuple[Prompt, ...]
     prompts: dict[str, Prompt]
     """Rendered training prompts by task id."""
+    heldout: tuple[Prompt, ...]
     dropped: tuple[Dropped, ...]
+    """Tasks and single golds that were left out, with the reason."""
 
     def prompt_at(self, position: int) -> Prompt:
         """The prompt of any position of the stream."""
         return self.prompts[self.stream.task_at(position).id]
 
-    @cached_property
-    def longest_prompt(self) -> int:
-        """Tokens."""
-        return max(len(prompt.token_ids) for prompt in (*self.prompts.values(), *self.heldout))
+
+def prepare(config: TrainConfig, tasks: TaskSet, policy: Path) -> PreparedData:
+    """Raises DataError when no training task remains, QuorumError for an unusable tokenizer."""
+    renderer = PromptRenderer(config.prompt, load_tokenizer(policy))
+    execution = config.reward.execution
+    dropped = list(tasks.dropped)
+    usable: list[list[Prompt]] = []
+    with ExecutorPool(config.reward.server.executors) as pool:
+        for split in (tasks.train, tasks.heldout):
+            checked = check_golds(split, pool=pool, budget=execution.budget, instances=execution.instances)
+            prompts, too_long = check_prompts(checked.tasks, renderer.render)
+            dropped += [*checked.dropped, *too_long]
+            usable.append(prompts)
+    train, heldout = usable
+    if not train:
+        raise DataError(
+            f"no training task remains of {len(tasks.train)}; the first reason: {dropped[0].reason}, {dropped[0].detail}"
+        )
+    return PreparedData(
+        stream=TaskStream([prompt.task for prompt in train], config.seed),
+        prompts={prompt.task.id: prompt for prompt in train},
+        heldout=tuple(heldout),
+        dropped=tuple(dropped),
+    )

@@ -8,24 +8,17 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Protocol
 
 from conf.schema.rollout import SamplingConfig
 from conf.schema.stages import EvaluationConfig
-from rewards.carriers import RewardResult, SqlTask
+from rewards.carriers import RewardResult
 from rollout.carriers import Group, Prompt
 from selection.builder import VOTERS
 from selection.candidate import Candidate
-from trainer.pipeline.producer import GroupSource
+from trainer.pipeline.producer import GroupSource, Scoring
 
 CONCURRENT_TASKS = 64
 """Tasks whose groups are with the engines at a time; enough to fill them, few enough to score as they come."""
-
-
-class Judge(Protocol):
-    """Scores without any effect on later rewards; the reward client."""
-
-    async def judge(self, task: SqlTask, completions: Sequence[str]) -> tuple[RewardResult, ...]: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +46,12 @@ def candidates_of(group: Group, results: Sequence[RewardResult]) -> list[Candida
 
 
 async def evaluate(
-    prompts: Sequence[Prompt], *, source: GroupSource, judge: Judge, config: EvaluationConfig, sampling: SamplingConfig
+    prompts: Sequence[Prompt],
+    *,
+    source: GroupSource,
+    judge: Scoring,
+    config: EvaluationConfig,
+    sampling: SamplingConfig,
 ) -> dict[str, float]:
     """Metrics by registered key (eval/...). `sampling` gives the token budget; temperatures come from `config`."""
     slots = asyncio.Semaphore(CONCURRENT_TASKS)
@@ -67,7 +65,7 @@ async def evaluate(
                 source.generate(prompt, group_id=f"eval-{number}", n=config.n, sampling=candidate_sampling),
             )
             completions = [*greedy.completions, *group.completions]
-            results = await judge.judge(prompt.task, [c.text for c in completions])
+            results = await judge.score(prompt.task, [c.text for c in completions])
         sampled = results[1:]
         chosen = VOTERS[config.selection](candidates_of(group, sampled))
         return _Outcome(

@@ -96,12 +96,14 @@ class Job:
     async def _evaluate(self, step: int) -> None:
         prompts = self._evaluation_prompts()
         if not prompts:
-            raise QuorumError("evaluation needs held-out tasks: the data has none (set evaluation=none to train without)")
+            raise QuorumError(
+                "evaluation needs held-out tasks: the data has none (set evaluation=none to train without)"
+            )
         with self.console.stage(f"evaluating {len(prompts)} held-out tasks"), self.clock.stage("evaluate"):
             metrics = await evaluate(
                 prompts,
                 source=self.engines.pool,
-                judge=self.engines.rewards,
+                judge=self.engines.judge,
                 config=self.config.evaluation,
                 sampling=self.config.rollout.sampling,
             )
@@ -139,8 +141,9 @@ class Job:
 
     async def _checkpoint(self, step: int) -> None:
         async def write(folder: Path) -> None:
-            await self.engines.learner.save(folder)
-            await self.engines.rewards.save(folder / "memory.sqlite")
+            await self.engines.learner.save(folder.resolve())
+            if self.config.reward.memory.enabled:
+                await self.engines.rewards.save(str((folder / "memory.sqlite").resolve()))
             self.folder.sync()
 
         state = RunState(

@@ -38,3 +38,12 @@ def local_ray(cluster: ClusterConfig) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def driver_address(cluster: ClusterConfig) -> str:
+    """This machine's address as the other machines of the cluster see it."""
+    if cluster.address is None:
+        return "127.0.0.1"
+    import ray
+
+    return str(ray.util.get_node_ip_address())

@@ -7,14 +7,16 @@ import asyncio
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
 from conf.errors import QuorumError
 from conf.load import to_yaml
 from conf.schema.root import TrainConfig
+from rollout.tasks import load_tasks
 from trainer.checkpoint import Checkpoint, CheckpointStore
 from trainer.console import RunConsole, open_console
 from trainer.data import prepare
@@ -86,14 +88,18 @@ class _Session:
         if wandb is not None:
             sinks.append(wandb)
         with local_ray(config.cluster):
-            policy = await starting_policy(config, console)
+            tasks = load_tasks(config.data)
+            with console.stage("warm-up" if config.warmup.enabled else "finding the policy"):
+                policy = starting_policy(config, tasks)
             with console.stage("checking the data"):
-                data = prepare(config, policy)
-            for reason, count in data.dropped_counts().items():
-                console.note(f"left out {count} tasks: {reason}")
+                data = prepare(config, tasks, policy)
+            for reason, count in Counter(entry.reason for entry in data.dropped).items():
+                console.note(f"left out {count} x {reason}")
             if self._resumed:
                 console.note(f"resuming after step {self._resumed.state.step}")
-            async with engines(config, policy, data, self._resumed, console) as running:
+            async with AsyncExitStack() as stack:
+                with console.stage("starting engines"):
+                    running = await stack.enter_async_context(engines(config, policy, self._resumed))
                 await Job(
                     config=config,
                     folder=folder,

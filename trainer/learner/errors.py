@@ -17,3 +17,7 @@ class LearnerLost(LearnerError):
 
 class LearnerStalled(LearnerError):
     """A rank did not answer within its time limit."""
+
+
+class WrongWeights(LearnerError):
+    """The completions were sampled by another policy than the learner's; nothing was trained."""

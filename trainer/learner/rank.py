@@ -18,7 +18,7 @@ from trainer.batch.padded import pack_padded
 from trainer.batch.shared_prefix import pack_shared_prefix
 from trainer.carriers import TrainingSequence
 from trainer.learner.backend import start_engine
-from trainer.learner.errors import LearnerError
+from trainer.learner.errors import LearnerError, WrongWeights
 from trainer.learner.gather import gathered_weights
 from trainer.learner.policy import Policy, load_model, uses_sliding_window
 from trainer.learner.quiet import quiet_transformers
@@ -26,7 +26,7 @@ from trainer.learner.schedule import learning_rate
 from trainer.learner.spec import LearnerSpec, Rendezvous
 from trainer.learner.state import Progress, load_state, save_state
 from trainer.loss.objective import Objective
-from trainer.loss.statistics import Statistics, loss_metrics, no_statistics
+from trainer.loss.statistics import SUMS, Statistics, loss_metrics, no_statistics
 from trainer.loss.tokens import LossTokens, LossTotals
 
 PACKERS = {"padded": pack_padded, "shared_prefix": pack_shared_prefix}
@@ -88,7 +88,7 @@ class LearnerRank:
     def train(self, updates: Sequence[Sequence[TrainingSequence]]) -> dict[str, float]:
         """One optimizer update for each element of `updates`; metrics of the whole step, the same on every rank.
 
-        Raises SequenceTooLong.
+        Raises SequenceTooLong, WrongWeights.
         """
         work = [self._work([s for s in sequences if not s.masked]) for sequences in updates]
         old: list[list[torch.Tensor] | None] = [None] * len(updates)
@@ -105,12 +105,14 @@ class LearnerRank:
                 step_tokens=step_tokens,
                 completion_budget=self._spec.completion_budget,
             )
+            part = no_statistics()
             for index, batch in enumerate(one.batches):
                 compare = batch.engine_logp if behaviour is None else behaviour[index]
                 # A step's only update compares the policy with itself, so nothing is forwarded a second time.
-                statistics += self._backward(
-                    batch, totals, None if len(updates) == 1 else compare, selected=index < one.own
-                )
+                part += self._backward(batch, totals, None if len(updates) == 1 else compare, selected=index < one.own)
+            if not norms:
+                self._refuse_wrong_weights(part)
+            statistics += part
             norms.append(self._step())
         masked = sum(len(s.completion_ids) for sequences in updates for s in sequences if s.masked)
         return self._metrics(statistics, work, norms, masked, self._progress.skipped - skipped)
@@ -207,6 +209,17 @@ class LearnerRank:
         # DeepSpeed takes the mean over ranks; the totals are global already.
         self._engine.backward(part.loss * self._world, scale_wrt_gas=False)
         return part.statistics
+
+    def _refuse_wrong_weights(self, statistics: Statistics) -> None:
+        """Raises WrongWeights, on every rank, before a batch is trained on that another policy has sampled."""
+        limit = self._spec.max_logprob_difference
+        sums = dict(zip(SUMS, self._all_reduce(statistics.sums, dist.ReduceOp.SUM).tolist(), strict=True))
+        if limit is not None and not sums["logp_abs"] <= limit * sums["tokens"]:
+            raise WrongWeights(
+                f"stale or wrong weights: the engine's log-probabilities differ from the learner's by "
+                f"{sums['logp_abs'] / sums['tokens']:.3g} nats a token on average "
+                f"(rollout.max_logprob_difference={limit:g})"
+            )
 
     def _step(self) -> float:
         """Apply the accumulated gradient; its global norm before clipping (inf or nan when it was skipped)."""

@@ -28,6 +28,8 @@ class LearnerSpec:
     """Hugging Face folder of the reference policy (None: `policy`); loaded only when algo.kl.coefficient > 0."""
     sender: Callable[[], WeightSender] | None = None
     """Makes the weight sender, on rank 0; None: this learner publishes nothing."""
+    max_logprob_difference: float | None = None
+    """Mean |engine - learner| in nats above which a batch is refused (None: never)."""
     seed: int = 0
 
     @property

@@ -143,8 +143,8 @@ class TrainingLoop:
             if not stale:
                 break
             all_stale += stale
-            for entry in stale:
-                self._start(entry.position)
+            for old in stale:
+                self._start(old.position)
         for entry in batch:
             del self._attempts[entry.position]
         generated = max(start, *(entry.generated for entry in batch))

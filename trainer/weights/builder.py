@@ -1,15 +1,18 @@
-"""Which sender a learner uses, by the backend that rollout.weight_transfer stands for."""
+"""Which sender a learner uses, by the backend that rollout.weight_transfer stands for.
+
+The driver builds the factory and the learner calls it: torch is imported there, not here.
+"""
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from conf.errors import ConfigError
 from rollout.weights.handle import WeightHandle
-from trainer.weights.extract import NamedTensors, wire_dtype
-from trainer.weights.ipc import IpcSender
-from trainer.weights.nccl import NcclMeeting, NcclSender
-from trainer.weights.shared_memory import SharedMemorySender
+from trainer.weights.meeting import NcclMeeting
+
+if TYPE_CHECKING:
+    from trainer.weights.extract import NamedTensors
 
 
 class WeightSender(Protocol):
@@ -18,7 +21,7 @@ class WeightSender(Protocol):
     seconds: float
     """What the last publication took."""
 
-    def publish(self, weights: NamedTensors, version: int) -> WeightHandle:
+    def publish(self, weights: "NamedTensors", version: int) -> WeightHandle:
         """Offer weights to the engines; must not run before the pool's previous update has returned."""
         ...
 
@@ -52,14 +55,23 @@ def _build(backend: str, engine_dtype: str, meeting: NcclMeeting | None) -> Weig
 
 
 def _shared_memory(engine_dtype: str, meeting: NcclMeeting | None) -> WeightSender:
+    from trainer.weights.extract import wire_dtype
+    from trainer.weights.shared_memory import SharedMemorySender
+
     return SharedMemorySender(wire_dtype(engine_dtype))
 
 
 def _ipc(engine_dtype: str, meeting: NcclMeeting | None) -> WeightSender:
+    from trainer.weights.extract import wire_dtype
+    from trainer.weights.ipc import IpcSender
+
     return IpcSender(wire_dtype(engine_dtype))
 
 
 def _nccl(engine_dtype: str, meeting: NcclMeeting | None) -> WeightSender:
+    from trainer.weights.extract import wire_dtype
+    from trainer.weights.nccl import NcclSender
+
     assert meeting is not None
     return NcclSender(wire_dtype(engine_dtype), meeting)
 

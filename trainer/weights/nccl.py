@@ -8,7 +8,6 @@ thread. A worker that dies in mid-broadcast leaves the others stuck until the po
 
 import threading
 import time
-from dataclasses import dataclass
 
 import torch
 
@@ -16,23 +15,10 @@ from rollout.errors import WeightUpdateFailed
 from rollout.weights.handle import NcclHandle
 from trainer.weights.device_copies import DeviceCopies
 from trainer.weights.extract import NamedTensors
+from trainer.weights.meeting import NcclMeeting
 
 BUFFER_BYTES = 2**30
 BUFFERS = 2
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NcclMeeting:
-    """Where and with how many the sender meets the engines."""
-
-    address: str
-    """Of the learner's rank 0, reachable from every worker."""
-    first_port: int
-    """Communicator k meets at first_port + k."""
-    engine_ranks: int
-    """Rollout workers times tensor-parallel size."""
-    timeout_s: float
-    """Longest wait for the previous broadcast to end."""
 
 
 class NcclSender:

@@ -1,0 +1,151 @@
+"""Starts everything that lives in actors (rollout workers, reward actors, learner ranks) and stops it at the end.
+
+The parts start side by side. If one fails, the others are stopped and its error is raised.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from conf.schema.reward import RewardConfig
+from conf.schema.root import TrainConfig
+from rewards.client import RewardClient
+from rollout.pool import RolloutPool
+from rollout.worker import ray_workers, transfer_backend
+from trainer.carriers import TrainingSequence
+from trainer.checkpoint import Checkpoint
+from trainer.learner.group import LearnerGroup
+from trainer.learner.spec import LearnerSpec
+from trainer.placement import driver_address
+from trainer.weights.builder import sender_factory
+from trainer.weights.meeting import NcclMeeting
+
+NCCL_PORT = 29600
+"""Communicator k of the weight broadcast meets at this port + k."""
+
+
+class LearnerPolicy:
+    """The learner with the way of its weights to the engines."""
+
+    def __init__(self, learner: LearnerGroup, pool: RolloutPool) -> None:
+        self._learner = learner
+        self._pool = pool
+
+    async def train(self, sequences: Sequence[TrainingSequence]) -> dict[str, float]:
+        """One optimizer step; metrics by registered key."""
+        return await self._learner.train(sequences)
+
+    async def synchronise(self, version: int) -> dict[str, float]:
+        """Brings every engine to the learner's weights as policy `version`."""
+        report = await self._pool.update_weights(await self._learner.publish(version))
+        return {
+            "perf/sync_pause_s": report.pause_s,
+            "perf/sync_transfer_s": report.transfer_s,
+            "perf/sync_resume_s": report.resume_s,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Engines:
+    pool: RolloutPool
+    rewards: RewardClient
+    judge: RewardClient
+    """Scores evaluation candidates: execution alone, without a memory to disturb."""
+    learner: LearnerGroup
+    policy: LearnerPolicy
+
+
+def judging(config: RewardConfig) -> RewardConfig:
+    """The rewards' configuration for evaluation: right or wrong, nothing learned."""
+    return config.model_copy(
+        update={
+            "atomic": config.atomic.model_copy(update={"enabled": False}),
+            "memory": config.memory.model_copy(update={"enabled": False}),
+            "rank_correct_first": False,
+        }
+    )
+
+
+@asynccontextmanager
+async def engines(config: TrainConfig, policy: Path, resumed: Checkpoint | None) -> AsyncIterator[Engines]:
+    """Running engines that hold the policy of `resumed`, or of the folder `policy` at version 0.
+
+    Raises QuorumError with the first part's reason when one cannot start.
+    """
+    folder = str(resumed.policy if resumed else policy)
+    version = resumed.state.version if resumed else 0
+    async with AsyncExitStack() as stack:
+        rewards = RewardClient(config.reward)
+        stack.push_async_callback(rewards.close)
+        judge = RewardClient(judging(config.reward))
+        stack.push_async_callback(judge.close)
+        learner = LearnerGroup(_learner_spec(config, folder, str(policy)), config.cluster)
+        stack.push_async_callback(learner.close)
+        starts = (
+            asyncio.ensure_future(_start_pool(config, folder, version, stack)),
+            asyncio.ensure_future(_start_learner(learner, resumed)),
+            asyncio.ensure_future(_start_rewards(rewards, resumed)),
+        )
+        # Every start is waited for, so that what did start is closed when another one fails.
+        await asyncio.wait(starts)
+        pool, _, _ = await asyncio.gather(*starts)
+        yield Engines(pool=pool, rewards=rewards, judge=judge, learner=learner, policy=LearnerPolicy(learner, pool))
+
+
+async def _start_pool(config: TrainConfig, folder: str, version: int, stack: AsyncExitStack) -> RolloutPool:
+    length = config.prompt.max_tokens + config.rollout.sampling.max_tokens
+    log_dir = str(Path(config.run.dir) / config.run.name / "logs")
+    workers = ray_workers(
+        folder,
+        config.rollout,
+        config.cluster,
+        max_model_len=length,
+        seed=config.seed,
+        version=version,
+        log_dir=str(Path(log_dir).resolve()),
+    )
+    pool = await RolloutPool.start(
+        config.rollout, workers, max_model_len=config.rollout.engine.max_model_len or length, version=version
+    )
+    stack.push_async_callback(pool.close)
+    return pool
+
+
+async def _start_learner(learner: LearnerGroup, resumed: Checkpoint | None) -> None:
+    await learner.start()
+    if resumed is not None:
+        await learner.load(resumed.folder)
+
+
+async def _start_rewards(rewards: RewardClient, resumed: Checkpoint | None) -> None:
+    if resumed is not None and resumed.memory.is_file():
+        await rewards.load(str(resumed.memory.resolve()))
+
+
+def _learner_spec(config: TrainConfig, folder: str, reference: str) -> LearnerSpec:
+    sampling = config.rollout.sampling
+    backend = transfer_backend(config.rollout, config.cluster)
+    return LearnerSpec(
+        policy=folder,
+        reference=reference,
+        learner=config.learner,
+        algo=config.algo,
+        completion_budget=sampling.max_tokens,
+        total_updates=config.pipeline.steps * config.algo.updates_per_step,
+        temperature=sampling.temperature,
+        accelerator=config.cluster.accelerator,
+        sender=sender_factory(backend, config.rollout.engine.dtype, _meeting(config)),
+        max_logprob_difference=config.rollout.max_logprob_difference,
+        seed=config.seed,
+    )
+
+
+def _meeting(config: TrainConfig) -> NcclMeeting:
+    return NcclMeeting(
+        address=driver_address(config.cluster),
+        first_port=NCCL_PORT,
+        engine_ranks=config.rollout.workers * config.rollout.engine.tensor_parallel_size,
+        timeout_s=config.rollout.group_timeout_s,
+    )
