@@ -50,7 +50,12 @@ def _take_cfg(overrides: list[str]) -> bool:
 
 
 def _help(about: str) -> str:
-    lines = [about.strip(), "", "Settings are Hydra overrides, name=value; --cfg job prints the resolved configuration.", ""]
+    lines = [
+        about.strip(),
+        "",
+        "Settings are Hydra overrides, name=value; --cfg job prints the whole configuration.",
+        "",
+    ]
     lines.append("Groups (choose with group=option):")
     lines.extend(f"  {group:<12} {' '.join(options)}" for group, options in groups().items())
     return "\n".join(lines) + "\n"

@@ -1,8 +1,8 @@
 """Compose -> resolve -> validate: from command-line overrides to a frozen configuration.
 
-Hydra composes the YAML groups of this folder, OmegaConf resolves interpolations, and the pydantic schema validates the result.
-The YAML files hold choices only; defaults live in the schema, so `--cfg job` prints both. Every failure is a ConfigError that
-names the setting, what is wrong with it and the nearest valid choice.
+Hydra composes the YAML groups of this folder, OmegaConf resolves interpolations, and the pydantic schema validates the
+result. The YAML files hold choices only; defaults live in the schema, so `--cfg job` prints both. Every failure is a
+ConfigError that names the setting, what is wrong with it and the nearest valid choice.
 """
 
 from collections.abc import Sequence
@@ -62,7 +62,7 @@ def to_yaml(config: BaseModel) -> str:
 
 
 def _prepare(override: str) -> str:
-    """Checks group options and lets a plain `key=value` set any key of the schema, also one that no YAML file mentions."""
+    """Checks group options and lets a plain `key=value` set any key of the schema, mentioned in YAML or not."""
     try:
         parsed = OverridesParser.create().parse_override(override)
     except HydraException as error:
@@ -80,4 +80,4 @@ def _check_option(group: str, option: Any, options: list[str]) -> None:
     if not isinstance(option, str):
         raise ConfigError(f"{group}={option}: choose one of {', '.join(options)}")
     if option not in options:
-        raise ConfigError(f"{group}={option} does not exist{nearest(option, options)}; the choices are {', '.join(options)}")
+        raise ConfigError(f"{group}={option} does not exist{nearest(option, options)}; choices: {', '.join(options)}")

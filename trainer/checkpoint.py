@@ -1,7 +1,8 @@
 """Checkpoints that exist whole or not at all.
 
-A checkpoint is written into a hidden folder, its MANIFEST.json last, and appears by rename. Loading accepts a folder only when every
-file that its manifest lists is there with its size. A failed or interrupted save leaves the previous checkpoints untouched.
+A checkpoint is written into a hidden folder, its MANIFEST.json last, and appears by rename. Loading accepts a folder
+only when every file that its manifest lists is there with its size. A failed or interrupted save leaves the previous
+checkpoints untouched.
 """
 
 import json
@@ -108,6 +109,7 @@ def _load(folder: Path) -> Checkpoint:
         file = folder / name
         if not file.is_file() or file.stat().st_size != size:
             raise CheckpointInvalid(
-                f"{file} is missing or has changed since the checkpoint was written: remove {folder} to resume from the one before"
+                f"{file} is missing or has changed since the checkpoint was written: "
+                f"remove {folder} to resume from the one before"
             )
     return Checkpoint(folder=folder, state=RunState(**json.loads((folder / STATE).read_text())))

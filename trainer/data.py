@@ -1,4 +1,4 @@
-"""From loaded tasks to what a run trains and evaluates on: golds checked, prompts rendered, a stream over what remains."""
+"""From loaded tasks to what a run trains and evaluates on: golds checked, prompts rendered, a stream of the rest."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +41,7 @@ def prepare(config: TrainConfig, tasks: TaskSet, policy: Path) -> PreparedData:
     train, heldout = usable
     if not train:
         raise DataError(
-            f"no training task remains of {len(tasks.train)}; the first reason: {dropped[0].reason}, {dropped[0].detail}"
+            f"no training task remains of {len(tasks.train)}; first: {dropped[0].reason} ({dropped[0].detail})"
         )
     return PreparedData(
         stream=TaskStream([prompt.task for prompt in train], config.seed),

@@ -1,7 +1,8 @@
 """Evaluation inside the job: greedy accuracy, mean@n, recall@n and the accuracy of voting, on held-out tasks.
 
 A candidate is right when it equals a gold answer as in training (rewards/sql/denotation); the official scorers live in
-benchmarks. A task of which a candidate cannot be scored leaves the accuracies and is counted: infrastructure is never a score.
+benchmarks. A task of which a candidate cannot be scored leaves the accuracies and is counted: infrastructure is never a
+score.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """The life of one training run: evaluate, step, evaluate, checkpoint, in one asyncio task of the driver.
 
-Everything slow happens in actors (rollout workers, reward actors, learner ranks); the driver holds the buffer, the records and
-no tensor.
+Everything slow happens in actors (rollout workers, reward actors, learner ranks); the driver holds the buffer, the
+records and no tensor.
 """
 
 import time

@@ -1,6 +1,8 @@
-"""One training run from a validated configuration: opens the folder, prepares the data, starts the engines, runs the job, closes all.
+"""One training run from a validated configuration: opens the folder, prepares the data, starts the engines, runs the
+job, closes all.
 
-Whatever ends the run, its actors are stopped, summary.json and report.html are written, and the last checkpoint stays intact.
+Whatever ends the run, its actors are stopped, summary.json and report.html are written, and the last checkpoint stays
+intact.
 """
 
 import asyncio
@@ -33,7 +35,7 @@ from trainer.wandb_sink import open_wandb
 
 
 def run(config: TrainConfig) -> int:
-    """Runs the job and returns 0. Raises QuorumError with the cause of an early end, KeyboardInterrupt on Ctrl-C or SIGTERM."""
+    """Runs the job and returns 0. Raises QuorumError with the cause of an early end, KeyboardInterrupt when stopped."""
     path = Path(config.run.dir) / config.run.name
     with RunFolder(path, resume=config.resume == "auto") as folder, _terminable():
         checkpoints = CheckpointStore(path / CHECKPOINTS, keep=config.checkpoint.keep)

@@ -8,7 +8,7 @@ from trainer.run_folder import LedgerRow
 
 
 def outcome_metrics(outcome: StepOutcome) -> dict[str, float]:
-    """Rewards and lengths of every group that was generated, the learner's and the weight update's own metrics, and drops."""
+    """Rewards and lengths of every generated group, the learner's and the weight update's own metrics, and drops."""
     groups = outcome.groups
     reasons = Counter(entry.reason for entry in outcome.filtered.dropped)
     completions = [completion for group in groups for completion in group.group.completions]

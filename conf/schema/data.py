@@ -7,11 +7,11 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from conf.schema.base import Section
 
 Denotation = Literal["bird", "spider"]
-"""bird: set of rows, columns by position. spider: bag of rows, ordered if the gold orders, one column permutation allowed."""
+"""bird: set of rows, columns by position. spider: bag of rows, ordered if the gold is, any one column permutation."""
 
 
 class DemoData(Section):
-    """Small databases and templated questions made on this machine; warm-up, train and held-out questions are disjoint."""
+    """Small databases and templated questions made on this machine; the three splits are disjoint."""
 
     type: Literal["demo"] = "demo"
     root: str = "runs/.cache/demo"

@@ -9,9 +9,9 @@ from conf.schema.base import Section
 
 class PromptConfig(Section):
     schema_format: Literal["ddl", "columns", "compact"] = "ddl"
-    """ddl: CREATE TABLE with example values. columns: FINER-SQL's table.column list. compact: one line a table."""
+    """ddl: CREATE TABLE with examples. columns: FINER-SQL's table.column list. compact: a line a table."""
     template: Literal["finer", "bare"] = "finer"
-    """finer: FINER-SQL's system message and "Database Schema: ... Question: ...". bare: schema and question alone, for tiny policies."""
+    """finer: FINER-SQL's messages. bare: schema and question alone, for tiny policies."""
     example_values: NonNegativeInt = 3
     """Example values shown for each column (0: none)."""
     aggregate_rule: bool = False
@@ -19,4 +19,4 @@ class PromptConfig(Section):
     thinking: bool = True
     """Ask for <think>reasoning</think> before the SQL, and pass enable_thinking to the chat template."""
     max_tokens: PositiveInt = 1500
-    """Prompt budget in tokens; the least relevant columns are left out first. A prompt that cannot fit is dropped and counted."""
+    """Prompt budget in tokens; the least relevant columns are left out first; one that cannot fit is dropped."""

@@ -8,7 +8,7 @@ from conf.schema.base import Section
 
 
 class BudgetConfig(Section):
-    """Limits for one query. VM steps, rows, bytes and the heap are deterministic; CPU time and the wall clock are nets."""
+    """Limits for one query. VM steps, rows, bytes and the heap are deterministic; CPU and wall time are nets."""
 
     vm_steps: PositiveInt = 20_000_000
     """SQLite virtual-machine instructions."""
@@ -19,9 +19,9 @@ class BudgetConfig(Section):
     """SQLite heap of one executor, MiB."""
     sql_chars: PositiveInt = 20_000
     cpu_s: PositiveFloat = 5.0
-    """CPU seconds of one query, for the single long opcodes that VM steps do not see; independent of the machine's load."""
+    """CPU seconds of one query, for long opcodes that VM steps do not see; independent of the load."""
     wall_s: PositiveFloat = 30.0
-    """Seconds after which a silent executor is killed; its query is retried alone, and unscorable when it is lost again."""
+    """Seconds until a silent executor is killed; its query is retried alone, unscorable when lost again."""
 
 
 class FormatReward(Section):

@@ -62,7 +62,8 @@ class TrainConfig(Section):
             raise ValueError("model=tiny has random weights: set warmup.enabled=true, or choose model=pretrained")
         if self.prompt.thinking != self.reward.format.thinking:
             raise ValueError(
-                f"prompt.thinking={self.prompt.thinking} contradicts reward.format.thinking={self.reward.format.thinking}"
+                f"prompt.thinking={self.prompt.thinking} contradicts "
+                f"reward.format.thinking={self.reward.format.thinking}"
             )
         if self.pipeline.prompts_per_step % (self.learner.ranks * self.algo.updates_per_step):
             raise ValueError(

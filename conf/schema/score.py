@@ -8,7 +8,7 @@ from conf.schema.reward import RewardConfig
 
 class ScoreConfig(Section):
     input: str
-    """JSON lines: {"id", "db_id", "gold_sqls": [..], "completion", "denotation": "bird"|"spider"}, "question" optional."""
+    """JSON lines: {"id", "db_id", "gold_sqls": [..], "completion", "denotation"}; "question" optional."""
     databases: str
     """Folder holding <db_id>/<db_id>.sqlite; other *.sqlite files beside it are further instances."""
     output: str

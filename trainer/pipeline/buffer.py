@@ -1,16 +1,16 @@
 """Which groups may be in flight, and which of them the learner takes next. Pure: no clock, no Ray, no asyncio.
 
-A position of the task stream is admitted once, generated and scored elsewhere, and consumed in stream order, `batch_size` at
-a time. So step k always consumes positions k*batch_size to (k+1)*batch_size - 1, whatever the order in which groups
-finish: a resumed run needs no more than the number of consumed positions.
+A position of the task stream is admitted once, generated and scored elsewhere, and consumed in stream order,
+`batch_size` at a time. So step k always consumes positions k*batch_size to (k+1)*batch_size - 1, whatever the order in
+which groups finish: a resumed run needs no more than the number of consumed positions.
 
-Who blocks whom: admission waits for `advance` (the learner has finished a step); `take` waits for the oldest positions to be
-completed. A slot is freed by `advance`, never by a failure: a group that fails is generated again in its slot.
+Who blocks whom: admission waits for `advance` (the learner has finished a step); `take` waits for the oldest positions
+to be completed. A slot is freed by `advance`, never by a failure: a group that fails is generated again in its slot.
 
-Capacity: at most (max_staleness + 1) * batch_size positions are admitted and not yet trained. A group admitted at version v
-then has fewer than (max_staleness + 1) * batch_size positions before it, so it is consumed at version v + max_staleness
-at the latest. The age of the oldest token is checked all the same when a batch is taken, because a restarted worker could
-answer with old weights.
+Capacity: at most (max_staleness + 1) * batch_size positions are admitted and not yet trained. A group admitted at
+version v then has fewer than (max_staleness + 1) * batch_size positions before it, so it is consumed at version v +
+max_staleness at the latest. The age of the oldest token is checked all the same when a batch is taken, because a
+restarted worker could answer with old weights.
 """
 
 from dataclasses import dataclass
@@ -75,7 +75,7 @@ class GroupBuffer(Generic[Item]):
         return self._next - 1
 
     def complete(self, position: int, item: Item) -> None:
-        """Stores a generated and scored group. Raises BufferMisuse for a position that is not in flight, or a second time."""
+        """Stores a generated and scored group. Raises BufferMisuse for a position that is not in flight."""
         if not self._consumed + self._training <= position < self._next or position in self._items:
             raise BufferMisuse(f"position {position} completed while not in flight")
         self._items[position] = item

@@ -1,8 +1,8 @@
 """The training loop: fill the buffer, take a batch in stream order, train, publish the weights, free the slots.
 
-There is one loop for every `max_staleness`: with 0 nothing is admitted while the learner works; with s > 0 generation runs up to s
-policy versions ahead and weights change under requests in flight. Every wait has a limit; when it is exceeded, the error says
-who waits for whom. The first infrastructure failure ends the loop with its cause.
+There is one loop for every `max_staleness`: with 0 nothing is admitted while the learner works; with s > 0 generation
+runs up to s policy versions ahead and weights change under requests in flight. Every wait has a limit; when it is
+exceeded, the error says who waits for whom. The first infrastructure failure ends the loop with its cause.
 """
 
 import asyncio
@@ -170,8 +170,8 @@ class TrainingLoop:
         if not done:
             raise PipelineStalled(
                 f"no group finished for {self._stall_timeout_s:g} s: the learner waits for "
-                f"{len(self._buffer.waiting_for())} groups; {len(self._producer.generating)} wait for the rollout workers, "
-                f"{len(self._producer.scoring)} for the reward server"
+                f"{len(self._buffer.waiting_for())} groups; {len(self._producer.generating)} wait for the rollout "
+                f"workers, {len(self._producer.scoring)} for the reward server"
             )
         for task in done:
             produced = task.result()

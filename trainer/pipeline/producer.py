@@ -1,7 +1,7 @@
 """One stream position's way: task -> prompt -> completions -> rewards.
 
-Scoring starts as soon as a group is generated, so it overlaps the generation of the others. Retries of lost workers and reward
-actors happen inside the pool and the client; what reaches this module as an exception ends the run.
+Scoring starts as soon as a group is generated, so it overlaps the generation of the others. Retries of lost workers and
+reward actors happen inside the pool and the client; what reaches this module as an exception ends the run.
 """
 
 import time
