@@ -40,13 +40,14 @@ def instance_files(root: Path, db_id: str) -> tuple[str, ...]:
     return (str(primary), *map(str, others))
 
 
-def read_cases(lines: Iterable[bytes], root: Path) -> Iterator[Case | BadLine]:
-    """One item a line that is not blank."""
+def read_cases(lines: Iterable[bytes], root: Path, *, golds_only: bool = False) -> Iterator[Case | BadLine]:
+    """One item a line that is not blank. golds_only: lines need no id and no completion."""
+    defaults = {"id": None, "completion": ""} if golds_only else {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            yield parse_case(json.loads(line), root)
+            yield parse_case(_with_defaults(json.loads(line), defaults), root)
         except (ValueError, RecursionError):
             yield BadLine(number=number, reason="not valid JSON")
         except CaseInvalid as error:
@@ -76,6 +77,10 @@ def parse_case(value: object, root: Path) -> Case:
         denotation=_denotation(value["denotation"]),
     )
     return Case(id=value["id"], task=task, completion=_text(value, "completion"))
+
+
+def _with_defaults(value: object, defaults: dict[str, Any]) -> object:
+    return {**defaults, **value} if isinstance(value, dict) else value
 
 
 def _task_id(db_id: str, question: str, golds: list[str]) -> str:
