@@ -35,7 +35,7 @@ def read_predictions(path: str, questions: Sequence[Question]) -> Answers:
 
 def _lines(file: Path, text: str, questions: Sequence[Question]) -> list[Answer]:
     """Line i answers question i; an empty line is an empty answer, what follows a tab is ignored."""
-    lines = text.split("\n")
+    lines = text.removesuffix("\n").split("\n")
     while len(lines) > len(questions) and not lines[-1].strip():
         lines.pop()
     if len(lines) != len(questions):

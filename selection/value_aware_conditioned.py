@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from selection.candidate import NOTHING, Candidate, Context, best, groups_by_result, preference
 
 ASKED = 0.1
-"""Weight of a vote for nothing where the question can be answered by nothing: ten such votes balance one for a value."""
+"""Weight of a vote for nothing where nothing can be the answer: ten such votes balance one for a value."""
 UNASKED = 0.02
 """Weight elsewhere: up to fifty such votes lose to one for a value."""
 

@@ -82,7 +82,7 @@ class BirdJudge:
         if self._stopwatch is not None:
             timed = self._stopwatch.compare(question.databases[0], question.gold, sql) if ex else None
             verdict |= _efficiency_fields(timed)
-        return verdict | {"chosen": poll.chosen, "sql": sql}
+        return verdict | {"chosen": poll.chosen, "sql": sql, "question": question.question}
 
 
 def _efficiency_fields(timed: Efficiency | None) -> dict[str, float]:

@@ -81,6 +81,7 @@ class SpiderJudge:
             "exec_corrected": _number(_match_corrected(question, sql, known)),
             "chosen": poll.chosen,
             "sql": sql,
+            "question": question.question,
         }
         failed = [known[question.databases[0], c.sql].error_kind or "unscorable" for c in poll.candidates if c.failed]
         exhibit = {} if execution else _exhibit(question, sql, known)

@@ -1,0 +1,99 @@
+"""python -m benchmarks.compare RUN RUN ...: a leaderboard of finished runs, in the terminal and as HTML.
+
+  RUN ...          output folders of benchmarks.spider or benchmarks.bird, on the same questions
+  metric=NAME      what to compare (default: exec for Spider, ex for BIRD)
+  output=FILE      the page (default: compare.html)
+
+Shows paired differences with 95 % intervals and a significance test, where the runs disagree, and a winner or "no
+difference shown".
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.carriers import BenchmarkError
+from benchmarks.comparison import Comparison, compare, read_run
+from benchmarks.report.compare_page import write_comparison
+from conf.errors import ConfigError, QuorumError
+
+SETTINGS = ("metric", "output")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The exit code: 0 done, 1 runs that cannot be compared, 2 a wrong command line."""
+    if not arguments or "--help" in arguments or "-h" in arguments:
+        sys.stdout.write((__doc__ or "").strip() + "\n")
+        return 0 if arguments else 2
+    try:
+        folders, settings = _split(arguments)
+        result = compare([read_run(folder) for folder in folders], settings.get("metric"))
+        page = Path(settings.get("output", "compare.html"))
+        try:
+            write_comparison(page, result)
+        except OSError as error:
+            raise BenchmarkError(f"output={page} cannot be written: {error.strerror}") from error
+    except QuorumError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2 if isinstance(error, ConfigError) else 1
+    _print(result, page)
+    return 0
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    folders, settings = [], {}
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if equals and not Path(argument).exists():
+            if name not in SETTINGS:
+                raise ConfigError(
+                    f"{name} is no setting; there are {', '.join(SETTINGS)}, everything else is a run's folder"
+                )
+            settings[name] = value
+        else:
+            folders.append(argument)
+    return folders, settings
+
+
+def _print(result: Comparison, page: Path) -> None:
+    board = [["run", result.metric, "95 %"]]
+    for run in result.runs:
+        mean, low, high = result.means[run.name]
+        board.append([run.name, f"{100 * mean:.2f}", f"{100 * low:.1f} to {100 * high:.1f}"])
+    pairs = [["second - first", "difference", "95 %", "better in first", "better in second", "p (Holm)", ""]]
+    for pair in result.pairs:
+        mean, low, high = pair.difference
+        pairs.append(
+            [
+                f"{pair.second} - {pair.first}",
+                f"{100 * mean:+.2f}",
+                f"{100 * low:+.1f} to {100 * high:+.1f}",
+                str(pair.only_first),
+                str(pair.only_second),
+                "" if pair.p_value is None else f"{pair.p_value:.3g}",
+                "different" if pair.shown else "no difference shown",
+            ]
+        )
+    lines = [
+        f"{result.runs[0].scores['data']}, {len(result.keys)} questions",
+        "",
+        *_aligned(board),
+        "",
+        *_aligned(pairs),
+    ]
+    sys.stdout.write("\n".join([*lines, "", result.conclusion, str(page)]) + "\n")
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns of equal width, the first left-aligned."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,159 @@
+"""Compares finished runs on the same questions: who is better, by how much, and is it shown?
+
+Binary metrics are tested with McNemar's exact test, others by whether the bootstrap interval of the paired difference
+excludes zero. With several runs the p-values of all pairs are corrected together (Holm, 1979).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from benchmarks.carriers import BenchmarkError
+from benchmarks.metrics.intervals import Interval, bootstrap_mean
+from benchmarks.metrics.significance import mcnemar, paired_difference
+
+ALPHA = 0.05
+HEADLINE = {"spider": "exec", "bird": "ex"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """One run's verdicts by question."""
+
+    name: str
+    scores: Mapping[str, Any]
+    verdicts: Mapping[int, Mapping[str, Any]]
+
+    def values(self, metric: str, keys: Sequence[int]) -> list[float]:
+        return [float(self.verdicts[key][metric]) for key in keys]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pair:
+    """Two runs side by side; the difference is second minus first."""
+
+    first: str
+    second: str
+    difference: Interval
+    only_first: int
+    """Questions that only the first has right."""
+    only_second: int
+    p_value: float | None
+    """Holm-corrected; None for metrics that are not 0 or 1."""
+    shown: bool
+    """Whether the difference is significant."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """Runs from best to worst, and every pair of them."""
+
+    metric: str
+    runs: tuple[Run, ...]
+    keys: tuple[int, ...]
+    """Questions that all runs could score."""
+    means: Mapping[str, Interval]
+    pairs: tuple[Pair, ...]
+
+    @property
+    def conclusion(self) -> str:
+        """One sentence: a winner, or that none is shown."""
+        best = self.runs[0].name
+        rivals = [pair for pair in self.pairs if best in (pair.first, pair.second)]
+        equal = [pair.second if pair.first == best else pair.first for pair in rivals if not pair.shown]
+        if not equal:
+            return f"{best} wins: better than {'the other' if len(rivals) == 1 else 'all others'} in {self.metric}"
+        return f"no difference shown between {best} and {', '.join(equal)} in {self.metric}"
+
+
+def read_run(folder: str) -> Run:
+    """Raises BenchmarkError when the folder is no finished run."""
+    path = Path(folder)
+    try:
+        scores = json.loads((path / "scores.json").read_text(encoding="utf-8"))
+        lines = (path / "verdicts.jsonl").read_text(encoding="utf-8").split("\n")
+        verdicts = [json.loads(line) for line in lines if line]
+    except OSError as error:
+        raise BenchmarkError(
+            f"{folder}: a finished run expected, with scores.json and verdicts.jsonl ({error})"
+        ) from error
+    except json.JSONDecodeError as error:
+        raise BenchmarkError(f"{folder}: not the files of a benchmark run: {error}") from error
+    key = "index" if scores.get("benchmark") == "spider" else "question_id"
+    if not verdicts or any(field not in verdict for verdict in verdicts for field in (key, "question", "sql")):
+        raise BenchmarkError(f"{folder}/verdicts.jsonl: one verdict a line expected, with {key}, question and sql")
+    return Run(name=folder.rstrip("/"), scores=scores, verdicts={verdict[key]: verdict for verdict in verdicts})
+
+
+def compare(runs: Sequence[Run], metric: str | None, *, resamples: int = 10_000, seed: int = 0) -> Comparison:
+    """Raises BenchmarkError when the runs did not answer the same questions."""
+    _check(runs)
+    metric = metric or HEADLINE[runs[0].scores["benchmark"]]
+    for run in runs:
+        if metric not in next(iter(run.verdicts.values())):
+            raise BenchmarkError(f"{run.name} has no metric {metric}; it has {', '.join(run.scores['totals'])}")
+    keys = tuple(k for k in runs[0].verdicts if all(run.verdicts[k][metric] is not None for run in runs))
+    if not keys:
+        raise BenchmarkError("there is no question that all runs could score")
+    means = {run.name: bootstrap_mean(run.values(metric, keys), resamples=resamples, seed=seed) for run in runs}
+    ranked = tuple(sorted(runs, key=lambda run: -means[run.name].mean))
+    pairs = [_pair(a, b, metric, keys, resamples, seed) for a, b in combinations(ranked, 2)]
+    return Comparison(metric=metric, runs=ranked, keys=keys, means=means, pairs=tuple(_corrected(pairs)))
+
+
+def _check(runs: Sequence[Run]) -> None:
+    names = [run.name for run in runs]
+    if len(runs) < 2 or len(set(names)) != len(names):
+        raise BenchmarkError("at least two different runs expected")
+    first = runs[0]
+    asked = {key: verdict["question"] for key, verdict in first.verdicts.items()}
+    for run in runs[1:]:
+        if run.scores["benchmark"] != first.scores["benchmark"]:
+            raise BenchmarkError(
+                f"{first.name} is a run of {first.scores['benchmark']}, {run.name} of {run.scores['benchmark']}"
+            )
+        if {key: verdict["question"] for key, verdict in run.verdicts.items()} != asked:
+            raise BenchmarkError(f"{first.name} and {run.name} did not answer the same questions")
+
+
+def _pair(first: Run, second: Run, metric: str, keys: Sequence[int], resamples: int, seed: int) -> Pair:
+    a, b = first.values(metric, keys), second.values(metric, keys)
+    difference = paired_difference(a, b, resamples=resamples, seed=seed)
+    binary = set(a) | set(b) <= {0.0, 1.0}
+    test = mcnemar([x > 0 for x in a], [y > 0 for y in b]) if binary else None
+    return Pair(
+        first=first.name,
+        second=second.name,
+        difference=difference,
+        only_first=sum(x > y for x, y in zip(a, b, strict=True)),
+        only_second=sum(y > x for x, y in zip(a, b, strict=True)),
+        p_value=test.p_value if test else None,
+        shown=test is None and not difference.low <= 0 <= difference.high,
+    )
+
+
+def _corrected(pairs: Sequence[Pair]) -> list[Pair]:
+    """Holm's step-down correction over the pairs that have a p-value; the order of the pairs stays."""
+    ranked = sorted((p for p in pairs if p.p_value is not None), key=lambda p: p.p_value or 0.0)
+    corrected: dict[tuple[str, str], float] = {}
+    largest = 0.0
+    for rank, pair in enumerate(ranked):
+        assert pair.p_value is not None
+        largest = min(1.0, max(largest, pair.p_value * (len(ranked) - rank)))
+        corrected[pair.first, pair.second] = largest
+    return [_with_p(pair, corrected.get((pair.first, pair.second))) for pair in pairs]
+
+
+def _with_p(pair: Pair, p_value: float | None) -> Pair:
+    return Pair(
+        first=pair.first,
+        second=pair.second,
+        difference=pair.difference,
+        only_first=pair.only_first,
+        only_second=pair.only_second,
+        p_value=p_value,
+        shown=pair.shown if p_value is None else p_value < ALPHA,
+    )

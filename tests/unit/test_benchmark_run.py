@@ -1,0 +1,220 @@
+"""Whole benchmark runs on a small Spider and a small BIRD layout: files written, bad examples, bad input."""
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import bird, spider
+from benchmarks.carriers import BenchmarkError
+from conf.errors import ConfigError
+from conf.load import load
+from conf.schema.benchmark import BirdBenchmark, SpiderBenchmark
+
+QUESTIONS = (
+    ("How many dogs are there?", "SELECT count(*) FROM dog"),
+    ("List the names of dogs older than 3, youngest first.", "SELECT name FROM dog WHERE age > 3 ORDER BY age"),
+    ("Which names are there?", "SELECT DISTINCT name FROM dog"),
+    ("Broken", "SELECT name FROM missing_table"),
+)
+DOGS = [(1, "Rex", 3, "a"), (2, "Ada", 5, "b"), (3, "Rex", 4, "c")]
+
+
+def write_database(file: Path, rows: list[tuple[Any, ...]]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(file)
+    connection.execute("CREATE TABLE dog (id INTEGER PRIMARY KEY, name TEXT, age INTEGER, value TEXT)")
+    connection.executemany("INSERT INTO dog VALUES (?, ?, ?, ?)", rows)
+    connection.commit()
+    connection.close()
+
+
+@pytest.fixture
+def spider_root(tmp_path: Path) -> Path:
+    root = tmp_path / "spider"
+    write_database(root / "database" / "dogs" / "dogs.sqlite", DOGS)
+    write_database(root / "database" / "dogs" / "dogs_v1.sqlite", [*DOGS, (4, "Bo", 3, "d")])
+    entries = [{"db_id": "dogs", "question": q, "query": sql} for q, sql in QUESTIONS]
+    (root / "dev.json").write_text(json.dumps(entries))
+    tables = [
+        {
+            "db_id": "dogs",
+            "table_names_original": ["dog"],
+            "column_names_original": [[-1, "*"], [0, "id"], [0, "name"], [0, "age"], [0, "value"]],
+            "foreign_keys": [],
+        }
+    ]
+    (root / "tables.json").write_text(json.dumps(tables))
+    return root
+
+
+@pytest.fixture
+def bird_root(tmp_path: Path) -> Path:
+    root = tmp_path / "bird"
+    write_database(root / "dev_databases" / "dogs" / "dogs.sqlite", DOGS)
+    entries = [
+        {"question_id": 7 + i, "db_id": "dogs", "question": q, "evidence": "", "SQL": sql, "difficulty": "simple"}
+        for i, (q, sql) in enumerate(QUESTIONS)
+    ]
+    (root / "dev.json").write_text(json.dumps(entries))
+    return root
+
+
+def run_spider(root: Path, predictions: Path, *settings: str) -> Path:
+    output = root.parent / "run"
+    arguments = [f"data.root={root}", f"predictions={predictions}", f"output={output}", *settings]
+    assert spider.job(load(SpiderBenchmark, "benchmark_spider", arguments)) == 0
+    return output
+
+
+def run_bird(root: Path, predictions: Path, *settings: str) -> Path:
+    output = root.parent / "run"
+    arguments = [f"data.root={root}", f"predictions={predictions}", f"output={output}", *settings]
+    assert bird.job(load(BirdBenchmark, "benchmark_bird", arguments)) == 0
+    return output
+
+
+def lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def write(tmp_path: Path, name: str, text: str) -> Path:
+    (tmp_path / name).write_text(text)
+    return tmp_path / name
+
+
+def test_spider_lines(spider_root: Path, tmp_path: Path) -> None:
+    predicted = (
+        "SELECT COUNT(id) FROM dog\nSELECT name FROM dog WHERE age >= 4 ORDER BY age\nSELECT value FROM dog\nSELECT 1\n"
+    )
+    output = run_spider(spider_root, write(tmp_path, "p.txt", predicted))
+    verdicts = lines(output / "verdicts.jsonl")
+    expected = ["index", "db_id", "hardness", "exec", "exact", "exec_keep_distinct", "error"]
+    assert list(verdicts[0])[:7] == expected
+    assert [v["exec"] for v in verdicts] == [1, 1, 0, 0]
+    assert [v["exact"] for v in verdicts] == [0, 0, 0, 0]
+    assert verdicts[2]["error"] is None  # a lower-case `value` becomes 1: SELECT 1 FROM dog
+    assert verdicts[3]["error"] == "gold: the official parser refuses the gold query: no table or alias missing_table"
+    scores = json.loads((output / "scores.json").read_text())
+    assert scores["totals"]["exec"]["mean"] == 0.5
+    assert scores["gold_errors"] == [3]
+    assert scores["by_level"]["easy"]["questions"] == 2
+    assert (output / "official" / "gold.txt").read_text().splitlines()[0] == "SELECT count(*) FROM dog\tdogs"
+    assert (output / "official" / "predict.txt").read_text() == predicted
+    page = (output / "report.html").read_text()
+    assert "Which names are there?" in page
+    assert "http" not in page
+
+
+def test_spider_needs_every_instance(spider_root: Path, tmp_path: Path) -> None:
+    predicted = "SELECT 3\nSELECT name FROM dog WHERE id > 1 ORDER BY age\nSELECT name FROM dog WHERE name <> 'Bo'\n\n"
+    verdicts = lines(run_spider(spider_root, write(tmp_path, "p.txt", predicted)) / "verdicts.jsonl")
+    assert [v["exec"] for v in verdicts] == [0, 0, 0, 0]
+    exhibit = (tmp_path / "run" / "report.html").read_text()
+    assert '"instance": 1' in exhibit
+
+
+def test_several_candidates_are_voted_on(spider_root: Path, tmp_path: Path) -> None:
+    rows = [
+        {"index": 0, "candidates": ["SELECT 9", "SELECT count(*)\n-- all\nFROM dog", "SELECT COUNT(id) FROM dog"]},
+        {"index": 1, "candidates": ["nonsense", "SELECT 1 WHERE 0", "SELECT name FROM dog WHERE age > 3 ORDER BY age"]},
+        {"index": 2, "candidates": ["SELECT name FROM dog"] * 3},
+        {"index": 3, "candidates": ["DROP TABLE dog"] * 3},
+    ]
+    file = write(tmp_path, "c.jsonl", "".join(json.dumps(row) + "\n" for row in reversed(rows)))
+    output = run_spider(spider_root, file)
+    verdicts = lines(output / "verdicts.jsonl")
+    assert [v["index"] for v in verdicts] == [0, 1, 2, 3]
+    assert [v["chosen"] for v in verdicts][:2] == [2, 2]
+    assert [v["exec"] for v in verdicts] == [1, 1, 1, 0]
+    assert [v["exec_keep_distinct"] for v in verdicts] == [1, 1, 0, 0]
+    scores = json.loads((output / "scores.json").read_text())
+    assert scores["recall_at"] == [0.25, 0.5, 0.75]
+    assert scores["pass_at"][0] == scores["mean_at_n"]["mean"] == pytest.approx((2 / 3 + 1 / 3 + 1) / 4, abs=1e-6)
+    assert scores["voters"]["value_aware"]["mean"] == 0.75
+    assert scores["voters"]["first"]["mean"] == 0.25
+    assert scores["error_kinds"]["forbidden"] == 3
+    assert sum(scores["error_kinds"].values()) == 4
+    connection = sqlite3.connect(spider_root / "database" / "dogs" / "dogs.sqlite")
+    assert connection.execute("SELECT count(*) FROM dog").fetchone() == (3,)
+    connection.close()
+
+
+def test_bird_object_and_efficiency(bird_root: Path, tmp_path: Path) -> None:
+    golds = [sql for _, sql in QUESTIONS]
+    answers = [golds[0], "SELECT name FROM dog WHERE age > 3 ORDER BY age DESC", "SELECT 1", ""]
+    table = {str(7 + i): f"{sql}\t----- bird -----\tdogs" for i, sql in enumerate(answers)}
+    output = run_bird(
+        bird_root, write(tmp_path, "p.json", json.dumps(table)), "metrics.ves=true", "metrics.ves_repeats=2"
+    )
+    verdicts = lines(output / "verdicts.jsonl")
+    assert list(verdicts[0])[:7] == [
+        *("question_id", "db_id", "difficulty", "ex", "soft_f1", "soft_f1_unordered", "error")
+    ]
+    assert [v["ex"] for v in verdicts] == [1, 1, 0, 0]
+    assert [v["soft_f1"] for v in verdicts] == [1.0, 0.0, 0.0, 0.0]
+    assert [v["soft_f1_unordered"] for v in verdicts] == [1.0, 1.0, 0.0, 0.0]
+    assert verdicts[0]["ves"] > 0
+    assert verdicts[2]["ves"] == 0.0
+    assert verdicts[3]["error"].startswith("gold: no such table")
+    assert json.loads((output / "official" / "predict_dev.json").read_text())["7"] == table["7"]
+
+
+def test_mini_dev_counts_questions_by_place(bird_root: Path, tmp_path: Path) -> None:
+    (bird_root / "dev.json").rename(bird_root / "mini_dev_sqlite.json")
+    table = {str(i): f"{sql}\t----- bird -----\tdogs" for i, (_, sql) in enumerate(QUESTIONS)}
+    output = run_bird(bird_root, write(tmp_path, "p.json", json.dumps(table)), "data.split=mini_dev")
+    assert [v["ex"] for v in lines(output / "verdicts.jsonl")] == [1, 1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("p.txt", "SELECT 1\n", r"4 lines expected, one query a question; found 1"),
+        ("p.txt", "SELECT 1\n" * 5, r"4 lines expected, one query a question; found 5"),
+        ("p.jsonl", '{"index": 0, "candidates": ["SELECT 1"]}\n', r"predictions for 4 questions expected; 3 missing"),
+        ("p.jsonl", '{"index": 0, "candidates": []}\n', r"line 1: a list of at least one SQL text"),
+        ("p.jsonl", '{"index": 0}\n', r"line 1: a list of at least one SQL text"),
+        ("p.jsonl", "{nonsense\n", r"line 1: a JSON object expected"),
+        ("p.jsonl", '{"candidates": ["SELECT 1"]}\n', r'a number under "index" or "question_id"'),
+        ("p.jsonl", '{"index": 0, "candidates": ["a"], "logprobs": []}\n', r'"logprobs" must hold one number'),
+        ("p.json", '{"0": "SELECT 1"}', r"predictions for 4 questions expected; 3 missing \(1, 2, 3\)"),
+    ],
+)
+def test_wrong_predictions(name: str, text: str, message: str, spider_root: Path, tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match=message):
+        run_spider(spider_root, write(tmp_path, name, text))
+
+
+def test_missing_files_say_what_was_expected(spider_root: Path, tmp_path: Path) -> None:
+    good = write(tmp_path, "p.txt", "SELECT 1\n" * 4)
+    with pytest.raises(BenchmarkError, match=r"predictions=.*absent.* a file expected there"):
+        run_spider(spider_root, tmp_path / "absent.txt")
+    with pytest.raises(BenchmarkError, match=r"test.json or .*test_data/dev.json"):
+        run_spider(spider_root, good, "data.split=test")
+    with pytest.raises(BenchmarkError, match="is no folder"):
+        run_spider(tmp_path / "nowhere", good)
+    (spider_root / "database" / "dogs" / "dogs_v1.sqlite").write_text("not a database")
+    with pytest.raises(BenchmarkError, match=r"a SQLite database expected at .*dogs_v1.sqlite"):
+        run_spider(spider_root, good)
+    (spider_root / "database" / "dogs" / "dogs.sqlite").unlink()
+    with pytest.raises(BenchmarkError, match=r"1 databases are missing .*<db_id>/<db_id>.sqlite: dogs \(4 questions"):
+        run_spider(spider_root, good)
+    (spider_root / "dev.json").write_text("[{}]")
+    with pytest.raises(BenchmarkError, match=r"entry 0: text expected under 'db_id'"):
+        run_spider(spider_root, good)
+
+
+def test_contradictory_settings() -> None:
+    base = ["data.root=x", "output=y"]
+    for settings, message in (
+        ([], "exactly one of predictions=FILE"),
+        (["predictions=a", "model.path=b"], "given: predictions, model.path"),
+        (["model.api=http://localhost"], "model.name=NAME"),
+        (["predictions=a", "selection=value"], "selection"),
+        (["predictions=a", "selection=reranker"], "reranker=FILE"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load(SpiderBenchmark, "benchmark_spider", [*base, *settings])
