@@ -32,10 +32,10 @@ class RolloutEngine:
         Raises:
             ModelFolderMissing, TokenizerMismatch, NotEnoughMemory, EngineStartFailed.
         """
-        from transformers import AutoTokenizer
-
         folder = Path(spec.model)
         config = check_model_folder(folder)
+        from transformers import AutoTokenizer
+
         self._tokenizer = AutoTokenizer.from_pretrained(spec.model)
         self._stop = stop_tokens(folder, config, self._tokenizer)
         self._spec = spec
