@@ -1,0 +1,42 @@
+"""Any sentence-transformers model. Imports the package when it is built, and not before."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from conf.schema.reward import SentenceTransformersEmbedder as Settings
+from rewards.embedders.base import EmbedderUnavailable, Vectors, unit_rows
+
+
+class SentenceTransformersEmbedder:
+    """Raises EmbedderUnavailable where the package or the model is missing."""
+
+    def __init__(self, settings: Settings) -> None:
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ImportError as error:
+            raise EmbedderUnavailable(
+                "reward.memory.embedder.type=sentence_transformers needs the package sentence-transformers; "
+                "install it, or use the type hashing"
+            ) from error
+        try:
+            self._model = SentenceTransformer(settings.model, device=settings.device)
+        except (OSError, ValueError) as error:
+            raise EmbedderUnavailable(f"the embedding model {settings.model!r} cannot be loaded: {error}") from error
+        self._settings = settings
+
+    @property
+    def name(self) -> str:
+        return f"sentence-transformers-{self._settings.model}"
+
+    @property
+    def dimensions(self) -> int:
+        return int(self._model.get_sentence_embedding_dimension())
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        if not texts:
+            return np.zeros((0, self.dimensions), dtype=np.float32)
+        vectors = self._model.encode(
+            list(texts), batch_size=self._settings.batch_size, convert_to_numpy=True, show_progress_bar=False
+        )
+        return unit_rows(np.asarray(vectors, dtype=np.float32))

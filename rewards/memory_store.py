@@ -1,0 +1,194 @@
+"""The store of reasoning traces: in memory for searching, in one SQLite file for keeping.
+
+Guarantees: a saved store loads exactly (the vectors bit for bit, the traces in their order), so a resumed run gives the
+same scores; saving replaces the file at once or not at all; traces enter in an order of their own, whatever order they
+came in. Does not share a file between processes.
+"""
+
+import os
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlite_utils import Database
+
+from conf.errors import QuorumError
+from rewards.embedders.base import Embedder, Vectors
+from rewards.neighbours import EXACT_LIMIT, ApproximateIndex, ExactIndex, NeighbourIndex
+
+FORMAT = 1
+
+
+class MemoryStoreInvalid(QuorumError):
+    """The file is missing, is no memory store, or was written with another embedder."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VerifiedTrace:
+    """Reasoning that passed the quality gate, with what execution said of its answer."""
+
+    task_id: str
+    db_id: str
+    reasoning: str
+    correct: bool = True
+    """False only with reward.memory.keep_failed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TraceQuery:
+    """Whose neighbours are looked for."""
+
+    task_id: str
+    db_id: str
+    vectors: Vectors
+    """Array [reasonings, dimensions]."""
+    same_database: bool
+    """False: traces of this database are left out. The question's own traces always are."""
+    correct: bool = True
+    """Which traces are looked at: those of right answers or of wrong ones."""
+
+
+class TraceStore:
+    """Traces and their vectors, and an index over each of the right and the wrong ones."""
+
+    def __init__(self, embedder: Embedder, *, duplicate_cosine: float) -> None:
+        self._embedder = embedder
+        self._duplicate_cosine = duplicate_cosine
+        self._shelves = {correct: _Shelf(embedder.dimensions) for correct in (True, False)}
+
+    def __len__(self) -> int:
+        return len(self._shelves[True].traces)
+
+    def add(self, traces: Sequence[VerifiedTrace]) -> int:
+        """Adds the traces that are no near-duplicates of one that is there; how many were added.
+
+        Raises IndexUnavailable.
+        """
+        added = 0
+        for correct, shelf in self._shelves.items():
+            chosen = sorted(
+                {t for t in traces if t.correct is correct}, key=lambda t: (t.task_id, t.reasoning, t.db_id)
+            )
+            if chosen:
+                added += shelf.add(chosen, self._embedder.embed([t.reasoning for t in chosen]), self._duplicate_cosine)
+        return added
+
+    def centroids(self, query: TraceQuery, k: int) -> list[NDArray[np.float64] | None]:
+        """For each vector the mean of its k nearest traces; None where there is no trace to look at."""
+        shelf = self._shelves[query.correct]
+        allowed = shelf.allowed(query)
+        if not allowed.any():
+            return [None] * len(query.vectors)
+        found = shelf.index.search(query.vectors, k, allowed)
+        return [shelf.mean(numbers) if len(numbers) else None for numbers in found]
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        return self._embedder.embed(texts)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the store; the file appears by rename."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        partial.unlink(missing_ok=True)
+        database = Database(partial)
+        try:
+            meta = {"format": FORMAT, "embedder": self._embedder.name, "dimensions": self._embedder.dimensions}
+            database["meta"].insert(meta)
+            columns = {"task_id": str, "db_id": str, "reasoning": str, "correct": int, "vector": bytes}
+            database["traces"].create({"id": int, **columns}, pk="id")
+            database["traces"].insert_all(row for shelf in self._shelves.values() for row in shelf.rows())
+        finally:
+            database.close()
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, target)
+
+    def load(self, path: str | Path) -> None:
+        """Replaces the contents by a file's. Raises MemoryStoreInvalid, and then leaves the store as it was."""
+        file = Path(path)
+        if not file.is_file():
+            raise MemoryStoreInvalid(f"there is no memory store at {file}")
+        connection = sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)
+        try:
+            self._check(file, connection)
+            shelves = {correct: _Shelf(self._embedder.dimensions) for correct in (True, False)}
+            query = "SELECT task_id, db_id, reasoning, correct, vector FROM traces ORDER BY id"
+            rows = connection.execute(query).fetchall()
+        except sqlite3.Error as error:
+            raise MemoryStoreInvalid(f"{file} is no memory store: {error}") from error
+        finally:
+            connection.close()
+        for correct, shelf in shelves.items():
+            own = [row for row in rows if bool(row[3]) is correct]
+            traces = [VerifiedTrace(task_id=r[0], db_id=r[1], reasoning=r[2], correct=correct) for r in own]
+            vectors = np.frombuffer(b"".join(r[4] for r in own), dtype="<f4").reshape(-1, self._embedder.dimensions)
+            shelf.append(traces, vectors.astype(np.float32))
+        self._shelves = shelves
+
+    def _check(self, file: Path, connection: sqlite3.Connection) -> None:
+        found = connection.execute("SELECT format, embedder, dimensions FROM meta").fetchone()
+        expected = (FORMAT, self._embedder.name, self._embedder.dimensions)
+        if found != expected:
+            raise MemoryStoreInvalid(f"{file} was written for {found}, this run's embedder needs {expected}")
+
+
+class _Shelf:
+    """Traces of one kind in the order of their numbers."""
+
+    def __init__(self, dimensions: int) -> None:
+        self.traces: list[VerifiedTrace] = []
+        self.index: NeighbourIndex = ExactIndex(dimensions)
+        self._dimensions = dimensions
+        self._vectors: list[Vectors] = []
+        self._tasks: dict[str, list[int]] = {}
+        self._databases: dict[str, list[int]] = {}
+
+    def add(self, traces: Sequence[VerifiedTrace], vectors: Vectors, duplicate_cosine: float) -> int:
+        """Adds those whose nearest neighbour, among the traces here and the ones just added, is far enough."""
+        nearest = self.index.nearest_cosine(vectors)
+        kept: list[int] = []
+        for number in range(len(traces)):
+            among_new = max((float(vectors[number] @ vectors[other]) for other in kept), default=0.0)
+            if max(float(nearest[number]), among_new) < duplicate_cosine:
+                kept.append(number)
+        self.append([traces[number] for number in kept], vectors[kept])
+        return len(kept)
+
+    def append(self, traces: Sequence[VerifiedTrace], vectors: Vectors) -> None:
+        for number, trace in enumerate(traces, len(self.traces)):
+            self._tasks.setdefault(trace.task_id, []).append(number)
+            self._databases.setdefault(trace.db_id, []).append(number)
+        self.traces += traces
+        self._vectors += list(vectors)
+        if len(self.traces) > EXACT_LIMIT and isinstance(self.index, ExactIndex):
+            self.index = ApproximateIndex(self._dimensions)
+            self.index.add(np.stack(self._vectors))
+        else:
+            self.index.add(vectors)
+
+    def allowed(self, query: TraceQuery) -> NDArray[np.bool_]:
+        """Which traces the query may look at."""
+        mask = np.ones(len(self.traces), dtype=np.bool_)
+        mask[self._tasks.get(query.task_id, [])] = False
+        if not query.same_database:
+            mask[self._databases.get(query.db_id, [])] = False
+        return mask
+
+    def mean(self, numbers: NDArray[np.int64]) -> NDArray[np.float64]:
+        return np.mean([self._vectors[number] for number in numbers], axis=0, dtype=np.float64)
+
+    def rows(self) -> list[dict[str, object]]:
+        return [
+            {
+                "task_id": trace.task_id,
+                "db_id": trace.db_id,
+                "reasoning": trace.reasoning,
+                "correct": int(trace.correct),
+                "vector": vector.astype("<f4").tobytes(),
+            }
+            for trace, vector in zip(self.traces, self._vectors, strict=True)
+        ]
