@@ -85,9 +85,9 @@ class _Changer:
         self._rng = rng
 
     def plan(self) -> list[Callable[[Table], None]]:
-        """Boundary rows always; the other kinds each with even odds, so that instances differ in kind."""
+        """Boundary rows always, and last; the other kinds each with even odds, so that instances differ in kind."""
         optional = [self._duplicates, self._nulls, self._ties, self._exchange, self._shift]
-        return [self._boundaries, *(change for change in optional if self._rng.random() < 0.5)]
+        return [*(change for change in optional if self._rng.random() < 0.5), self._boundaries]
 
     def _boundaries(self, table: Table) -> None:
         for column in self._free_columns(table):

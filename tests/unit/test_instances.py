@@ -1,0 +1,83 @@
+"""New instances: consistent, and able to tell a gold from its near misses."""
+
+import hashlib
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from conf.errors import QuorumError
+from conf.schema.instances import InstancesConfig
+from rewards.instances import run
+from rewards.perturb import make_instance, read_hints
+from rewards.sql.schema import read_schema
+
+GOLD = "SELECT name FROM dog WHERE age > 4"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "databases" / "dogs"
+    folder.mkdir(parents=True)
+    connection = sqlite3.connect(folder / "dogs.sqlite")
+    connection.executescript(
+        "CREATE TABLE owner (id INTEGER PRIMARY KEY, city TEXT NOT NULL);"
+        "CREATE TABLE dog (id INTEGER PRIMARY KEY, name TEXT, age INTEGER CHECK (age >= 0),"
+        " owner INTEGER REFERENCES owner(id));"
+        "INSERT INTO owner VALUES (1, 'Rome'), (2, 'Bern');"
+        "INSERT INTO dog VALUES (1, 'rex', 3, 1), (2, 'ace', 6, 2), (3, 'old', 9, 2);"
+    )
+    connection.commit()
+    connection.close()
+    return tmp_path / "databases"
+
+
+def test_changed_rows_stay_consistent_and_the_source_untouched(root: Path, tmp_path: Path) -> None:
+    source = root / "dogs" / "dogs.sqlite"
+    before = hashlib.sha256(source.read_bytes()).hexdigest()
+    hints = read_hints([GOLD, "SELECT name FROM dog ORDER BY age DESC LIMIT 1"])
+    assert hints.boundaries == {"age": (4,)}
+    assert hints.sorted_columns == {"age"}
+    for seed in range(6):
+        target = tmp_path / f"new{seed}.sqlite"
+        make_instance(str(source), target, hints=hints, rows=40, seed=seed)
+        connection = sqlite3.connect(target)
+        assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert connection.execute("SELECT count(*) FROM dog WHERE age < 0").fetchone() == (0,)
+        ages = {row[0] for row in connection.execute("SELECT age FROM dog")}
+        connection.close()
+        assert ages >= {3, 4, 5}
+        assert read_schema(target) == read_schema(source)
+    assert hashlib.sha256(source.read_bytes()).hexdigest() == before
+
+
+def test_the_same_seed_gives_the_same_rows(root: Path, tmp_path: Path) -> None:
+    rows = []
+    for name in ("a", "b"):
+        target = tmp_path / f"{name}.sqlite"
+        make_instance(str(root / "dogs" / "dogs.sqlite"), target, hints=read_hints([GOLD]), rows=40, seed=3)
+        with sqlite3.connect(target) as connection:
+            rows.append(connection.execute("SELECT * FROM dog").fetchall())
+        connection.close()
+    assert rows[0] == rows[1]
+
+
+def test_kept_instances_kill_mutants_that_the_first_one_cannot(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cases = tmp_path / "golds.jsonl"
+    cases.write_text(json.dumps({"db_id": "dogs", "gold_sqls": [GOLD], "denotation": "spider"}) + "\n")
+    output = tmp_path / "new"
+    config = InstancesConfig(
+        input=str(cases), databases=str(root), output=str(output), candidates=4, keep=2, executors=1
+    )
+    assert run(config) == 0
+    (outcome,) = json.loads((output / "instances.json").read_text())
+    assert outcome["killed_before"] < outcome["killed_after"] <= outcome["mutants"]
+    assert 1 <= len(outcome["kept"]) <= 2
+    assert {file.name for file in (output / "dogs").iterdir()} == {"dogs.sqlite", *outcome["kept"]}
+    assert "mutants killed" in capsys.readouterr().out
+    with pytest.raises(QuorumError, match="not empty"):
+        run(config)
