@@ -7,7 +7,7 @@ came in. Does not share a file between processes.
 
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,10 +97,10 @@ class TraceStore:
         database = Database(partial)
         try:
             meta = {"format": FORMAT, "embedder": self._embedder.name, "dimensions": self._embedder.dimensions}
-            database["meta"].insert(meta)
+            database.table("meta").insert(meta)
             columns = {"task_id": str, "db_id": str, "reasoning": str, "correct": int, "vector": bytes}
-            database["traces"].create({"id": int, **columns}, pk="id")
-            database["traces"].insert_all(row for shelf in self._shelves.values() for row in shelf.rows())
+            database.table("traces").create({"id": int, **columns}, pk="id")
+            database.table("traces").insert_all(row for shelf in self._shelves.values() for row in shelf.rows())
         finally:
             database.close()
         with open(partial, "rb") as file:
@@ -143,7 +143,6 @@ class _Shelf:
         self.traces: list[VerifiedTrace] = []
         self.index: NeighbourIndex = ExactIndex(dimensions)
         self._dimensions = dimensions
-        self._vectors: list[Vectors] = []
         self._tasks: dict[str, list[int]] = {}
         self._databases: dict[str, list[int]] = {}
 
@@ -163,12 +162,11 @@ class _Shelf:
             self._tasks.setdefault(trace.task_id, []).append(number)
             self._databases.setdefault(trace.db_id, []).append(number)
         self.traces += traces
-        self._vectors += list(vectors)
         if len(self.traces) > EXACT_LIMIT and isinstance(self.index, ExactIndex):
-            self.index = ApproximateIndex(self._dimensions)
-            self.index.add(np.stack(self._vectors))
-        else:
-            self.index.add(vectors)
+            approximate = ApproximateIndex(self._dimensions)
+            approximate.add(self.index.vectors(np.arange(len(self.index))))
+            self.index = approximate
+        self.index.add(vectors)
 
     def allowed(self, query: TraceQuery) -> NDArray[np.bool_]:
         """Which traces the query may look at."""
@@ -179,16 +177,16 @@ class _Shelf:
         return mask
 
     def mean(self, numbers: NDArray[np.int64]) -> NDArray[np.float64]:
-        return np.mean([self._vectors[number] for number in numbers], axis=0, dtype=np.float64)
+        centroid: NDArray[np.float64] = self.index.vectors(numbers).mean(axis=0, dtype=np.float64)
+        return centroid
 
-    def rows(self) -> list[dict[str, object]]:
-        return [
-            {
+    def rows(self) -> Iterator[dict[str, object]]:
+        """What is saved of each trace."""
+        for number, trace in enumerate(self.traces):
+            yield {
                 "task_id": trace.task_id,
                 "db_id": trace.db_id,
                 "reasoning": trace.reasoning,
                 "correct": int(trace.correct),
-                "vector": vector.astype("<f4").tobytes(),
+                "vector": self.index.vectors(np.array([number]))[0].astype("<f4").tobytes(),
             }
-            for trace, vector in zip(self.traces, self._vectors, strict=True)
-        ]

@@ -4,6 +4,7 @@ The exact index gives a query the same neighbours whatever else is in its batch:
 shape, because a matrix library may round differently for another shape.
 """
 
+from importlib import import_module
 from typing import Protocol
 
 import numpy as np
@@ -30,6 +31,9 @@ class NeighbourIndex(Protocol):
     def search(self, queries: Vectors, k: int, allowed: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
         """For each query the numbers of its k nearest allowed rows (fewer where fewer are allowed), nearest first."""
 
+    def vectors(self, numbers: NDArray[np.int64]) -> Vectors:
+        """The rows of these numbers, as they were added."""
+
     def nearest_cosine(self, queries: Vectors) -> NDArray[np.float32]:
         """Cosine of each query to its nearest row, 0 for an empty index."""
 
@@ -54,13 +58,16 @@ class ExactIndex:
         self._count = needed
 
     def search(self, queries: Vectors, k: int, allowed: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
-        candidates = np.flatnonzero(allowed)
-        rows = self._rows[: self._count] if len(candidates) == self._count else self._rows[candidates]
+        forbidden = ~allowed
+        most = min(k, int(allowed.sum()))
         found = []
-        for cosines in self._cosines(rows, queries):
-            nearest = _largest(cosines, min(k, len(rows)))
-            found.append(candidates[nearest])
+        for cosines in self._cosines(self._rows[: self._count], queries):
+            cosines[forbidden] = -np.inf
+            found.append(_largest(cosines, most))
         return found
+
+    def vectors(self, numbers: NDArray[np.int64]) -> Vectors:
+        return self._rows[numbers]
 
     def nearest_cosine(self, queries: Vectors) -> NDArray[np.float32]:
         if not self._count:
@@ -93,7 +100,7 @@ class ApproximateIndex:
 
     def __init__(self, dimensions: int) -> None:
         try:
-            import faiss
+            faiss = import_module("faiss")
         except ImportError as error:
             raise IndexUnavailable(
                 f"the memory store holds more than {EXACT_LIMIT} traces and needs the package faiss-cpu for "
@@ -107,7 +114,10 @@ class ApproximateIndex:
         return int(self._index.ntotal)
 
     def add(self, vectors: Vectors) -> None:
-        self._index.add(np.ascontiguousarray(vectors))
+        for row in np.ascontiguousarray(
+            vectors
+        ):  # one by one: faiss orders a batch by level, and the graph would differ
+            self._index.add(row[None])
 
     def search(self, queries: Vectors, k: int, allowed: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
         mask = np.packbits(allowed, bitorder="little")
@@ -115,6 +125,10 @@ class ApproximateIndex:
         parameters = self._faiss.SearchParametersHNSW(sel=selector, efSearch=max(128, 4 * k))
         numbers = self._index.search(np.ascontiguousarray(queries), k, params=parameters)[1]
         return [row[row >= 0].astype(np.int64) for row in numbers]
+
+    def vectors(self, numbers: NDArray[np.int64]) -> Vectors:
+        rows = [self._index.reconstruct(int(number)) for number in numbers]
+        return np.stack(rows) if rows else np.zeros((0, self._index.d), dtype=np.float32)
 
     def nearest_cosine(self, queries: Vectors) -> NDArray[np.float32]:
         if not len(self):

@@ -1,8 +1,8 @@
 """The memory component: does wrong reasoning at least read like reasoning that led others to right answers?
 
 1 for a right answer. Otherwise, for reasoning longer than a limit, the cosine between its embedding and the centroid of
-the 20 nearest verified traces from other databases, in [0, 1]; 0 where there is none (FINER-SQL, arXiv 2605.03465). With
-`keep_failed`, by how much the centroid of the nearest failed traces is nearer is deducted.
+the 20 nearest verified traces from other databases, in [0, 1]; 0 where there is none (FINER-SQL, arXiv 2605.03465).
+With `keep_failed`, by how much the centroid of the nearest failed traces is nearer is deducted.
 
 Scoring never changes the store: what a batch verifies waits until `remember`, so scores depend neither on order nor on
 the rest of the batch. Traces pass the published quality gate first, with column names from the real schema.

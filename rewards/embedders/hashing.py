@@ -1,8 +1,8 @@
 """Hashed n-grams: the default embedder. No model, no download, and the same vectors in every process.
 
 Each word counts by itself, by its three-letter pieces, and together with its predecessor; every such feature adds a
-sign at a place that its CRC-32 decides (the hashing trick). Counts are damped by a square root so that frequent words do
-not decide. Knows spelling, not meaning.
+sign at a place that its CRC-32 decides (the hashing trick). Counts are damped by a square root so that frequent words
+do not decide. Knows spelling, not meaning.
 """
 
 import re
@@ -45,7 +45,10 @@ class HashingEmbedder:
         hashes = np.concatenate([pairs, *(hashed for hashed, _ in singles)])
         weights = np.concatenate([np.full(len(pairs), PAIR_WEIGHT), *(weight for _, weight in singles)])
         signed = np.where(hashes & 1, weights, -weights)
-        return np.bincount((hashes >> 1) % self._dimensions, weights=signed, minlength=self._dimensions)
+        counts: NDArray[np.float64] = np.bincount(
+            (hashes >> 1) % self._dimensions, weights=signed, minlength=self._dimensions
+        ).astype(np.float64)
+        return counts
 
 
 @lru_cache(maxsize=50_000)
