@@ -5,7 +5,7 @@ depend on the order in which candidates are listed; every tie is broken by `pref
 candidate itself.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -48,6 +48,10 @@ class Context:
     """Indices of right candidates; known to the oracle alone."""
     greedy: int | None = None
     """Index of the greedily decoded candidate, where the source made one."""
+    similarity: Callable[[str, str], float] | None = None
+    """Atomic similarity of two queries on the question's database, in [0, 1] (reranker)."""
+    instance_digests: Mapping[int, str] = field(default_factory=dict)
+    """Candidate index -> digest of its results on all database instances together (reranker)."""
 
 
 NOTHING = Context()

@@ -1,0 +1,47 @@
+"""What the selection study and the training of the reranker need."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+
+from conf.schema.base import Section
+from conf.schema.benchmark import BenchmarkExecution
+from conf.schema.data import BirdData, SpiderData
+
+
+class CandidateFile(Section):
+    """Executed candidates: a file of them, and the questions and databases that they answer."""
+
+    candidates: str
+    """JSON lines {"index" or "question_id", "candidates": [..], "logprobs": [..]}."""
+    data: Annotated[SpiderData | BirdData, Field(discriminator="type")]
+    split: Literal["heldout", "train"]
+    """Which question file of the data the candidates answer."""
+    instances: Literal["primary", "all"] = "all"
+    """all: right means right on every instance of the database."""
+    execution: BenchmarkExecution = BenchmarkExecution()
+    seed: NonNegativeInt = 0
+
+
+class StudyConfig(CandidateFile):
+    """Everything `python -m selection.study` needs."""
+
+    split: Literal["heldout", "train"] = "heldout"
+    n: PositiveInt = 30
+    """Largest number of candidates looked at."""
+    resamples: PositiveInt = 1000
+    """Bootstrap resamples of the 95 % intervals."""
+    reranker: str | None = None
+    """File of a trained reranker, studied beside the voters."""
+    output: str
+    """Folder that receives study.json and study.html."""
+
+
+class RerankerTraining(CandidateFile):
+    """Everything `python -m selection.train_reranker` needs."""
+
+    split: Literal["heldout", "train"] = "train"
+    l2: NonNegativeFloat = 1.0
+    """Penalty on squared weights of the standardised features."""
+    output: str
+    """The reranker's file (JSON)."""

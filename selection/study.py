@@ -1,0 +1,129 @@
+"""python -m selection.study: all voters side by side for n = 1..30 candidates, with intervals, as table and plot.
+
+  candidates=FILE          JSON lines {"index" or "question_id", "candidates": [..], "logprobs": [..]}
+  data=spider|bird data.root=DIR   the questions that the candidates answer; split=heldout|train
+  reranker=FILE            studies a trained reranker too
+  output=DIR               receives study.json and study.html
+
+For each n every voter sees the same n candidates, the first n of one random order of all. Intervals are bootstrap
+intervals over questions.
+"""
+
+import json
+import random
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import plotly.graph_objects as go
+
+from conf.cli import run_entrypoint
+from conf.schema.selection import StudyConfig
+from selection.ballots import Ballot, ballots
+from selection.builder import VOTERS
+from selection.candidate import Voter
+from selection.questions import read_candidates
+from selection.reranker import load_reranker
+
+NEEDS_LOGPROBS = frozenset(("log_probability", "confidence_weighted"))
+PRINTED = (1, 2, 5, 10, 20, 30)
+Curves = dict[str, np.ndarray]
+"""Voter -> share of right answers, shape (n, 3): mean, low, high."""
+
+
+def study(polls: Sequence[Ballot], voters: Mapping[str, Voter], n: int, resamples: int, seed: int) -> Curves:
+    """Accuracy of each voter for 1..n candidates; the oracle's is recall@n."""
+    right = {name: np.zeros((n, len(polls))) for name in voters}
+    draw = random.Random(seed)
+    for column, ballot in enumerate(polls):
+        order = draw.sample(ballot.candidates, len(ballot.candidates))
+        for k in range(1, n + 1):
+            seen = order[:k]
+            for name, vote in voters.items():
+                right[name][k - 1, column] = vote(seen, ballot.context) in ballot.right
+    generator = np.random.default_rng(seed)
+    draws = generator.multinomial(len(polls), np.full(len(polls), 1 / len(polls)), size=resamples) / len(polls)
+    curves = {}
+    for name, table in right.items():
+        means = draws @ table.T
+        low, high = np.quantile(means, [0.025, 0.975], axis=0)
+        curves[name] = np.stack([table.mean(axis=1), low, high], axis=1)
+    return curves
+
+
+def chosen_voters(polls: Sequence[Ballot], reranker: str | None) -> dict[str, Voter]:
+    """The voters whose inputs are there. Raises RerankerUnusable for a reranker that knows these databases."""
+    informed = all(c.logprob is not None for ballot in polls for c in ballot.candidates)
+    names = [name for name in VOTERS if name != "greedy" and (informed or name not in NEEDS_LOGPROBS)]
+    voters = {name: VOTERS[name] for name in names}
+    if reranker is not None:
+        voters["reranker"] = load_reranker(reranker, frozenset(ballot.db_id for ballot in polls)).select
+    return voters
+
+
+def _plot(curves: Curves, title: str) -> str:
+    figure = go.Figure()
+    for name, curve in sorted(curves.items(), key=lambda item: -item[1][-1, 0]):
+        k = list(range(1, len(curve) + 1))
+        mean, low, high = (100 * curve).T
+        figure.add_trace(
+            go.Scatter(
+                x=k,
+                y=mean,
+                name="oracle (recall@n)" if name == "oracle" else name,
+                mode="lines",
+                error_y={"type": "data", "array": high - mean, "arrayminus": mean - low, "thickness": 0.6, "width": 0},
+            )
+        )
+    figure.update_layout(
+        title=title, xaxis_title="candidates", yaxis_title="right answers, %", template="plotly_white", height=620
+    )
+    return figure.to_html(include_plotlyjs=True, full_html=False, config={"responsive": True, "displayModeBar": False})
+
+
+def _rows(curves: Curves, counts: Sequence[int]) -> list[list[str]]:
+    ranked = sorted(curves.items(), key=lambda item: -item[1][-1, 0])
+    return [
+        [name, *(f"{100 * c[k - 1, 0]:.1f} [{100 * c[k - 1, 1]:.1f}, {100 * c[k - 1, 2]:.1f}]" for k in counts)]
+        for name, c in ranked
+    ]
+
+
+def _page(curves: Curves, counts: Sequence[int], title: str) -> str:
+    head = "".join(f"<th>n = {k}</th>" for k in counts)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in _rows(curves, counts))
+    style = (
+        "body{font:15px system-ui,sans-serif;margin:0 auto;max-width:1100px;padding:16px}"
+        "div.t{overflow-x:auto}td,th{padding:4px 12px 4px 0;text-align:left;border-bottom:1px solid #ddd}"
+        "td{white-space:nowrap}"
+    )
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title><style>{style}</style></head><body>{_plot(curves, title)}"
+        f'<div class="t"><table><tr><th></th>{head}</tr>{body}</table></div></body></html>\n'
+    )
+
+
+def job(config: StudyConfig) -> int:
+    """Runs one study. Raises CandidatesUnusable and RerankerUnusable."""
+    polls = list(ballots(read_candidates(config), config))
+    n = min(config.n, min(len(ballot.candidates) for ballot in polls))
+    curves = study(polls, chosen_voters(polls, config.reranker), n, config.resamples, config.seed)
+    output = Path(config.output)
+    output.mkdir(parents=True, exist_ok=True)
+    counts = [k for k in PRINTED if k < n] + [n]
+    title = f"{len(polls)} questions, {config.candidates}"
+    values = {name: [[round(float(x), 6) for x in row] for row in curve] for name, curve in curves.items()}
+    (output / "study.json").write_text(json.dumps({"questions": len(polls), "curves": values}) + "\n", encoding="utf-8")
+    (output / "study.html").write_text(_page(curves, counts, title), encoding="utf-8")
+    rows = [["", *(f"n={k}" for k in counts)], *_rows(curves, counts)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    sys.stdout.write(title + "\n" + "\n".join(lines) + f"\n{output / 'study.html'}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_entrypoint(StudyConfig, "selection_study", job, __doc__ or "", sys.argv[1:]))
