@@ -77,14 +77,14 @@ def _group(choice: random.Random, step: int, number: int, skill: float, size: in
     completions, results = [], []
     for _ in range(size):
         sql, result = _result(choice, skill, gold, wrong)
-        tokens = 30 + int(choice.expovariate(1 / 25))
+        tokens = len(sql) // 2 + (100 if choice.random() < 0.02 else 0)
         completions.append(
             Completion(
                 text=f"<think>The question names the tables, so I need to join and filter.</think>\n```sql\n{sql}\n```",
                 token_ids=(1,) * tokens,
                 logprobs=(-0.1,) * tokens,
                 version_spans=((0, step - 1),),
-                finish_reason="length" if tokens > 120 else "stop",
+                finish_reason="length" if tokens > 100 else "stop",
             )
         )
         results.append(result)

@@ -46,7 +46,8 @@ def write_atomically(path: Path, text: str) -> None:
         file.write(text.encode("utf-8"))
 
 
-def _parse(path: Path, number: int, line: bytes) -> Json:
+def parse_row(path: Path, number: int, line: bytes) -> Json:
+    """One line as a row. Raises RecordsDamaged with file and line number."""
     try:
         row = json.loads(line)
     except ValueError as error:
@@ -63,7 +64,7 @@ def _lines(path: Path) -> Iterator[tuple[bytes, Json]]:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
                 return
-            yield line, _parse(path, number, line)
+            yield line, parse_row(path, number, line)
 
 
 def read_rows(path: Path) -> Iterator[Json]:

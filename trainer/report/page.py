@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from omegaconf import OmegaConf
 
-from trainer.records import read_rows, write_atomically
+from trainer.records import Json, read_rows, write_atomically
 from trainer.report.chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
 from trainer.report.curves import Section, sections
 from trainer.report.headline import StageShare, Tile, costs, results, stage_shares
@@ -68,18 +68,26 @@ def _facts(config: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     return tuple((label, str(value)) for label, value in facts if value is not None)
 
 
-def view(path: Path, *, max_groups: int = MAX_GROUPS) -> RunView:
-    """Reads a run folder. Raises RunFolderError when it is none, RecordsDamaged when its files are broken."""
+def require_run(path: Path) -> None:
+    """Raises RunFolderError when the folder holds no run."""
     if not (path / METRICS).is_file():
         raise RunFolderError(f"{path} is no run folder: it holds no {METRICS}")
+
+
+def view(path: Path) -> RunView:
+    """Reads a run folder. Raises RunFolderError when it is none, RecordsDamaged when its files are broken."""
+    require_run(path)
+    groups, total = first_and_last(read_rows(path / SAMPLES), first=FIRST_GROUPS, last=MAX_GROUPS - FIRST_GROUPS)
+    return view_of(path, list(read_rows(path / METRICS)), browser(groups, total))
+
+
+def view_of(path: Path, rows: list[Json], samples: SampleBrowser) -> RunView:
+    """The view of a run whose rows are at hand; reads its configuration and summary."""
     config, config_text = _config(path)
-    rows = list(read_rows(path / METRICS))
     summary = read_summary(path)
     status = summary["status"] if summary else "running" if is_open(path) else "unfinished"
     reached = summary or _so_far(rows, config)
     asked = config.get("pipeline", {}).get("steps", reached["steps"])
-    first = min(FIRST_GROUPS, max_groups // 2)
-    groups, total = first_and_last(read_rows(path / SAMPLES), first=first, last=max_groups - first)
     return RunView(
         name=path.resolve().name,
         status=status,
@@ -91,13 +99,13 @@ def view(path: Path, *, max_groups: int = MAX_GROUPS) -> RunView:
         costs=costs(reached),
         stages=tuple(stage_shares(reached["seconds_by_stage"])),
         sections=sections(rows),
-        samples=browser(groups, total),
+        samples=samples,
         config=config_text,
         versions=tuple(reached["versions"].items()),
     )
 
 
-def _so_far(rows: list[dict[str, Any]], config: dict[str, Any]) -> dict[str, Any]:
+def _so_far(rows: list[Json], config: dict[str, Any]) -> dict[str, Any]:
     """The summary that the rows would make if the run ended now, with the latest evaluation as the one after."""
 
     def latest(key: str) -> float | None:
@@ -120,10 +128,10 @@ def _so_far(rows: list[dict[str, Any]], config: dict[str, Any]) -> dict[str, Any
     ).as_json()
 
 
-def environment() -> Environment:
-    """The templates, escaping everything that is not Markup."""
+def environment(*packages: str) -> Environment:
+    """This package's templates and those of other packages, escaping everything that is not Markup."""
     made = Environment(
-        loader=PackageLoader("trainer.report", "."),
+        loader=ChoiceLoader([PackageLoader(package, ".") for package in ("trainer.report", *packages)]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -1,0 +1,142 @@
+"""Following a growing run: only whole new rows, replaced files, the terminal's picture, the web server's answers."""
+
+import http.client
+import io
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from trainer.records import RecordsDamaged
+from trainer.run_folder import RunFolder, RunFolderError
+from trainer.watch.live import LiveRun, RowTail
+from trainer.watch.terminal import dashboard, follow, sparkline
+from trainer.watch.web import AddressInUse, WatchServer
+
+
+def test_a_tail_gives_whole_new_rows_once(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    tail = RowTail(path)
+    assert tail.read() == (False, [])
+    path.write_text('{"a":1}\n{"a":2}\n{"a"')
+    assert tail.read() == (True, [{"a": 1}, {"a": 2}])
+    assert tail.read() == (False, [])
+    with path.open("a") as file:
+        file.write(":3}\n")
+    assert tail.read() == (False, [{"a": 3}])
+
+
+def test_a_tail_notices_that_a_resumed_run_cut_its_rows(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a":1}\n{"a":2}\n')
+    tail = RowTail(path)
+    tail.read()
+    shorter = tmp_path / "new"
+    shorter.write_text('{"a":1}\n{"b":2}\n')
+    shorter.replace(path)
+    assert tail.read() == (True, [{"a": 1}, {"b": 2}])
+
+
+def test_a_damaged_row_is_named_by_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a":1}\n')
+    tail = RowTail(path)
+    tail.read()
+    with path.open("a") as file:
+        file.write("oops\n")
+    with pytest.raises(RecordsDamaged, match="rows.jsonl:2"):
+        tail.read()
+
+
+def test_a_live_run_follows_what_is_written(tmp_path: Path, make_run) -> None:
+    path = make_run(tmp_path / "r", steps=12, asked=20, finished=False)
+    live = LiveRun(path)
+    before = live.refresh()
+    assert (before.status, before.step, before.steps) == ("unfinished", 12, 20)
+    with RunFolder(path, resume=True) as folder:
+        folder.write({"step": 13, "version": 13, "reward/total/mean": 2.0})
+        after = live.refresh()
+        assert (after.status, after.step, after.samples.total) == ("running", 13, before.samples.total)
+        folder.rewind(10)
+        assert live.refresh().step == 10
+    with pytest.raises(RunFolderError, match="no run folder"):
+        LiveRun(tmp_path)
+
+
+def test_sparklines() -> None:
+    assert sparkline([0, 1, 2, 7]) == "▁▂▃█"
+    assert sparkline([5, 5]) == "▄▄"
+    assert sparkline(list(range(100)), width=2) == "▁█"
+    assert sparkline([]) == ""
+
+
+def test_the_terminal_shows_the_run(tmp_path: Path, make_run) -> None:
+    live = LiveRun(make_run(tmp_path / "r", steps=12, asked=20, finished=False))
+    console = Console(file=io.StringIO(), width=120, record=True)
+    run = live.refresh()
+    console.print(dashboard(run, live.rows))
+    text = console.export_text()
+    for part in ("step 12 of 20", "reward", "greedy EX", "63.0 %", "generate", "of 8 right", "SELECT"):
+        assert part in text
+
+
+def test_without_a_terminal_every_row_is_one_line_and_the_end_is_told(tmp_path: Path, make_run) -> None:
+    out = io.StringIO()
+    follow(LiveRun(make_run(tmp_path / "demo", steps=3)), Console(file=out, width=80))
+    lines = out.getvalue().splitlines()
+    assert [line.split("  ")[0] for line in lines] == ["step 0/3", "step 1/3", "step 2/3", "step 3/3", "demo: finished"]
+
+
+@pytest.fixture
+def server(tmp_path: Path, make_run) -> Iterator[WatchServer]:
+    with WatchServer(make_run(tmp_path / "run", steps=5, asked=9, finished=False)) as opened:
+        thread = threading.Thread(target=opened.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        thread.start()
+        yield opened
+        opened.shutdown()
+        thread.join(timeout=10)
+
+
+def get(server: WatchServer, path: str, **headers: str) -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+    connection.request("GET", path, headers=headers)
+    answer = connection.getresponse()
+    body = answer.read().decode()
+    connection.close()
+    return answer.status, body
+
+
+def test_the_state_is_sent_only_when_it_changed(server: WatchServer) -> None:
+    status, body = get(server, "/state")
+    assert status == 200
+    state = json.loads(body)
+    assert "5 of 9" in state["parts"]["overview"]
+    assert "<svg" in state["parts"]["curves"]
+    assert get(server, f"/state?seen={state['digest']}") == (204, "")
+    with RunFolder(server.live.path, resume=True) as folder:
+        folder.write({"step": 6, "version": 6, "reward/total/mean": 2.0})
+    status, body = get(server, f"/state?seen={state['digest']}")
+    assert "6 of 9" in json.loads(body)["parts"]["overview"]
+
+
+def test_the_server_answers_only_its_own_addresses_and_names(server: WatchServer) -> None:
+    assert get(server, "/")[0] == 200
+    assert get(server, "/../config.yaml")[0] == 404
+    assert get(server, "/", Host="attacker.example")[0] == 403
+    assert get(server, "/state", Host=f"attacker.example:{server.server_port}")[0] == 403
+
+
+def test_a_taken_port_is_one_clear_sentence(server: WatchServer) -> None:
+    with pytest.raises(AddressInUse, match=f"127.0.0.1:{server.server_port}.*another --port"):
+        WatchServer(server.live.path, port=server.server_port)
+
+
+def test_damaged_records_are_an_answer_and_not_a_hang(server: WatchServer) -> None:
+    with (server.live.path / "metrics.jsonl").open("a") as file:
+        file.write("oops\n")
+    status, body = get(server, "/state")
+    assert status == 500
+    assert "is no JSON" in body

@@ -1,0 +1,109 @@
+"""A run as a local web page that renews itself.
+
+Guarantees: answers only GET for its two addresses and, on the loopback address, only under that machine's own names, so
+that a foreign web page cannot read the run through the visitor's browser. Listens on the loopback address unless told
+otherwise; there is no login.
+"""
+
+import hashlib
+import json
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Lock
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from jinja2 import Environment
+from markupsafe import Markup
+
+from conf.errors import QuorumError
+from trainer.records import RecordsDamaged
+from trainer.report.page import RunView, asset, environment, script_hash
+from trainer.watch.live import LiveRun
+
+LOOPBACK = "127.0.0.1"
+
+
+class AddressInUse(QuorumError):
+    """Another program listens on the port."""
+
+
+def fragments(run: RunView, templates: Environment) -> dict[str, str]:
+    """The parts of the page that change, as escaped HTML by the id of their place."""
+    template = templates.get_template("watch_part.html.j2")
+    return {part: template.render(run=run, part=part) for part in ("overview", "curves", "samples")}
+
+
+class WatchServer(ThreadingHTTPServer):
+    """Serves one run folder. Threads of the server take turns at reading it."""
+
+    daemon_threads = True
+
+    def __init__(self, path: Path, *, host: str = LOOPBACK, port: int = 0) -> None:
+        """port 0: a free one. Raises RunFolderError, AddressInUse."""
+        self.live = LiveRun(path)
+        self.templates = environment("trainer.watch")
+        self.reading = Lock()
+        try:
+            super().__init__((host, port), _Handler)
+        except OSError as error:
+            raise AddressInUse(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port") from error
+        names = (LOOPBACK, "localhost")
+        self.host_headers = {f"{name}:{self.server_port}" for name in names} if host == LOOPBACK else None
+        """Host headers that are answered; None: any."""
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.server_address[0]!s}:{self.server_port}/"
+
+    def page(self) -> str:
+        with self.reading:
+            run = self.live.refresh()
+        script = asset("report.js") + Markup((Path(__file__).parent / "watch.js").read_text(encoding="utf-8"))
+        return self.templates.get_template("watch.html.j2").render(
+            run=run, style=asset("report.css"), script=script, script_hash=script_hash(script)
+        )
+
+    def state(self, seen: str) -> str | None:
+        """The changing parts as JSON with a digest; None when the digest is the one the page has seen."""
+        with self.reading:
+            parts = fragments(self.live.refresh(), self.templates)
+        digest = hashlib.sha256("".join(parts.values()).encode()).hexdigest()
+        return None if digest == seen else json.dumps({"digest": digest, "parts": parts})
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: WatchServer
+    timeout = 30
+
+    def do_GET(self) -> None:
+        address = urlsplit(self.path)
+        allowed = self.server.host_headers
+        if allowed is not None and self.headers.get("Host", "") not in allowed:
+            self._answer(HTTPStatus.FORBIDDEN, "text/plain", "This page answers only under its own address.")
+            return
+        try:
+            if address.path == "/":
+                self._answer(HTTPStatus.OK, "text/html", self.server.page())
+            elif address.path == "/state":
+                (seen,) = parse_qs(address.query).get("seen", [""])[:1]
+                state = self.server.state(seen)
+                self._answer(HTTPStatus.OK if state else HTTPStatus.NO_CONTENT, "application/json", state or "")
+            else:
+                self._answer(HTTPStatus.NOT_FOUND, "text/plain", "There is nothing at this address.")
+        except RecordsDamaged as error:
+            self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", str(error))
+
+    def _answer(self, status: HTTPStatus, kind: str, text: str) -> None:
+        body = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", f"{kind}; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Requests are not worth a line each."""
