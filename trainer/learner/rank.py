@@ -95,7 +95,8 @@ class LearnerRank:
         if len(updates) > 1 and self._spec.algo.old_logprobs == "learner":
             old = [list(self._forward(one.batches)) for one in work]
         step_tokens = sum(one.tokens for one in work) / len(work)
-        statistics, norms, skipped = no_statistics(), [], self._progress.skipped
+        norms: list[float] = []
+        statistics, skipped = no_statistics(), self._progress.skipped
         for one, behaviour in zip(work, old, strict=True):
             if one.tokens == 0:
                 continue
