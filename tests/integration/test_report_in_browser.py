@@ -37,6 +37,7 @@ def test_pointing_at_a_chart_reads_its_values(browser, make_run, tmp_path: Path)
     browser.js("window.svg = document.querySelector('.chart svg'); window.box = svg.getBoundingClientRect(); 0")
     value = "document.querySelector('.chart output').textContent"
     assert browser.js(value) == "63.0 %"
+    assert not browser.js("svg.querySelector('.cursor').checkVisibility({visibilityProperty: true})")
     browser.js("svg.dispatchEvent(new PointerEvent('pointermove', {clientX: box.left, clientY: box.top})), 0")
     assert browser.js("svg.querySelector('.at').textContent") == "step 0"
     assert browser.js(value) == "41.0 %"

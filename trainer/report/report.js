@@ -10,9 +10,10 @@ function connectChart(figure) {
   let index = null;
   function show(next) {
     index = next;
-    const x = next === null ? -9 : data.x[next];
+    const x = next === null ? 0 : data.x[next];
     cursor.setAttribute("x1", x);
     cursor.setAttribute("x2", x);
+    cursor.setAttribute("visibility", next === null ? "hidden" : "visible");
     const width = svg.viewBox.baseVal.width;
     label.setAttribute("x", x > width - 70 ? x - 5 : x + 5);
     label.setAttribute("text-anchor", x > width - 70 ? "end" : "start");
