@@ -14,7 +14,9 @@ class BudgetConfig(Section):
     """SQLite virtual-machine instructions."""
     rows: PositiveInt = 100_000
     bytes: PositiveInt = 16 * 2**20
-    """Size of the result, and of any single value, in bytes."""
+    """Size of the result."""
+    value_bytes: PositiveInt = 2**20
+    """Size of any single value or row that SQLite builds on the way; keeps single opcodes short."""
     heap_mib: PositiveInt = 256
     """SQLite heap of one executor, MiB."""
     sql_chars: PositiveInt = 20_000

@@ -59,7 +59,7 @@ class Query:
         limits = self.budget
         path = os.path.abspath(self.database)
         return (
-            *(path, self.sql, limits.vm_steps, limits.rows, limits.bytes, limits.cpu_s),
+            *(path, self.sql, limits.vm_steps, limits.rows, limits.bytes, limits.value_bytes, limits.cpu_s),
             *(self.text_errors, self.reverse_unordered),
         )
 

@@ -1,6 +1,7 @@
 """A database's schema as the prompts, the atomic component and the memory gate see it.
 
-Reads through sqlite-utils on a read-only connection; never writes. Columns keep the order and spelling of their CREATE TABLE.
+Reads through sqlite-utils on a read-only connection; never writes. Columns keep the order and spelling of their CREATE
+TABLE.
 """
 
 import sqlite3

@@ -15,8 +15,10 @@ from conf.schema.reward import BudgetConfig
 from rewards.carriers import Execution
 from rewards.sql.executor import ExecutorPool, Query
 
-BUDGET = BudgetConfig(vm_steps=2_000_000, rows=1_000, bytes=2**20, heap_mib=64, cpu_s=1.0, wall_s=10.0)
-BOMB = "SELECT instr(printf('%.*c', 1000000, 'a'), printf('%.*c', 500000, 'a') || 'b')"
+BUDGET = BudgetConfig(
+    vm_steps=2_000_000, rows=1_000, bytes=2**20, value_bytes=2**20, heap_mib=64, cpu_s=1.0, wall_s=10.0
+)
+BOMB = "SELECT sum(printf('%.*c', 1000000, 'a') LIKE replace(printf('%.*c', 450, 'x'), 'x', '%a') || 'b' || a.n) FROM big a, big b"
 """One opcode that runs for many seconds: no progress handler sees it."""
 
 
@@ -60,6 +62,16 @@ def run(pool: ExecutorPool, database: str, sql: str, budget: BudgetConfig = BUDG
         ("SELECT name FROM item WHERE name LIKE 'P%' ORDER BY id", (("pen",), ("pad",))),
         ("SELECT value FROM json_each('[1,2]')", ((1,), (2,))),
         ("SELECT printf('%05.2f|%s|%*d|%.*c', 3.14159, 'x', 4, 7, 3, 'y')", (("03.14|x|   7|yyy",),)),
+        (
+            "SELECT instr('hello', 'l'), instr('x', ''), instr(NULL, 'x'), instr(123, 2), instr(x'0102', x'02')",
+            ((3, 1, None, 2, 2),),
+        ),
+        ("SELECT instr(printf('%.*c', 1000000, 'a'), printf('%.*c', 500000, 'a') || 'b')", ((0,),)),
+        (
+            "SELECT replace('abab', 'b', 'x'), replace('a', '', 'x'), replace(10, 0, 5), replace('a', NULL, 'b')",
+            (("axax", "a", "15", None),),
+        ),
+        ("SELECT trim('xxaxx', 'x'), ltrim('xa', 'x'), rtrim(' a '), trim(100, 1)", (("a", "a", " a", "00"),)),
         ("SELECT word FROM broken", (("\ufffda",),)),
         ("SELECT name FROM sqlite_master WHERE name = 'item'", (("item",),)),
     ],
@@ -121,6 +133,8 @@ def test_cells_keep_their_storage_class_and_columns_their_names(pool: ExecutorPo
         ("SELECT count(*) FROM big a, big b, big c, big d, big e, big f, big g", "timeout"),
         ("SELECT a.n, b.n, c.n FROM big a, big b, big c", "too_large"),
         ("SELECT zeroblob(100000) FROM big", "too_large"),
+        ("SELECT replace(printf('%.*c', 900000, 'a'), 'a', 'bb')", "too_large"),
+        ("SELECT trim(printf('%.*c', 900000, 'a'), printf('%.*c', 900000, 'b'))", "too_large"),
         ("SELECT count(*) FROM (SELECT a.n, zeroblob(999) z FROM big a, big b, big c ORDER BY z, 1)", "too_large"),
         (BOMB, "timeout"),
     ],

@@ -1,8 +1,12 @@
 """Replacements for SQLite built-ins that are random, or that a single call can keep busy for seconds."""
 
 import sqlite3
+from collections.abc import Callable
+from typing import Any
 
 Value = int | float | str | bytes | None
+TRIM_WORK = 100_000_000
+"""Comparisons of one trim call."""
 
 
 def _formatted_size(arguments: tuple[Value, ...]) -> int:
@@ -73,12 +77,45 @@ class Functions:
             return None
         if _formatted_size(arguments) > self.limit:
             raise OverflowError
+        return self._native("printf", *arguments)
+
+    def instr(self, text: Value, part: Value) -> int | None:
+        """SQLite's instr in linear time; its own compares at every position."""
+        if type(text) is type(part) and isinstance(text, str | bytes):
+            return text.find(part) + 1  # type: ignore[arg-type]
+        return self._native("instr", text, part)
+
+    def replace(self, text: Value, old: Value, new: Value) -> str | None:
+        """SQLite's replace, refused before it builds a value beyond the length limit."""
+        if isinstance(text, str) and isinstance(old, str) and isinstance(new, str):
+            if not old:
+                return text
+            if len(text) + text.count(old) * (len(new) - len(old)) > self.limit:
+                raise OverflowError
+            return text.replace(old, new)
+        return self._native("replace", text, old, new)
+
+    def trim(self, name: str) -> Callable[[Value, Value], str | None]:
+        """SQLite's two-argument trims, refused where text and set are both so long that they cost seconds."""
+
+        def trimmed(text: Value, characters: Value) -> str | None:
+            if isinstance(text, str | bytes) and isinstance(characters, str | bytes):
+                if len(text) * len(characters) > TRIM_WORK:
+                    raise OverflowError
+            return self._native(name, text, characters)
+
+        return trimmed
+
+    def _native(self, name: str, *arguments: Value) -> Any:
         marks = ",".join("?" * len(arguments))
-        row: tuple[str | None] = self._plain.execute(f"SELECT printf({marks})", arguments).fetchone()
-        return row[0]
+        return self._plain.execute(f"SELECT {name}({marks})", arguments).fetchone()[0]
 
     def install(self, connection: sqlite3.Connection) -> None:
         connection.create_function("random", 0, self.random)
         connection.create_function("randomblob", 1, self.randomblob)
         connection.create_function("printf", -1, self.printf, deterministic=True)
         connection.create_function("format", -1, self.printf, deterministic=True)
+        connection.create_function("instr", 2, self.instr, deterministic=True)
+        connection.create_function("replace", 3, self.replace, deterministic=True)
+        for name in ("trim", "ltrim", "rtrim"):
+            connection.create_function(name, 2, self.trim(name), deterministic=True)

@@ -16,8 +16,9 @@ CELL_BYTES = 24
 
 Answer = tuple[str, tuple[str, ...], tuple[tuple[Value, ...], ...], str | None, str | None, int]
 """(status, columns, rows, error kind, message, VM steps)."""
-Request = tuple[str, str, int, int, int, float, str, bool]
-"""(database path, sql, VM steps, rows, bytes, CPU seconds, text errors, reverse unordered selects)."""
+Request = tuple[str, str, int, int, int, int, float, str, bool]
+"""(database path, sql, VM steps, rows, bytes, bytes of a value, CPU seconds, text errors, reverse unordered
+selects)."""
 
 
 class Steps:
@@ -63,7 +64,7 @@ class Executor:
         self._connections = Connections(self._functions)
 
     def answer(self, request: Request) -> Answer:
-        sql, cpu_seconds = request[1], request[5]
+        sql, cpu_seconds, text_errors = request[1], request[6], request[7]
         keyword = first_keyword(sql)
         if keyword in WRITING_KEYWORDS:
             return "error", (), (), "forbidden", f"{keyword.upper()} is not a read-only query", 0
@@ -76,22 +77,22 @@ class Executor:
                 self._connections.close_all()
                 answer = self._run(request, None)
             if answer[3] == "runtime" and (answer[4] or "").startswith("Could not decode to UTF-8"):
-                if request[6] != "strict":
-                    answer = self._run(request, request[6])
+                if text_errors != "strict":
+                    answer = self._run(request, text_errors)
             return answer
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
 
     def _run(self, request: Request, text_errors: str | None) -> Answer:
         """text_errors None decodes strictly in C, which is the fast way."""
-        path, sql, max_steps, max_rows, max_bytes, _, _, reverse = request
+        path, sql, max_steps, max_rows, max_bytes, max_value, _, _, reverse = request
         steps = Steps(max_steps)
         try:
             connection = self._connections.get(path, reverse)
-            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max_bytes)
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max_value)
             connection.text_factory = _text_factory(text_errors) if text_errors else str
             connection.set_progress_handler(steps.tick, min(STEP_INTERVAL, max_steps))
-            self._functions.begin(max_bytes)
+            self._functions.begin(max_value)
             cursor = connection.execute(sql)
             try:
                 columns = tuple(entry[0] for entry in cursor.description or ())
