@@ -15,7 +15,8 @@ from rewards.combine import RIGHT, Combiner, Components, repeated_share
 from rewards.components.atomic import AtomicComparer
 from rewards.components.execution import Candidate, ExecutionJudge, Judged
 from rewards.components.format import extract, format_reward
-from rewards.components.memory import MemoryComponent, VerifiedTrace
+from rewards.components.memory import MemoryComponent
+from rewards.memory_store import VerifiedTrace
 from rewards.sql.cache import BoundedCache
 from rewards.sql.content import content_key
 from rewards.sql.executor import ExecutorPool

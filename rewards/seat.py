@@ -11,7 +11,7 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from conf.errors import QuorumError
 from conf.schema.reward import RewardConfig
-from rewards.components.memory import VerifiedTrace
+from rewards.memory_store import VerifiedTrace
 from rewards.scorer import ScorerStats
 from rewards.server import RewardServer
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from conf.schema.reward import RewardConfig
 from rewards.builder import open_scorer
 from rewards.carriers import RewardResult
-from rewards.components.memory import VerifiedTrace
+from rewards.memory_store import VerifiedTrace
 from rewards.scorer import ScoreJob, ScorerStats
 
 
