@@ -40,7 +40,7 @@ class Bird:
 
     @contextmanager
     def judging(self, questions: QuestionSet) -> Iterator[BirdJudge]:
-        voting = Voting(self._config.selection, "bird")
+        voting = Voting.configured(self._config, "bird", questions.questions)
         with Runner(self._config.execution, "strict") as runner:
             if not self._config.metrics.ves:
                 yield BirdJudge(runner, voting)

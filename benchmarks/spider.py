@@ -40,7 +40,7 @@ class Spider:
     @contextmanager
     def judging(self, questions: QuestionSet) -> Iterator[SpiderJudge]:
         with Runner(self._config.execution, "ignore") as runner:
-            yield SpiderJudge(questions, runner, Voting(self._config.selection, "spider"))
+            yield SpiderJudge(questions, runner, Voting.configured(self._config, "spider", questions.questions))
 
     def write_official(self, output: Path, questions: Sequence[Question], chosen: Sequence[str]) -> None:
         write_spider(output, questions, chosen)

@@ -58,11 +58,13 @@ class SpiderJudge:
     def _candidate_calls(self, question: Question, answer: Answer) -> Iterator[Call]:
         for sql in _texts(answer):
             yield from _official_calls(question, sql, keep_distinct=False)
-            yield (question.databases[0], sql)
+            seen = question.databases if self._voting.looks_at_all_instances else question.databases[:1]
+            yield from ((database, sql) for database in seen)
 
     def _poll(self, question: Question, answer: Answer, right: Rights, known: Known) -> Poll:
-        executions = {sql: known[question.databases[0], sql] for sql in answer.candidates}
-        return self._voting.poll(question, answer, executions, [bool(right[sql]) for sql in answer.candidates])
+        seen = question.databases if self._voting.looks_at_all_instances else question.databases[:1]
+        primary, *others = ({sql: known[database, sql] for sql in answer.candidates} for database in seen)
+        return self._voting.poll(question, answer, primary, [bool(right[sql]) for sql in answer.candidates], others)
 
     def _judged(self, question: Question, answer: Answer, right: Rights, poll: Poll, sql: str, known: Known) -> Judged:
         gold, gold_error = self._parse_gold(question)

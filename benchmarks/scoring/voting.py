@@ -2,15 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from benchmarks.carriers import Answer, Question
-from conf.schema.benchmark import VoterName
+from benchmarks.carriers import Answer, BenchmarkError, Question
+from conf.schema.benchmark import BenchmarkConfig, VoterName
 from conf.schema.data import Denotation
 from rewards.carriers import Execution
 from rewards.sql.denotation import digest, is_trivial
 from rewards.sql.parse import has_top_level_order_by
 from selection.builder import VOTERS
-from selection.candidate import Candidate, Context, Voter
+from selection.candidate import Candidate, Context, NoCandidates, Voter
+
+if TYPE_CHECKING:  # it loads pandas, which scoring a file without a reranker must not wait for
+    from benchmarks.scoring.reranking import Reranking
 
 NEEDS_LOGPROBS = frozenset(("log_probability", "confidence_weighted"))
 
@@ -29,10 +33,25 @@ class Poll:
 class Voting:
     """The configured voter and, for the record, all others."""
 
-    def __init__(self, selection: VoterName, denotation: Denotation, reranker: Voter | None = None) -> None:
+    def __init__(self, selection: VoterName, denotation: Denotation, reranking: "Reranking | None" = None) -> None:
         self._selection = selection
         self._denotation = denotation
-        self._voters = {**VOTERS, "reranker": reranker} if reranker else VOTERS
+        self._reranking = reranking
+        self._voters: dict[str, Voter] = {**VOTERS, "reranker": reranking.voter} if reranking else VOTERS
+
+    @property
+    def looks_at_all_instances(self) -> bool:
+        """Whether `poll` wants the candidates executed on every instance, and not on the primary one alone."""
+        return self._reranking is not None
+
+    @classmethod
+    def configured(cls, config: BenchmarkConfig, denotation: Denotation, questions: Sequence[Question]) -> "Voting":
+        """With the reranker where the configuration names one. Raises selection.reranker.RerankerUnusable."""
+        if config.reranker is None:
+            return cls(config.selection, denotation)
+        from benchmarks.scoring.reranking import Reranking
+
+        return cls(config.selection, denotation, Reranking(config.reranker, questions))
 
     def candidates(self, answer: Answer, executions: Mapping[str, Execution]) -> tuple[Candidate, ...]:
         """The sampled candidates after execution of their texts on the primary instance."""
@@ -50,9 +69,17 @@ class Voting:
         )
 
     def poll(
-        self, question: Question, answer: Answer, executions: Mapping[str, Execution], rights: Sequence[bool]
+        self,
+        question: Question,
+        answer: Answer,
+        executions: Mapping[str, Execution],
+        rights: Sequence[bool],
+        others: Sequence[Mapping[str, Execution]] = (),
     ) -> Poll:
-        """Raises selection.candidate.NoCandidates when the configured voter lacks an input."""
+        """`executions` are the candidates' on the primary instance, `others` on the further ones.
+
+        Raises BenchmarkError when the configured voter lacks an input.
+        """
         candidates = self.candidates(answer, executions)
         context = Context(
             question=question.question,
@@ -60,15 +87,27 @@ class Voting:
             rows={c.index: executions[c.sql].rows for c in candidates if not c.failed},
             correct=frozenset(index for index, right in enumerate(rights) if right),
             greedy=len(candidates) if answer.greedy is not None else None,
+            similarity=self._reranking.similarity(question) if self._reranking else None,
+            instance_digests=self._instance_digests(answer, [executions, *others]) if self._reranking else {},
         )
         names = [name for name in self._voters if name == self._selection or self._has_input(name, answer)]
-        choices = {name: self._voters[name](candidates, context) for name in names}
+        try:
+            choices = {name: self._voters[name](candidates, context) for name in names}
+        except NoCandidates as error:
+            raise BenchmarkError(f"question {question.key}, selection={self._selection}: {error}") from error
         return Poll(candidates=candidates, chosen=choices[self._selection], choices=choices)
 
     def _has_input(self, name: str, answer: Answer) -> bool:
         if name == "greedy":
             return answer.greedy is not None
         return answer.logprobs is not None or name not in NEEDS_LOGPROBS
+
+    def _instance_digests(self, answer: Answer, instances: Sequence[Mapping[str, Execution]]) -> dict[int, str]:
+        joined = {
+            sql: " ".join(self._digest(sql, executions[sql]) or "failed" for executions in instances)
+            for sql in set(answer.candidates)
+        }
+        return {index: joined[sql] for index, sql in enumerate(answer.candidates)}
 
     def _digest(self, sql: str, execution: Execution) -> str | None:
         if execution.status != "ok":
