@@ -112,6 +112,7 @@ def _arguments(config: WarmupConfig, *, seed: int, gpu: bool, scratch: str) -> S
         max_grad_norm=1.0,
         weight_decay=0.01,
         optim="adamw_torch_fused",
+        adam_beta2=0.98,
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
         gradient_checkpointing=gpu,
