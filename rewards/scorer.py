@@ -6,6 +6,7 @@ batch; what the infrastructure did is `unscorable`, never a number. Synchronous,
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -20,7 +21,7 @@ from rewards.memory_store import VerifiedTrace
 from rewards.sql.cache import BoundedCache
 from rewards.sql.content import content_key
 from rewards.sql.executor import ExecutorPool
-from rewards.sql.gold import Gold, GoldStore, reads_clock
+from rewards.sql.gold import Gold, GoldRequest, GoldStore, reads_clock
 from rewards.sql.parse import Extraction, canonical
 from rewards.sql.schema import read_schema
 
@@ -109,13 +110,13 @@ class Scorer:
 
     def score_batch(self, jobs: Sequence[ScoreJob]) -> list[tuple[RewardResult, ...]]:
         """Results of several groups whose candidates are executed together."""
-        cases = [self._case(job) for job in jobs]
+        cases = self._cases(jobs)
         self._judge_candidates(cases)
         return [self._results(case) for case in cases]
 
     def check_gold(self, task: SqlTask) -> GoldCheck:
         """Whether a gold of the task runs within its budget, on every instance that would decide."""
-        return self._usable_golds(task)[0]
+        return self._usable_golds([task])[0][0]
 
     def commit(self) -> None:
         """End of a batch: the traces verified since the last commit enter the memory."""
@@ -155,8 +156,23 @@ class Scorer:
     def _databases(self, task: SqlTask) -> tuple[str, ...]:
         return task.databases if self._needs_instances else task.databases[:1]
 
-    def _usable_golds(self, task: SqlTask) -> tuple[GoldCheck, list[Gold]]:
-        golds = self._golds.results(task.gold_sqls, self._databases(task), task.denotation)
+    def _cases(self, jobs: Sequence[ScoreJob]) -> list[_Case]:
+        cases = []
+        for job, (check, golds) in zip(jobs, self._usable_golds([job.task for job in jobs]), strict=True):
+            extractions = [extract(completion, self._config.format) for completion in job.completions]
+            cases.append(_Case(job=job, extractions=extractions, check=check, golds=golds))
+            self._completions += len(extractions)
+        self._tasks += len(jobs)
+        return cases
+
+    def _usable_golds(self, tasks: Sequence[SqlTask]) -> list[tuple[GoldCheck, list[Gold]]]:
+        requests = [
+            GoldRequest(sqls=task.gold_sqls, databases=self._databases(task), policy=task.denotation) for task in tasks
+        ]
+        return [self._checked(golds) for golds in self._golds.many(requests)]
+
+    def _checked(self, golds: Sequence[Gold]) -> tuple[GoldCheck, list[Gold]]:
+        """Which golds count, and whether any does."""
         running = [gold for gold in golds if gold.usable]
         if not running:
             lost = any(gold.infrastructure for gold in golds)
@@ -168,13 +184,6 @@ class Scorer:
                 return GoldCheck(usable=False, reason=reason, order_dependent=True), []
             return GoldCheck(usable=True), steady
         return GoldCheck(usable=True, order_dependent=len(steady) < len(running)), running
-
-    def _case(self, job: ScoreJob) -> _Case:
-        extractions = [extract(completion, self._config.format) for completion in job.completions]
-        check, golds = self._usable_golds(job.task)
-        self._tasks += 1
-        self._completions += len(job.completions)
-        return _Case(job=job, extractions=extractions, check=check, golds=golds)
 
     def _judge_candidates(self, cases: Sequence[_Case]) -> None:
         """Fills in the verdicts; candidates of a task with one canonical form are executed once."""
@@ -199,6 +208,8 @@ class Scorer:
             case.verdicts.update({key: fresh[key] for key in case.keys.values() if key in fresh})
 
     def _fresh_verdicts(self, new: Sequence[tuple[_Case, str]]) -> list[_Verdict]:
+        if not new:
+            return []
         candidates = [
             Candidate(
                 sql=sql,
@@ -208,8 +219,15 @@ class Scorer:
             )
             for case, sql in new
         ]
-        judged = self._judge.judge(candidates)
-        return [self._compared(sql, verdict, case) for (case, sql), verdict in zip(new, judged, strict=True)]
+        # The thread only waits for the executors; meanwhile this one compares.
+        with ThreadPoolExecutor(1) as waiting:
+            executed = waiting.submit(self._judge.judge, candidates)
+            overlaps = [self._overlap(sql, case) for case, sql in new]
+            judged = executed.result()
+        return [
+            _Verdict(judged=verdict, atomic=similarity, token_fallback=fallback)
+            for verdict, (similarity, fallback) in zip(judged, overlaps, strict=True)
+        ]
 
     def _stem(self, case: _Case) -> bytes:
         """What a verdict depends on beside the candidate."""
@@ -217,13 +235,13 @@ class Scorer:
         parts = "\0".join((*contents, case.job.task.denotation, *(gold.sql for gold in case.golds)))
         return blake2b(parts.encode("utf-8", "surrogatepass"), digest_size=32).digest()
 
-    def _compared(self, sql: str, judged: Judged, case: _Case) -> _Verdict:
+    def _overlap(self, sql: str, case: _Case) -> tuple[float | None, bool]:
+        """Best atomic similarity to a gold, and whether it is that of tokens."""
         if not self._config.atomic.enabled:
-            return _Verdict(judged=judged, atomic=None, token_fallback=False)
+            return None, False
         comparer = self._comparer(case.job.task.databases[0])
-        scores = [comparer.similarity(gold.sql, sql) for gold in case.golds]
-        best = max(scores, key=lambda score: score.similarity)
-        return _Verdict(judged=judged, atomic=best.similarity, token_fallback=best.token_fallback)
+        best = max((comparer.similarity(gold.sql, sql) for gold in case.golds), key=lambda score: score.similarity)
+        return best.similarity, best.token_fallback
 
     def _comparer(self, database: str) -> AtomicComparer:
         key = content_key(database)

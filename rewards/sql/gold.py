@@ -16,7 +16,7 @@ from rewards.sql.cache import BoundedCache
 from rewards.sql.content import content_key
 from rewards.sql.denotation import equal
 from rewards.sql.executor import ExecutorPool, Query
-from rewards.sql.order import tie_probes
+from rewards.sql.order import TieProbe, tie_probes
 from rewards.sql.parse import has_top_level_order_by
 from rewards.sql.schema import DatabaseUnreadable
 
@@ -58,50 +58,107 @@ def reads_clock(sql: str) -> bool:
     return _CLOCK.search(sql) is not None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GoldRequest:
+    """The golds of one task."""
+
+    sqls: Sequence[str]
+    databases: Sequence[str]
+    policy: Denotation
+
+
+_Key = tuple[tuple[str, ...], str, Denotation]
+"""(contents of the instances, query, policy)."""
+
+
 class GoldStore:
     """Executes golds through `pool` under `budget`. Not thread-safe."""
 
     def __init__(self, pool: ExecutorPool, budget: BudgetConfig) -> None:
         self._pool = pool
         self._budget = budget
-        self._cache: BoundedCache[tuple[object, ...], Gold] = BoundedCache(CACHED_CELLS, _cells)
+        self._cache: BoundedCache[_Key, Gold] = BoundedCache(CACHED_CELLS, _cells)
 
     def results(self, sqls: Sequence[str], databases: Sequence[str], policy: Denotation) -> list[Gold]:
-        """One Gold for each query. A database that cannot be read makes all of them unusable."""
+        """One Gold for each query. See `many`."""
+        return self.many([GoldRequest(sqls=sqls, databases=databases, policy=policy)])[0]
+
+    def many(self, requests: Sequence[GoldRequest]) -> list[list[Gold]]:
+        """The golds of several tasks, executed in one batch. A database that cannot be read makes its golds
+        unusable."""
+        found: dict[_Key, Gold] = {}
+        wanted: dict[_Key, _Plan] = {}
+        keys = [self._keys(request) for request in requests]
+        for request, own in zip(requests, keys, strict=True):
+            for key in own if isinstance(own, list) else []:
+                known = None if reads_clock(key[1]) else self._cache.get(key)
+                if known is not None:
+                    found[key] = known
+                elif key not in wanted:
+                    wanted[key] = _plan(key[1], request.databases, key[2], self._budget)
+        executions = iter(self._pool.run([query for plan in wanted.values() for query in plan.queries]))
+        for key, plan in wanted.items():
+            gold = found[key] = plan.judge([next(executions) for _ in plan.queries])
+            if not gold.infrastructure and not reads_clock(gold.sql):
+                self._cache.put(key, gold)
+        return [
+            [found[key] for key in own] if isinstance(own, list) else [_lost(sql, own) for sql in request.sqls]
+            for request, own in zip(requests, keys, strict=True)
+        ]
+
+    @staticmethod
+    def _keys(request: GoldRequest) -> "list[_Key] | str":
+        """Cache keys, or why the database cannot be read."""
         try:
-            contents = tuple(content_key(path) for path in databases)
+            contents = tuple(content_key(path) for path in request.databases)
         except DatabaseUnreadable as error:
-            lost = Execution(status="unscorable", error=str(error))
-            return [Gold(sql=sql, ordered=False, executions=(lost,)) for sql in sqls]
-        return [self._one(sql, databases, (contents, sql, policy)) for sql in sqls]
+            return str(error)
+        return [(contents, sql, request.policy) for sql in request.sqls]
 
-    def _one(self, sql: str, databases: Sequence[str], key: tuple[tuple[str, ...], str, Denotation]) -> Gold:
-        volatile = reads_clock(sql)
-        known = None if volatile else self._cache.get(key)
-        if known is not None:
-            return known
-        gold = self._execute(sql, databases, key[2])
-        if not volatile and not gold.infrastructure:
-            self._cache.put(key, gold)
-        return gold
 
-    def _execute(self, sql: str, databases: Sequence[str], policy: Denotation) -> Gold:
-        """Runs the gold and its probes on all instances in one batch."""
-        ordered = policy == "spider" and has_top_level_order_by(sql)
-        probes = tie_probes(sql)
-        forward = [Query(database=path, sql=sql, budget=self._budget) for path in databases]
-        backward = [Query(database=path, sql=sql, budget=self._budget, reverse_unordered=True) for path in databases]
-        ties = [Query(database=path, sql=probe.sql, budget=self._budget) for probe in probes for path in databases]
-        executions = self._pool.run([*forward, *backward, *ties])
-        count = len(databases)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Plan:
+    """The queries that settle one gold: itself on every instance, the same with scans reversed, and its probes."""
+
+    sql: str
+    policy: Denotation
+    ordered: bool
+    instances: int
+    probes: tuple[TieProbe, ...]
+    queries: tuple[Query, ...]
+
+    def judge(self, executions: Sequence[Execution]) -> Gold:
+        """The gold, from one execution for each of `queries`."""
+        count = self.instances
         direct, reverse, tied = executions[:count], executions[count : 2 * count], executions[2 * count :]
         moved = any(
-            first.status == second.status == "ok" and not equal(first, second, policy=policy, ordered=ordered)
+            first.status == second.status == "ok" and not equal(first, second, policy=self.policy, ordered=self.ordered)
             for first, second in zip(direct, reverse, strict=True)
         )
-        found = [probe for probe in probes for _ in databases]
-        ties_show = any(probe.shows_tie(run.rows) for probe, run in zip(found, tied, strict=True))
-        return Gold(sql=sql, ordered=ordered, executions=tuple(direct), order_dependent=moved or ties_show)
+        probes = [probe for probe in self.probes for _ in range(count)]
+        ties = any(probe.shows_tie(run.rows) for probe, run in zip(probes, tied, strict=True))
+        return Gold(sql=self.sql, ordered=self.ordered, executions=tuple(direct), order_dependent=moved or ties)
+
+
+def _plan(sql: str, databases: Sequence[str], policy: Denotation, budget: BudgetConfig) -> _Plan:
+    probes = tuple(tie_probes(sql))
+    queries = [
+        *(Query(database=path, sql=sql, budget=budget) for path in databases),
+        *(Query(database=path, sql=sql, budget=budget, reverse_unordered=True) for path in databases),
+        *(Query(database=path, sql=probe.sql, budget=budget) for probe in probes for path in databases),
+    ]
+    return _Plan(
+        sql=sql,
+        policy=policy,
+        ordered=policy == "spider" and has_top_level_order_by(sql),
+        instances=len(databases),
+        probes=probes,
+        queries=tuple(queries),
+    )
+
+
+def _lost(sql: str, reason: str) -> Gold:
+    return Gold(sql=sql, ordered=False, executions=(Execution(status="unscorable", error=reason),))
 
 
 def _cells(gold: Gold) -> int:
