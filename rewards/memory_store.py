@@ -158,15 +158,15 @@ class _Shelf:
         return len(kept)
 
     def append(self, traces: Sequence[VerifiedTrace], vectors: Vectors) -> None:
-        for number, trace in enumerate(traces, len(self.traces)):
-            self._tasks.setdefault(trace.task_id, []).append(number)
-            self._databases.setdefault(trace.db_id, []).append(number)
-        self.traces += traces
-        if len(self.traces) > EXACT_LIMIT and isinstance(self.index, ExactIndex):
+        if len(self.traces) + len(traces) > EXACT_LIMIT and isinstance(self.index, ExactIndex):
             approximate = ApproximateIndex(self._dimensions)
             approximate.add(self.index.vectors(np.arange(len(self.index))))
             self.index = approximate
         self.index.add(vectors)
+        for number, trace in enumerate(traces, len(self.traces)):
+            self._tasks.setdefault(trace.task_id, []).append(number)
+            self._databases.setdefault(trace.db_id, []).append(number)
+        self.traces += traces
 
     def allowed(self, query: TraceQuery) -> NDArray[np.bool_]:
         """Which traces the query may look at."""

@@ -28,6 +28,9 @@ from rewards.sql.parse import SqlSyntaxError, SqlTooComplex, parse_query
 MAX_READINGS = 200
 """SELECTs read for one query, over all numberings."""
 
+ALWAYS = "(boolean this:true)"
+"""ON TRUE, which the parser also writes for a join without a condition."""
+
 _SELECT_ARGS = frozenset(
     {"expressions", "from_", "joins", "where", "group", "having", "order", "limit", "offset", "distinct", "with_"}
 )
@@ -226,7 +229,8 @@ class _QueryReader(ExpressionReader):
         if condition is None:
             return []
         inside = condition if key == "on" else condition.this
-        return [self.form(term, scope) for term in terms(inside, exp.And)]
+        forms = [self.form(term, scope) for term in terms(inside, exp.And)]
+        return [form for form in forms if form != ALWAYS] if key == "on" else forms
 
     def _items(self, node: exp.Expr, clause: _From, scope: Scope) -> tuple[list[str], list[str | None], bool]:
         """Forms and names of the select list, and whether all its columns are known. Fills the scope's aliases."""
