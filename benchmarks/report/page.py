@@ -97,7 +97,7 @@ def _databases(judged: Sequence[Judged], metric: str) -> str:
     right = Counter(j.verdict["db_id"] for j in scored if j.verdict[metric])
     rows = sorted(((name, right[name] / total, total) for name, total in totals.items()), key=lambda row: row[1])
     return (
-        "<details><summary><b>By database</b></summary>"
+        '<details class="apart"><summary><b>By database</b></summary>'
         + table(["", "questions", "right"], [[escape(n), str(t), percent(r)] for n, r, t in rows])
         + "</details>"
     )
@@ -105,7 +105,7 @@ def _databases(judged: Sequence[Judged], metric: str) -> str:
 
 def _failure(judged: Judged, metrics: Sequence[str]) -> dict[str, Any]:
     verdict = judged.verdict
-    marks = [[f"{metric} {verdict[metric]}", "good" if verdict[metric] else "bad"] for metric in metrics[1:]]
+    marks = [[f"{metric} {verdict[metric]}", _kind(verdict[metric])] for metric in metrics[1:]]
     if len(judged.rights) > 1:
         share = f"{sum(judged.rights)} of {len(judged.rights)} candidates right"
         marks.append([share, "good" if any(judged.rights) else "bad"])
@@ -114,6 +114,11 @@ def _failure(judged: Judged, metrics: Sequence[str]) -> dict[str, Any]:
     key = verdict.get("index", verdict.get("question_id"))
     shown = {"key": key, "db_id": verdict["db_id"], "level": judged.level, "sql": verdict["sql"], "marks": marks}
     return shown | judged.exhibit
+
+
+def _kind(value: float | None) -> str:
+    """Colour of a metric's mark: full marks, none, or neither."""
+    return "good" if value == 1 else "bad" if value == 0 else ""
 
 
 def _browser(failures: Sequence[Mapping[str, Any]]) -> str:

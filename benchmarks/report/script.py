@@ -52,4 +52,5 @@ function apply() {
 }
 ['db', 'level', 'kind'].forEach(id => pick(id).addEventListener('change', apply));
 pick('words').addEventListener('input', apply); more.addEventListener('click', draw); apply();
+document.documentElement.dataset.ready = 'yes';
 """

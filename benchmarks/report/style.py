@@ -15,7 +15,7 @@ p.lead { color: var(--soft); margin: 0 0 18px; overflow-wrap: anywhere; } .soft 
 .tile { background: var(--wash); border: 1px solid var(--line); border-radius: 8px; padding: 10px 12px; }
 .tile b { display: block; font-size: 1.5rem; font-variant-numeric: tabular-nums; }
 .tile span { color: var(--soft); font-size: .85rem; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; } details.apart { margin-top: 28px; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: 5px 12px 5px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-weight: 600; color: var(--soft); font-size: .85rem; } td.n, th.n { text-align: right; }
