@@ -14,6 +14,8 @@ from sqlglot.dialects.sqlite import SQLite
 from sqlglot.parsers.sqlite import SQLiteParser
 from sqlglot.tokenizer_core import TokenType
 
+from conf.errors import QuorumError
+
 REREAD_BASE = 200
 REREAD_PER_TOKEN = 5
 """Tokens that the parser may step back over, in total and for each token of the text; real queries need 0.6 each."""
@@ -57,10 +59,22 @@ class FaithfulParser(SQLiteParser):
         return self.expression(exp.Cast(this=this, to=exp.DataType(this=exp.DType.USERDEFINED, kind=kind)))
 
 
-def parse_statements(sql: str) -> list[exp.Expr]:
+class SqlglotCompiled(QuorumError):
+    """sqlglot is installed in its compiled variant."""
+
+
+def new_parser() -> FaithfulParser:
+    """A parser for one text. Raises SqlglotCompiled."""
+    try:
+        return FaithfulParser(dialect=SQLite())
+    except TypeError as error:  # what a compiled base class says to an interpreted subclass
+        raise SqlglotCompiled(
+            "the package sqlglotc makes sqlglot's parser impossible to extend: uninstall it"
+        ) from error
+
+
+def parse_statements(parser: FaithfulParser, sql: str) -> list[exp.Expr]:
     """The statements of a text. Raises TooManyReadings and whatever sqlglot raises."""
-    dialect = SQLite()
-    parser = FaithfulParser(dialect=dialect)
-    tokens = dialect.tokenize(sql)
+    tokens = parser.dialect.tokenize(sql)
     parser.reread_left = REREAD_BASE + REREAD_PER_TOKEN * len(tokens)
     return [tree for tree in parser.parse(tokens, sql) if tree is not None]

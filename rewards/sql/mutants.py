@@ -94,7 +94,11 @@ def _replace(kind: str, node: exp.Expr, new: exp.Expr) -> Iterator[_Edit]:
 
 
 def _binary(kind: type[exp.Expr], left: exp.Expr, right: exp.Expr) -> exp.Expr:
-    return kind(this=left.copy(), expression=right.copy())
+    made = kind(this=left.copy(), expression=right.copy())
+    if kind is exp.Div:  # SQLite's division: without these it is written with a CAST
+        made.set("typed", True)
+        made.set("safe", True)
+    return made
 
 
 def _operator(node: exp.Expr, columns: Columns) -> Iterator[_Edit]:
@@ -283,20 +287,6 @@ def _cast(node: exp.Expr, columns: Columns) -> Iterator[_Edit]:
 
 
 _RULES: tuple[Rule, ...] = (
-    _operator,
-    _connective,
-    _negation,
-    _literal,
-    _function,
-    _column,
-    _table,
-    _join,
-    _clauses,
-    _group,
-    _order,
-    _set_operation,
-    _arithmetic,
-    _case,
-    _window,
-    _cast,
+    *(_operator, _connective, _negation, _literal, _function, _column, _table, _join, _clauses, _group, _order),
+    *(_set_operation, _arithmetic, _case, _window, _cast),
 )

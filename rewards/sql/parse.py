@@ -14,7 +14,7 @@ from typing import NamedTuple
 from sqlglot.errors import SqlglotError
 from sqlglot.expressions import Expr
 
-from rewards.sql.grammar import TooManyReadings, parse_statements
+from rewards.sql.grammar import TooManyReadings, new_parser, parse_statements
 
 MAX_CHARS = 20_000
 MAX_TOKENS = 2_000
@@ -170,6 +170,11 @@ def parse_query(sql: str) -> Expr:
     return outcome
 
 
+def clear_caches() -> None:
+    """Forgets the trees parsed so far, for measurements."""
+    _parse.cache_clear()
+
+
 def nesting(tokens: list[Token]) -> int:
     """Deepest stack of open brackets and CASEs, prefix operators and repeated words in a row added."""
     depth = deepest = prefixes = 0
@@ -201,8 +206,9 @@ def _parse(sql: str) -> Expr | ParseFailure:
         return SqlTooComplex(f"nested deeper than {MAX_NESTING} levels")
     if not any(token.text.lower() in _QUERY_STARTS for token in tokens[:1]):
         return SqlSyntaxError("the text does not begin like a query")
+    parser = new_parser()
     try:
-        trees = parse_statements(sql)
+        trees = parse_statements(parser, sql)
     except TooManyReadings:
         return SqlTooComplex("too many ways to read the text")
     # The parser indexes and dereferences what it expects to be there, so odd text also ends in these.
