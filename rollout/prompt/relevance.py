@@ -13,7 +13,7 @@ _NAME_WEIGHT = 4
 _VALUE_WEIGHT = 3
 _TABLE_WEIGHT = 2
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-_PLURAL = re.compile(r"(ies|es|s)$")
+_PLURAL = re.compile(r"(?P<y>ies?)$|(?<=ss|ch|sh)es$|(?<=x)es$|(?<=[^s])s$")
 _EVERYDAY = frozenset(
     "a an and are as at be by do for from has have in is it not of on or that the to was were what which with".split()
 )
@@ -42,6 +42,7 @@ def _score(column: DescribedColumn, wanted: frozenset[str]) -> int:
 
 
 def _stem(word: str) -> str:
+    """Without a plural ending; "entries" and "movies" meet "entry" and "movie" in "entry" and "movy"."""
     if len(word) <= 3:
         return word
-    return _PLURAL.sub(lambda match: "y" if match.group() == "ies" else "", word)
+    return _PLURAL.sub(lambda match: "y" if match["y"] else "", word)

@@ -16,7 +16,7 @@ from rollout.tasks.demo.domains import DOMAINS, Domain, Entity
 from rollout.tasks.demo.spec import Aggregate, Condition, Kind, Operator, Spec, question, sql
 
 _BOUNDS: tuple[Operator, ...] = (">", "<", ">=", "<=", "=")
-_AGGREGATES: tuple[Aggregate, ...] = ("count", "avg", "avg", "max", "min", "sum")
+_AGGREGATES: tuple[Aggregate, ...] = ("count", "avg", "max", "min", "sum")
 _MAX_REJECTED_IN_A_ROW = 20_000
 
 
