@@ -1,0 +1,1 @@
+"""Speed and steadiness of the reward system, and of the reference's way of doing the same work."""

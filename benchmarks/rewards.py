@@ -1,0 +1,54 @@
+"""How fast and how steady rewards are: python -m benchmarks.rewards root=DIR
+[measures=[throughput,memory,reference,soak]]
+
+DIR holds spider/ and bird/ in their published layouts and predictions/ with recorded predictions. Nothing is learned
+about a policy here; the figures are this machine's.
+"""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from benchmarks.reward_speed import reference, soak, throughput
+from conf.cli import run_entrypoint
+from conf.schema.reward_benchmark import Measure, RewardBenchmarkConfig
+
+Figures = dict[str, float]
+
+MEASURES: dict[Measure, dict[str, Callable[[RewardBenchmarkConfig], Figures]]] = {
+    "throughput": {
+        "spider": lambda config: throughput.measure(config, "spider"),
+        "bird": lambda config: throughput.measure(config, "bird"),
+    },
+    "memory": {"memory": throughput.measure_memory},
+    "reference": {"reference": reference.measure},
+    "soak": {"soak": soak.measure},
+}
+
+
+def run(config: RewardBenchmarkConfig) -> int:
+    """Runs the measures and prints one line a figure."""
+    found: dict[str, Figures | str] = {"machine": f"{platform.machine()}, {os.cpu_count()} CPUs"}
+    for measure in config.measures:
+        for name, take in MEASURES[measure].items():
+            figures = take(config)
+            found[name] = figures
+            for key, value in figures.items():
+                sys.stdout.write(
+                    f"{name:<10} {key:<28} {value:,.4g}\n" if value < 10 else f"{name:<10} {key:<28} {value:,.0f}\n"
+                )
+            sys.stdout.flush()
+    if config.output is not None:
+        Path(config.output).write_text(json.dumps(found, indent=1) + "\n")
+    return 0
+
+
+def main(arguments: Sequence[str]) -> int:
+    return run_entrypoint(RewardBenchmarkConfig, "benchmark_rewards", run, __doc__ or "", arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
