@@ -144,6 +144,10 @@ def test_same_meaning_is_1(left: str, right: str) -> None:
             "SELECT name FROM dog WHERE EXISTS (SELECT 1 FROM visit JOIN dog WHERE dog.id = visit.dog)",
         ),
         ("SELECT 1.0", "SELECT 1"),
+        (
+            "SELECT 1 FROM dog a WHERE EXISTS (SELECT 1 FROM dog b WHERE a.id > 3)",
+            "SELECT 1 FROM dog a WHERE EXISTS (SELECT 1 FROM dog b WHERE b.id > 3)",
+        ),
         ("SELECT count(*) FROM dog NATURAL JOIN owner", "SELECT count(*) FROM dog JOIN owner"),
         ("SELECT count(*) FROM dog JOIN owner USING (id)", "SELECT count(*) FROM dog JOIN owner USING (name)"),
     ],
