@@ -1,27 +1,23 @@
 """The reference's way of scoring, as a baseline: one HTTP request a candidate, pandas, one after the other.
 
-A server process opens the database anew for each request, reads the result with pandas and answers rows as JSON
-records; the client asks for one candidate at a time, compares records with the gold's (whose result it caches) and
-parses both queries for their overlap. No duplicate is recognised and nothing is batched. Kept as quick as this way can
-be: a local server, no journal, no artificial waits. Its verdicts have the reference's defects; only its speed is of
-interest here.
+The client asks the executor service for one candidate at a time over a new connection, compares pandas tables with the
+gold's, whose rows it holds already, and for a wrong candidate that runs parses both queries for their overlap. No
+duplicate is recognised and nothing is batched. Its verdicts have the reference's defects; only its speed is of interest
+here.
 """
 
-import json
-import sqlite3
-import threading
 import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from typing import Any
 
+import pandas  # type: ignore[import-untyped]
+import requests
 import sqlglot
 from sqlglot.errors import SqlglotError
 
+from benchmarks.reward_speed.reference_server import serve
 from benchmarks.reward_speed.throughput import count, score_all
 from benchmarks.reward_speed.workload import GROUP, group_jobs
 from conf.schema.reward import MemoryReward, RewardConfig
@@ -31,58 +27,23 @@ from rewards.scorer import ScoreJob, Scorer
 from rewards.sql.executor import ExecutorPool
 from rewards.sql.parse import clear_caches
 
-REQUEST_S = 30.0
-
-
-class _Execute(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        import pandas  # type: ignore[import-untyped]
-
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        connection = sqlite3.connect(f"file:{request['database']}?mode=ro", uri=True)
-        try:
-            frame = pandas.read_sql_query(request["sql"], connection)
-            answer = {"rows": frame.astype(object).where(frame.notna(), "").to_dict(orient="records")}
-        except (pandas.errors.DatabaseError, TypeError, ValueError) as error:
-            answer = {"error": str(error)}
-        finally:
-            connection.close()
-        body = json.dumps(answer, default=str).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        return
-
-
-def _serve(pipe: Connection) -> None:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Execute)
-    pipe.send(server.server_port)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        pipe.recv()
-    except EOFError:
-        pass  # the client is gone
-    server.shutdown()
+REQUEST_S = 62.0
 
 
 @contextmanager
 def _server() -> Iterator[str]:
-    """The address of a running executor server."""
+    """The address of a running executor service."""
     context = get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs,), daemon=True)
+    process = context.Process(target=serve, args=(theirs,), daemon=True)
     process.start()
     try:
         if not ours.poll(60):
-            raise RuntimeError("the reference's server did not start within 60 s")
-        yield f"http://127.0.0.1:{ours.recv()}"
+            raise RuntimeError("the reference's service did not start within 60 s")
+        yield f"http://127.0.0.1:{ours.recv()}/execute"
     finally:
-        ours.send("stop")
-        process.join(10)
         process.kill()
+        process.join(10)
 
 
 class ReferenceScorer:
@@ -90,26 +51,36 @@ class ReferenceScorer:
 
     def __init__(self, address: str) -> None:
         self._address = address
-        self._golds: dict[tuple[str, str], Any] = {}
+        self._golds: dict[tuple[str, str], list[dict[str, Any]]] = {}
+
+    def learn_golds(self, jobs: Sequence[ScoreJob]) -> None:
+        """Gold rows are known before training."""
+        for job in jobs:
+            key = job.task.databases[0], job.task.gold_sqls[0]
+            self._golds[key] = self._execute(*key)["rows"] or []
 
     def score(self, job: ScoreJob) -> list[float]:
         return [self._one(job, completion) for completion in job.completions]
 
     def _one(self, job: ScoreJob, completion: str) -> float:
-        extraction = extract(completion, RewardConfig().format)
+        sql = extract(completion, RewardConfig().format).sql or ""
         database, gold = job.task.databases[0], job.task.gold_sqls[0]
-        if (database, gold) not in self._golds:
-            self._golds[database, gold] = self._execute(database, gold)
-        answer = self._execute(database, extraction.sql or "")
-        if answer == self._golds[database, gold]:
+        answer = self._execute(database, sql)
+        if not answer["ok"]:
+            return 1.0
+        if _rows(self._golds[database, gold]) == _rows(answer["rows"]):
             return 4.0
-        return 1.0 + ("rows" in answer) + _overlap(gold, extraction.sql or "")
+        return 2.0 + _overlap(gold, sql)
 
-    def _execute(self, database: str, sql: str) -> Any:
-        body = json.dumps({"database": database, "sql": sql}).encode()
-        request = urllib.request.Request(self._address, data=body)
-        with urllib.request.urlopen(request, timeout=REQUEST_S) as response:
-            return json.loads(response.read())
+    def _execute(self, database: str, sql: str) -> dict[str, Any]:
+        answer: dict[str, Any] = requests.post(
+            self._address, json={"database": database, "sql": sql}, timeout=REQUEST_S
+        ).json()
+        return answer
+
+
+def _rows(records: list[dict[str, Any]]) -> set[tuple[Any, ...]]:
+    return set(map(tuple, pandas.DataFrame(records).fillna("").to_numpy().tolist()))
 
 
 def _overlap(gold: str, predicted: str) -> float:
@@ -129,7 +100,7 @@ def measure(config: RewardBenchmarkConfig) -> dict[str, float]:
     jobs = group_jobs(config.root, "spider", groups, config.seed)
     with _server() as address:
         baseline = ReferenceScorer(address)
-        baseline.score(ScoreJob(task=jobs[0].task, completions=jobs[0].completions[:1]))
+        baseline.learn_golds(jobs)
         start = time.perf_counter()
         for job in jobs:
             baseline.score(job)
