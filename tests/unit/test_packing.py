@@ -17,14 +17,14 @@ from conf.schema.algo import (
     GspoLoss,
     SapoLoss,
 )
-from trainer.batch.packed import PackedBatch
-from trainer.batch.padded import pack_padded
 from trainer.batch.plan import SequenceTooLong, divide
-from trainer.batch.shared_prefix import pack_shared_prefix
 from trainer.carriers import TrainingSequence
 from trainer.learner import flex_attention, prefix_attention
 from trainer.learner.logprobs import token_logprobs
+from trainer.learner.packed import PackedBatch
+from trainer.learner.padded import pack_padded
 from trainer.learner.policy import Policy
+from trainer.learner.shared_prefix import pack_shared_prefix
 from trainer.loss.objective import Objective
 from trainer.loss.tokens import LossTokens, LossTotals
 

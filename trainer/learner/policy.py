@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from trainer.batch.packed import PackedBatch
 from trainer.learner import flex_attention, prefix_attention
 from trainer.learner.errors import PolicyNotLoadable
 from trainer.learner.logprobs import token_logprobs
+from trainer.learner.packed import PackedBatch
 
 Packing = Literal["padded", "shared_prefix"]
 

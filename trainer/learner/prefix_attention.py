@@ -13,8 +13,8 @@ import torch
 from torch.nn import functional
 from transformers import AttentionInterface
 
-from trainer.batch.packed import PrefixLayout
 from trainer.learner.merged_attention import merged_attention
+from trainer.learner.packed import PrefixLayout
 
 NAME = "quorum_shared_prefix"
 

@@ -13,16 +13,16 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from trainer.batch.packed import PackedBatch
-from trainer.batch.padded import pack_padded
-from trainer.batch.shared_prefix import pack_shared_prefix
 from trainer.carriers import TrainingSequence
 from trainer.learner.backend import start_engine
 from trainer.learner.errors import LearnerError, WrongWeights
 from trainer.learner.gather import gathered_weights
+from trainer.learner.packed import PackedBatch
+from trainer.learner.padded import pack_padded
 from trainer.learner.policy import Policy, load_model, uses_sliding_window
 from trainer.learner.quiet import quiet_transformers
 from trainer.learner.schedule import learning_rate
+from trainer.learner.shared_prefix import pack_shared_prefix
 from trainer.learner.spec import LearnerSpec, Rendezvous
 from trainer.learner.state import Progress, load_state, save_state
 from trainer.loss.objective import Objective

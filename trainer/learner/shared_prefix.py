@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import torch
 
-from trainer.batch.packed import PackedBatch, PrefixLayout, completion_tensors
 from trainer.batch.plan import shared_rows
 from trainer.carriers import TrainingSequence
+from trainer.learner.packed import PackedBatch, PrefixLayout, completion_tensors
 
 
 def pack_shared_prefix(sequences: Sequence[TrainingSequence], *, budget: int) -> list[PackedBatch]:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import torch
 
-from trainer.batch.packed import PackedBatch, completion_tensors
 from trainer.batch.plan import padded_rows
 from trainer.carriers import TrainingSequence
+from trainer.learner.packed import PackedBatch, completion_tensors
 
 
 def pack_padded(sequences: Sequence[TrainingSequence], *, budget: int) -> list[PackedBatch]:
