@@ -1,0 +1,116 @@
+"""The HTTP server as a process: scores, refusals, metrics, and an end that leaves nothing behind."""
+
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).resolve().parents[2]
+THINK = "<think>" + "The question asks for dogs, so the dog table is read and its rows are counted. " * 2 + "</think>"
+TOKEN = {"Authorization": "Bearer secret"}
+
+
+@pytest.fixture(scope="module")
+def databases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("databases")
+    (root / "dogs").mkdir()
+    connection = sqlite3.connect(root / "dogs" / "dogs.sqlite")
+    connection.execute("CREATE TABLE dog (name TEXT)")
+    connection.execute("INSERT INTO dog VALUES ('rex')")
+    connection.commit()
+    connection.close()
+    return root
+
+
+@pytest.fixture(scope="module")
+def server(databases: Path) -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {**os.environ, "QUORUM_REWARD_TOKEN": "secret"}
+    command = [sys.executable, "-m", "rewards.server", f"databases={databases}", f"port={port}"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    address = f"http://127.0.0.1:{port}"
+    _wait_until_up(process, address)
+    yield address
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=120)
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert alive == []
+
+
+def _wait_until_up(process: subprocess.Popen[str], address: str) -> None:
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the server ended while starting"
+        try:
+            if httpx.get(f"{address}/healthz", timeout=5).status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.5)
+    process.kill()
+    pytest.fail("the server did not come up")
+
+
+def case(identity: object, sql: str, **changes: object) -> dict[str, object]:
+    fields = {"id": identity, "db_id": "dogs", "gold_sqls": ["SELECT name FROM dog"], "denotation": "bird"}
+    return {**fields, "completion": THINK + sql, **changes}
+
+
+def test_scores_come_back_in_order(server: str) -> None:
+    cases = [case(n, sql) for n, sql in enumerate(("SELECT name FROM dog", "DROP TABLE dog", "SELECT name FROM dog"))]
+    reply = httpx.post(f"{server}/score", json={"cases": cases}, headers=TOKEN, timeout=120)
+    assert reply.status_code == 200, reply.text
+    results = reply.json()["results"]
+    assert [(r["id"], r["total"], r["error_kind"]) for r in results] == [
+        (0, 4.0, None),
+        (1, 1.0, "forbidden"),
+        (2, 4.0, None),
+    ]
+
+
+def test_what_cannot_be_scored_is_null_never_zero(server: str) -> None:
+    cases = [case(1, "SELECT 1", db_id="cats"), case(2, "SELECT 1", gold_sqls=["SELECT broken"])]
+    reply = httpx.post(f"{server}/score", json={"cases": cases}, headers=TOKEN, timeout=120)
+    assert [(r["status"], r["total"]) for r in reply.json()["results"]] == [("unscorable", None)] * 2
+
+
+@pytest.mark.parametrize("body", ["{", "[]", '{"cases": [{"id": 1}]}', '{"cases": 3}'])
+def test_wrong_requests_are_refused(server: str, body: str) -> None:
+    reply = httpx.post(f"{server}/score", content=body, headers=TOKEN, timeout=60)
+    assert reply.status_code == 422
+
+
+def test_the_token_is_asked_for(server: str) -> None:
+    for path in ("/score", "/metrics"):
+        method = "POST" if path == "/score" else "GET"
+        for headers in ({}, {"Authorization": "Bearer wrong"}):
+            assert httpx.request(method, server + path, headers=headers, timeout=60).status_code == 401
+
+
+def test_metrics_for_prometheus(server: str) -> None:
+    text = httpx.get(f"{server}/metrics", headers=TOKEN, timeout=60).text
+    assert "quorum_reward_actors 1.0" in text
+    assert "quorum_reward_queue_groups 0.0" in text
+
+
+def test_an_open_address_needs_a_token(databases: Path) -> None:
+    command = [sys.executable, "-m", "rewards.server", f"databases={databases}", "host=0.0.0.0"]
+    environment = {name: value for name, value in os.environ.items() if name != "QUORUM_REWARD_TOKEN"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert "QUORUM_REWARD_TOKEN" in done.stderr
