@@ -67,6 +67,7 @@ def run(
     _write_lines(output / "verdicts.jsonl", [j.verdict for j in judged])
     _write(output / "config.yaml", to_yaml(config))
     summary["seconds"] = {
+        "start": round(answers.start_s, 3),
         "generate": round(answers.seconds, 3),
         "score": round(time.perf_counter() - scoring, 3),
         "all": round(time.perf_counter() - started, 3),

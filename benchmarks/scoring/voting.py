@@ -55,6 +55,9 @@ class Voting:
 
     def candidates(self, answer: Answer, executions: Mapping[str, Execution]) -> tuple[Candidate, ...]:
         """The sampled candidates after execution of their texts on the primary instance."""
+        if len(answer.candidates) == 1:  # nothing to vote on, so nothing to digest
+            sql = answer.candidates[0]
+            return (Candidate(index=0, sql=sql, digest=None, failed=executions[sql].status != "ok"),)
         digests = {sql: self._digest(sql, executions[sql]) for sql in set(answer.candidates)}
         return tuple(
             Candidate(
@@ -81,6 +84,9 @@ class Voting:
         Raises BenchmarkError when the configured voter lacks an input.
         """
         candidates = self.candidates(answer, executions)
+        names = [name for name in self._voters if name == self._selection or self._has_input(name, answer)]
+        if len(candidates) == 1 and answer.greedy is None and self._selection != "greedy":
+            return Poll(candidates=candidates, chosen=0, choices=dict.fromkeys(names, 0))
         context = Context(
             question=question.question,
             evidence=question.evidence,
@@ -90,7 +96,6 @@ class Voting:
             similarity=self._reranking.similarity(question) if self._reranking else None,
             instance_digests=self._instance_digests(answer, [executions, *others]) if self._reranking else {},
         )
-        names = [name for name in self._voters if name == self._selection or self._has_input(name, answer)]
         try:
             choices = {name: self._voters[name](candidates, context) for name in names}
         except NoCandidates as error:
