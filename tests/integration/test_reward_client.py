@@ -127,11 +127,12 @@ def test_back_pressure_and_queue_age(database: str) -> None:
 
 
 def test_memory_survives_a_dead_actor_and_a_checkpoint(database: str, tmp_path: Path) -> None:
-    think = "<think>" + " ".join(f"read name{n} and age{n} of dog for step {n}" for n in range(12)) + "</think>"
+    steps = " ".join(f"step{n} takes name because row{n} needs age here{n}" for n in range(12))
+    think = f"<think>{steps}</think>"
     path = str(tmp_path / "memory.sqlite")
 
     async def use(client: RewardClient) -> None:
-        await client.score(task(database, 1), [think.replace("name1 ", "dog.name dog.age name age ") + "SELECT 1"])
+        await client.score(task(database, 1), [think + "SELECT 1"])
         await client.commit()
         await client.save(path)
         for actor in actor_processes():
