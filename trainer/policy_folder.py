@@ -11,13 +11,13 @@ class ModelMissing(QuorumError):
     """model.path is no model folder."""
 
 
-def starting_policy(config: TrainConfig, tasks: TaskSet) -> Path:
+async def starting_policy(config: TrainConfig, tasks: TaskSet) -> Path:
     """Runs the warm-up where it is asked for, in a Ray task that has this machine's threads to itself.
 
     Raises ModelMissing, or the QuorumError of the warm-up.
     """
     if config.warmup.enabled:
-        return _warm_up(config, tasks)
+        return await _warm_up(config, tasks)
     assert config.model.type == "pretrained"  # the schema refuses model=tiny without a warm-up
     path = Path(config.model.path)
     if path.is_dir():
@@ -33,7 +33,7 @@ def starting_policy(config: TrainConfig, tasks: TaskSet) -> Path:
         ) from error
 
 
-def _warm_up(config: TrainConfig, tasks: TaskSet) -> Path:
+async def _warm_up(config: TrainConfig, tasks: TaskSet) -> Path:
     import ray
     from ray.exceptions import RayTaskError
 
@@ -41,7 +41,7 @@ def _warm_up(config: TrainConfig, tasks: TaskSet) -> Path:
     gpus = 1 if config.cluster.accelerator == "gpu" else 0
     task = ray.remote(_warm_up_here).options(num_cpus=1, num_gpus=gpus, runtime_env={"env_vars": variables})
     try:
-        return Path(ray.get(task.remote(config, tasks)))
+        return Path(await task.remote(config, tasks))
     except RayTaskError as error:
         if isinstance(error.cause, QuorumError):
             raise error.cause from None

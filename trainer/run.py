@@ -37,7 +37,7 @@ from trainer.wandb_sink import open_wandb
 def run(config: TrainConfig) -> int:
     """Runs the job and returns 0. Raises QuorumError with the cause of an early end, KeyboardInterrupt when stopped."""
     path = Path(config.run.dir) / config.run.name
-    with RunFolder(path, resume=config.resume == "auto") as folder, _terminable():
+    with RunFolder(path, resume=config.resume == "auto") as folder:
         checkpoints = CheckpointStore(path / CHECKPOINTS, keep=config.checkpoint.keep)
         resumed = checkpoints.latest() if config.resume == "auto" else None
         if resumed and resumed.state.step >= config.pipeline.steps:
@@ -89,10 +89,11 @@ class _Session:
         )
         if wandb is not None:
             sinks.append(wandb)
-        with local_ray(config.cluster):
+        # Ray installs a handler of its own for SIGTERM when it starts.
+        with local_ray(config.cluster), _terminable():
             tasks = load_tasks(config.data)
             with console.stage("warm-up" if config.warmup.enabled else "finding the policy"):
-                policy = starting_policy(config, tasks)
+                policy = await starting_policy(config, tasks)
             with console.stage("checking the data"):
                 data = prepare(config, tasks, policy)
             for reason, count in Counter(entry.reason for entry in data.dropped).items():

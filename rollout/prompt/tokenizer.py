@@ -1,14 +1,18 @@
 """Loads a policy's tokenizer from a Hugging Face folder or the local cache, with one clear error."""
 
 from pathlib import Path
-
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from conf.errors import QuorumError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
-def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
+
+def load_tokenizer(path: str | Path, revision: str | None = None) -> "PreTrainedTokenizerBase":
     """Raises QuorumError when there is no usable tokenizer, or when it lacks the end token that stops a completion."""
+    from transformers import AutoTokenizer
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path), revision=revision)
     except (OSError, ValueError) as error:

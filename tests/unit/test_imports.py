@@ -9,13 +9,20 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("conf", "rewards", "rollout", "selection", "trainer", "benchmarks")
 ENGINES = ("torch", "ray", "vllm", "deepspeed", "transformers", "trl", "datasets", "peft")
 EDGES = (
+    "benchmarks.generation.policy",
+    "rewards.client",
+    "rewards.http",
+    "rewards.seat",
     "rollout.vllm_backend",
     "rollout.weights.receiver",
     "rollout.worker",
-    "trainer.loss",
+    "trainer.engines",
+    "trainer.job",
     "trainer.learner",
-    "trainer.weights",
+    "trainer.loss",
+    "trainer.run",
     "trainer.warmup",
+    "trainer.weights",
 )
 """Modules and packages whose job is an engine."""
 
