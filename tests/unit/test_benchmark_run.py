@@ -218,3 +218,45 @@ def test_contradictory_settings() -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             load(SpiderBenchmark, "benchmark_spider", [*base, *settings])
+
+
+def test_a_damaged_database_is_no_score(bird_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entries = json.loads((bird_root / "dev.json").read_text())
+    entries.append({**entries[0], "question_id": 99, "db_id": "torn"})
+    (bird_root / "dev.json").write_text(json.dumps(entries))
+    torn = bird_root / "dev_databases" / "torn" / "torn.sqlite"
+    torn.parent.mkdir()
+    torn.write_bytes(b"SQLite format 3\x00" + b"\xff" * 8000)
+    rows = [{"question_id": entry["question_id"], "candidates": ["SELECT count(*) FROM dog"]} for entry in entries]
+    file = write(tmp_path, "p.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    output = run_bird(bird_root, file)
+    verdicts = lines(output / "verdicts.jsonl")
+    assert [v["ex"] for v in verdicts] == [1, 0, 0, 0, None]
+    scores = json.loads((output / "scores.json").read_text())
+    assert (scores["unscorable"], scores["totals"]["questions"], scores["totals"]["ex"]["mean"]) == (1, 4, 0.25)
+    assert "1 questions could not be scored" in capsys.readouterr().out
+
+
+def test_hostile_predictions_cost_only_themselves(spider_root: Path, tmp_path: Path) -> None:
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    predicted = f"{endless}\nSELECT randomblob(900000000)\nSELECT DISTINCT name FROM dog\n{'(' * 3000}\n"
+    output = run_spider(
+        spider_root, write(tmp_path, "p.txt", predicted), "execution.budget.vm_steps=1000000", "execution.executors=1"
+    )
+    verdicts = lines(output / "verdicts.jsonl")
+    assert [v["exec"] for v in verdicts] == [0, 0, 1, 0]
+    assert all(verdicts[i]["error"] for i in (0, 1, 3))
+
+
+def test_greedy_answers_stand_beside_the_sampled_ones(spider_root: Path, tmp_path: Path) -> None:
+    rows = [{"index": i, "candidates": ["SELECT 8", "SELECT 9"], "greedy": sql} for i, (_, sql) in enumerate(QUESTIONS)]
+    file = write(tmp_path, "c.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    output = run_spider(spider_root, file, "selection=greedy")
+    scores = json.loads((output / "scores.json").read_text())
+    assert scores["totals"]["exec"]["mean"] == scores["greedy"]["mean"] == 0.75
+    assert scores["voters"]["greedy"]["mean"] == 0.75
+    assert scores["recall_at"] == [0.0, 0.0]
+    del rows[1]["greedy"]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(BenchmarkError, match="question 1, selection=greedy: no candidate was decoded greedily"):
+        run_spider(spider_root, file, "selection=greedy")
