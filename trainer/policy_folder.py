@@ -37,7 +37,12 @@ async def _warm_up(config: TrainConfig, tasks: TaskSet) -> Path:
     import ray
     from ray.exceptions import RayTaskError
 
-    variables = {"OMP_NUM_THREADS": str(config.warmup.threads), "TOKENIZERS_PARALLELISM": "false"}
+    variables = {
+        "OMP_NUM_THREADS": str(config.warmup.threads),
+        # Threads that spin while they wait take the core from whatever they wait for.
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     gpus = 1 if config.cluster.accelerator == "gpu" else 0
     task = ray.remote(_warm_up_here).options(num_cpus=1, num_gpus=gpus, runtime_env={"env_vars": variables})
     try:

@@ -28,6 +28,8 @@ def rank_options(config: LearnerConfig, cluster: ClusterConfig) -> dict[str, Any
     """
     variables = {
         "OMP_NUM_THREADS": str(config.threads),
+        # Threads that spin while they wait take the core from the engine beside them.
+        "OMP_WAIT_POLICY": "PASSIVE",
         "TOKENIZERS_PARALLELISM": "false",
         "DS_ACCELERATOR": {"cpu": "cpu", "gpu": "cuda"}[cluster.accelerator],
         "PYTHONWARNINGS": "ignore::FutureWarning,ignore::UserWarning",
