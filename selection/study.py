@@ -77,7 +77,13 @@ def _plot(curves: Curves, title: str) -> str:
             )
         )
     figure.update_layout(
-        title=title, xaxis_title="candidates", yaxis_title="right answers, %", template="plotly_white", height=620
+        title=title,
+        xaxis_title="candidates",
+        yaxis_title="right answers, %",
+        template="plotly_white",
+        height=640,
+        legend={"orientation": "h", "y": -0.15},
+        margin={"l": 50, "r": 12},
     )
     return figure.to_html(include_plotlyjs=True, full_html=False, config={"responsive": True, "displayModeBar": False})
 
