@@ -15,7 +15,7 @@ from rollout.tasks.demo.databases import Row, table_rows
 from rollout.tasks.demo.domains import DOMAINS, Domain, Entity
 from rollout.tasks.demo.spec import Aggregate, Condition, Kind, Operator, Spec, question, sql
 
-_BOUNDS: tuple[Operator, ...] = (">", "<", ">=", "<=", "=")
+_BOUNDS: tuple[Operator, ...] = (">", ">", "<", "<", "=", "=", ">=", "<=")
 _AGGREGATES: tuple[Aggregate, ...] = ("count", "avg", "max", "min", "sum")
 _MAX_REJECTED_IN_A_ROW = 20_000
 
@@ -159,7 +159,7 @@ def _top(rng: random.Random, world: World) -> Spec | None:
         filtered=entity,
         conditions=conditions,
         number=rng.choice(list(entity.numbers)),
-        descending=rng.random() < 0.6,
+        descending=rng.random() < 0.5,
         limit=limit,
         style=rng.randrange(2),
     )
@@ -225,7 +225,7 @@ def _member(rng: random.Random, world: World) -> Spec | None:
         entity=parent,
         filtered=child,
         conditions=conditions,
-        negated=rng.random() < 0.5,
+        negated=rng.random() < 0.4,
         style=rng.randrange(2),
     )
 
