@@ -83,4 +83,4 @@ def _disagreements(result: Comparison, pair: Pair) -> str:
         )
     more = f'<p class="soft">{len(keys) - MOST_SHOWN} more</p>' if len(keys) > MOST_SHOWN else ""
     title = f"{len(keys)} disagreements: {pair.first} and {pair.second}"
-    return f"<details class="apart"><summary><b>{escape(title)}</b></summary>{''.join(cards)}{more}</details>"
+    return f'<details class="apart"><summary><b>{escape(title)}</b></summary>{"".join(cards)}{more}</details>'
