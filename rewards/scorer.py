@@ -100,6 +100,7 @@ class Scorer:
         self._needs_instances = strict_empty or config.execution.instances == "all"
         self._verdicts: BoundedCache[bytes, _Verdict] = BoundedCache(config.server.cache_entries)
         self._comparers: BoundedCache[str, AtomicComparer] = BoundedCache(256)
+        self._waiting = ThreadPoolExecutor(1, thread_name_prefix="quorum-scorer")
         self._tasks = self._completions = self._unscorable = 0
 
     def score(
@@ -220,10 +221,9 @@ class Scorer:
             for case, sql in new
         ]
         # The thread only waits for the executors; meanwhile this one compares.
-        with ThreadPoolExecutor(1) as waiting:
-            executed = waiting.submit(self._judge.judge, candidates)
-            overlaps = [self._overlap(sql, case) for case, sql in new]
-            judged = executed.result()
+        executed = self._waiting.submit(self._judge.judge, candidates)
+        overlaps = [self._overlap(sql, case) for case, sql in new]
+        judged = executed.result()
         return [
             _Verdict(judged=verdict, atomic=similarity, token_fallback=fallback)
             for verdict, (similarity, fallback) in zip(judged, overlaps, strict=True)

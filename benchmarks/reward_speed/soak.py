@@ -18,7 +18,7 @@ from rewards.scorer import ScoreJob, Scorer
 from rewards.sql.executor import ExecutorPool
 
 BATCH = 8
-CACHE = 5_000
+CACHE = 2_000
 """Verdicts kept: small, so that memory has to come to rest."""
 BUDGET = BudgetConfig(vm_steps=2_000_000, rows=20_000)
 

@@ -22,6 +22,8 @@ GROUP = 32
 FAVOURITES = 12
 """Different wrong queries in a group; the first few make up most of it, as with a policy that has favourite
 mistakes."""
+SOAK_QUESTIONS = 100
+"""Few enough that caches fill early and a leak shows."""
 HOSTILE = (
     "WITH RECURSIVE t(i) AS (SELECT {n} UNION ALL SELECT i + 1 FROM t) SELECT count(*) FROM t",
     "WITH RECURSIVE t(i) AS (SELECT {n} UNION ALL SELECT i + 1 FROM t) SELECT i FROM t",
@@ -96,10 +98,9 @@ def group_jobs(data: str, dataset: Dataset, count: int, seed: int) -> list[Score
 
 
 def soak_jobs(data: str, completions: int, seed: int) -> Iterator[ScoreJob]:
-    """Mixed groups without end's haste: ordinary candidates, one in twenty hostile, and one whose answer is its own
-    number."""
+    """Groups over SOAK_QUESTIONS questions: recorded predictions, and in one place of twenty something hostile."""
     draw = random.Random(seed)
-    ordinary = [*prediction_jobs(data, "spider"), *prediction_jobs(data, "bird")]
+    ordinary = draw.sample([*prediction_jobs(data, "spider"), *prediction_jobs(data, "bird")], SOAK_QUESTIONS)
     written = number = 0
     while written < completions:
         job = draw.choice(ordinary)
@@ -107,7 +108,8 @@ def soak_jobs(data: str, completions: int, seed: int) -> Iterator[ScoreJob]:
         for position in range(len(texts)):
             if draw.random() < 0.05:
                 number += 1
-                texts[position] = completion(job.task, draw.choice(HOSTILE).replace("{n}", str(number % 400)))
+                hostile = draw.choice(HOSTILE).replace("{n}", str(number % 20))
+                texts[position] = completion(job.task, hostile)
         written += len(texts)
         yield ScoreJob(task=job.task, completions=texts)
 
