@@ -27,7 +27,9 @@ def tasks(tmp_path_factory) -> TaskSet:
 def warm(tasks, cache, *, model=SMALL, prompt=BARE, seed=0, losses=None, **settings):
     from trainer.warmup.stage import warm_up
 
-    warmup = WarmupConfig(**{"enabled": True, "steps": 40, "threads": 1, "cache": str(cache), **settings})
+    warmup = WarmupConfig(
+        **{"enabled": True, "steps": 40, "learning_rate": 5e-3, "threads": 1, "cache": str(cache), **settings}
+    )
     collected = [] if losses is None else losses
     return warm_up(
         tasks,

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from conf.schema.stages import WarmupConfig
@@ -65,6 +65,8 @@ def fine_tune(
                 processing_class=tokenizer,
                 callbacks=[_Reporting(report)],
             )
+            # Reports go to `report` alone, not to standard output as well.
+            trainer.remove_callback(PrinterCallback)
             trainer.train()
     finally:
         torch.set_num_threads(threads)

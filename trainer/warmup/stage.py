@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
 
 from conf.errors import ConfigError, QuorumError
 from conf.schema.model import ModelConfig, TinyModel
@@ -51,6 +52,7 @@ def warm_up(
     folder = Path(warmup.cache) / content_hash(tasks, model=model, prompt=prompt, warmup=warmup, seed=seed)
     if folder.is_dir():
         return WarmPolicy(folder=folder, cached=True)
+    transformers_logging.disable_progress_bar()
     tokenizer = _tokenizer(tasks, model, prompt)
     end = tokenizer.eos_token_id
     corpus = build_corpus(tasks, prompt=prompt, tokenizer=tokenizer, end_token=end, max_tokens=warmup.max_tokens)
