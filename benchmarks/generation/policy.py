@@ -30,6 +30,7 @@ from rollout.worker import ray_workers
 QUESTIONS_UNDER_WAY = 128
 """Questions handed to the engines at a time; enough to fill them."""
 OBJECT_STORE_BYTES = 256 * 2**20
+RAY_START_ERRORS = (ConnectionError, RuntimeError, OSError, ValueError, TimeoutError)
 NO_COMPLETION: dict[str, Any] = {"text": "", "logprob": None, "tokens": 0}
 
 
@@ -97,15 +98,15 @@ async def _sample(
 
     async def one(question: Question, prompt: Prompt) -> None:
         async with slots:
-            group = await pool.generate(prompt, group_id=f"q{question.key}", n=config.sampling.n, sampling=sampling)
-            best = None
+            # Both at once: behind the other questions' groups the greedy one would finish last.
+            requests = [pool.generate(prompt, group_id=f"q{question.key}", n=config.sampling.n, sampling=sampling)]
             if config.sampling.greedy:
-                best = await pool.generate(
-                    prompt, group_id=f"q{question.key}-greedy", n=1, sampling=greedy, logprobs=False
-                )
+                name = f"q{question.key}-greedy"
+                requests.append(pool.generate(prompt, group_id=name, n=1, sampling=greedy, logprobs=False))
+            group, *best = await asyncio.gather(*requests)
         completions = [_kept(completion) for completion in group.completions]
         progress.add(
-            _record(question, completions, _kept(best.completions[0]) if best else None, len(prompt.token_ids))
+            _record(question, completions, _kept(best[0].completions[0]) if best else None, len(prompt.token_ids))
         )
         _report(len(progress.done), len(prompts))
 
@@ -147,7 +148,10 @@ def _ray(cluster: ClusterConfig) -> Iterator[None]:
     where = {"address": cluster.address} if cluster.address else local
     try:
         ray.init(log_to_driver=False, logging_level="ERROR", **where)
-    except (ConnectionError, RuntimeError, OSError, ValueError, TimeoutError) as error:
+    except Exception as error:
+        # Ray raises a bare Exception when its processes do not come up in time.
+        if type(error) is not Exception and not isinstance(error, RAY_START_ERRORS):
+            raise
         raise BenchmarkError(f"Ray could not be used: {' '.join(str(error).split())}") from error
     try:
         yield
