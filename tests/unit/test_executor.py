@@ -18,7 +18,10 @@ from rewards.sql.executor import ExecutorPool, Query
 BUDGET = BudgetConfig(
     vm_steps=2_000_000, rows=1_000, bytes=2**20, value_bytes=2**20, heap_mib=64, cpu_s=1.0, wall_s=10.0
 )
-BOMB = "SELECT sum(printf('%.*c', 1000000, 'a') LIKE replace(printf('%.*c', 450, 'x'), 'x', '%a') || 'b' || a.n) FROM big a, big b"
+BOMB = (
+    "SELECT sum(printf('%.*c', 1000000, 'a') LIKE replace(printf('%.*c', 450, 'x'), 'x', '%a') || 'b' || a.n)"
+    " FROM big a, big b"
+)
 """One opcode that runs for many seconds: no progress handler sees it."""
 
 

@@ -16,7 +16,9 @@ from trainer.pipeline.producer import Producer
 
 
 def prompt_at(position: int) -> Prompt:
-    task = SqlTask(id=f"task-{position}", db_id="shop", question="?", gold_sqls=("SELECT 1",), databases=("shop.sqlite",))
+    task = SqlTask(
+        id=f"task-{position}", db_id="shop", question="?", gold_sqls=("SELECT 1",), databases=("shop.sqlite",)
+    )
     return Prompt(task=task, text="?", token_ids=(1, 2))
 
 
