@@ -11,14 +11,13 @@ class ModelMissing(QuorumError):
     """model.path is no model folder."""
 
 
-async def starting_policy(config: TrainConfig, tasks: TaskSet) -> Path:
-    """Runs the warm-up where it is asked for, in a Ray task that has this machine's threads to itself.
+def given_policy(config: TrainConfig) -> Path | None:
+    """The pretrained model's folder, downloaded where need be; None for a policy that the warm-up builds.
 
-    Raises ModelMissing, or the QuorumError of the warm-up.
+    Raises ModelMissing.
     """
-    if config.warmup.enabled:
-        return await _warm_up(config, tasks)
-    assert config.model.type == "pretrained"  # the schema refuses model=tiny without a warm-up
+    if config.model.type == "tiny":
+        return None
     path = Path(config.model.path)
     if path.is_dir():
         return path
@@ -33,7 +32,8 @@ async def starting_policy(config: TrainConfig, tasks: TaskSet) -> Path:
         ) from error
 
 
-async def _warm_up(config: TrainConfig, tasks: TaskSet) -> Path:
+async def warmed_up(config: TrainConfig, tasks: TaskSet) -> Path:
+    """Runs the warm-up in a Ray task of its own, or finds it in the cache. Raises the QuorumError of the warm-up."""
     import ray
     from ray.exceptions import RayTaskError
 

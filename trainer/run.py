@@ -27,7 +27,7 @@ from trainer.job import Job
 from trainer.memory_watch import MemoryWatch
 from trainer.metrics import Sink, Sinks
 from trainer.placement import local_ray
-from trainer.policy_folder import starting_policy
+from trainer.policy_folder import given_policy, warmed_up
 from trainer.report.page import write_report
 from trainer.run_folder import CHECKPOINTS, RunFolder
 from trainer.summary import Status, engine_versions, summarise
@@ -89,11 +89,15 @@ class _Session:
         )
         if wandb is not None:
             sinks.append(wandb)
+        # What can be wrong is looked at before anything slow starts.
+        tasks = load_tasks(config.data)
+        policy = given_policy(config)
         # Ray installs a handler of its own for SIGTERM when it starts.
         with local_ray(config.cluster), _terminable():
-            tasks = load_tasks(config.data)
-            with console.stage("warm-up" if config.warmup.enabled else "finding the policy"):
-                policy = await starting_policy(config, tasks)
+            if config.warmup.enabled:
+                with console.stage("warm-up"):
+                    policy = await warmed_up(config, tasks)
+            assert policy is not None  # the schema refuses model=tiny without a warm-up
             with console.stage("checking the data"):
                 data = prepare(config, tasks, policy)
             for reason, count in Counter(entry.reason for entry in data.dropped).items():
