@@ -62,12 +62,19 @@ def with_client(settings: RewardConfig, use: Callable[[RewardClient], Coroutine[
     asyncio.run(asyncio.wait_for(run(), timeout=120))
 
 
+def command_of(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # a zombie counts as ended
+        return ""
+
+
 def actor_processes() -> list[psutil.Process]:
-    return [p for p in psutil.Process().children(recursive=True) if "RewardServer" in " ".join(p.cmdline())]
+    return [p for p in psutil.Process().children(recursive=True) if "RewardServer" in command_of(p)]
 
 
 def executor_processes() -> list[psutil.Process]:
-    return [p for p in psutil.Process().children(recursive=True) if "rewards.sql.sandbox" in " ".join(p.cmdline())]
+    return [p for p in psutil.Process().children(recursive=True) if "rewards.sql.sandbox" in command_of(p)]
 
 
 async def check_groups(client: RewardClient, database: str, numbers: range) -> None:

@@ -94,7 +94,14 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 
 def worker_processes() -> list[psutil.Process]:
     children = psutil.Process().children(recursive=True)
-    return [child for child in children if "RolloutWorker" in child.name() + "".join(child.cmdline()[:1])]
+    return [child for child in children if "RolloutWorker" in title(child)]
+
+
+def title(process: psutil.Process) -> str:
+    try:
+        return process.name() + "".join(process.cmdline()[:1])
+    except psutil.NoSuchProcess:  # a zombie counts as ended
+        return ""
 
 
 def test_log_probabilities_equal_the_learners_before_and_after_every_update(tiny_policy: Path) -> None:

@@ -23,6 +23,8 @@ from trainer.learner.actor import LearnerActor, rank_options
 from trainer.learner.errors import LearnerError, LearnerLost, LearnerStalled
 from trainer.learner.spec import LearnerSpec, Rendezvous
 
+_CAUSE_S = 10.0
+"""How long a failed rank waits for another one's failure to be heard."""
 _CLOSE_S = 10.0
 """How long ranks may take to leave in good order before they are killed."""
 
@@ -100,7 +102,11 @@ class LearnerGroup:
         tasks = [asyncio.ensure_future(_one(rank, what, call)) for rank, call in enumerate(calls)]
         try:
             done, pending = await asyncio.wait(tasks, timeout=limit, return_when=asyncio.FIRST_EXCEPTION)
-            for task in done:
+            if pending and any(task.exception() for task in done):
+                # A rank that lost its partner fails too, and may be heard first: wait for the cause.
+                more, pending = await asyncio.wait(pending, timeout=_CAUSE_S, return_when=asyncio.FIRST_EXCEPTION)
+                done |= more
+            for task in sorted(done, key=lambda task: not isinstance(task.exception(), LearnerLost)):
                 task.result()
             if pending:
                 late = ", ".join(str(rank) for rank, task in enumerate(tasks) if task in pending)
