@@ -142,7 +142,7 @@ def _terminable() -> Iterator[None]:
     """SIGTERM ends the run as Ctrl-C does: actors stopped, summary written."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        signal.raise_signal(signal.SIGINT)
+        raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
