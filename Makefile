@@ -29,7 +29,7 @@ test: setup
 	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
 
 unit: setup
-	$(BIN)/python -m pytest tests/unit $(ARGS)
+	$(BIN)/python -m pytest tests/unit -m "not integration" $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,11 +1,13 @@
 """Shared fixtures: a folder as a training run leaves it, written by the product's own writers."""
 
 import math
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from rewards.carriers import ErrorKind, RewardResult, SqlTask
 from rollout.carriers import Completion, Group, Prompt
@@ -14,6 +16,12 @@ from trainer.group_metrics import length_metrics, reward_metrics
 from trainer.metrics import StepMetrics
 from trainer.run_folder import LedgerRow, RunFolder
 from trainer.summary import summarise
+
+# CI repeats the same examples, so that a change is judged by itself; everywhere else hypothesis goes on looking.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
+
 
 MakeRun = Callable[..., Path]
 

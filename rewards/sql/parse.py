@@ -57,7 +57,7 @@ class Token(NamedTuple):
 
 
 _LEXER = re.compile(
-    r"""(?P<space>[ \t\n\f\r]+|--[^\n]*|/\*.*?(?:\*/|\Z))
+    r"""(?P<space>[ \t\n\f\r]+|--[^\n]*|/\*(?!\Z).*?(?:\*/|\Z))
     |(?P<string>'(?:[^']|'')*')
     |(?P<quoted>"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\])
     |(?P<blob>[xX]'[0-9a-fA-F]*')
