@@ -33,7 +33,7 @@ def local_ray(cluster: ClusterConfig) -> Iterator[None]:
             ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
     except Exception as error:
         # Ray raises a bare Exception when its processes do not come up in time; any other kind is ours to see.
-        if type(error) is not Exception and not isinstance(error, ConnectionError | RuntimeError | OSError | ValueError):
+        if type(error) is not Exception and not isinstance(error, RuntimeError | OSError | ValueError):
             raise
         where = f"at {cluster.address}" if cluster.address else "on this machine"
         raise ClusterUnavailable(f"Ray could not be used {where}: {' '.join(str(error).split())}") from error
