@@ -1,8 +1,7 @@
 """python -m benchmarks.spider: measures predictions, a policy or a hosted model on Spider as the official scripts do.
 
 data.root=DIR            the published layout; data.split=dev|test|train, data.databases=FOLDER for test-suite
-databases;
-                         data=demo uses the demo's held-out questions
+databases
 predictions=FILE         one SQL a line, or JSON lines {"index", "candidates": [..]}
 model.path=FOLDER        generates with vLLM: sampling.n=30 sampling.temperature=1.0 selection=value_aware
 model.api=URL model.name=NAME   a hosted model that speaks the OpenAI protocol
@@ -24,7 +23,7 @@ from benchmarks.scoring.spider import SpiderJudge
 from benchmarks.scoring.voting import Voting
 from benchmarks.sources import answering
 from conf.cli import run_entrypoint
-from conf.schema.benchmark import SpiderBenchmark
+from conf.schema.benchmark import DemoBenchmark, SpiderBenchmark
 
 
 class Spider:
@@ -34,7 +33,7 @@ class Spider:
     metrics: tuple[str, ...] = ("exec", "exact", "exec_keep_distinct", "exec_corrected")
     levels: tuple[str, ...] = LEVELS
 
-    def __init__(self, config: SpiderBenchmark) -> None:
+    def __init__(self, config: SpiderBenchmark | DemoBenchmark) -> None:
         self._config = config
 
     @contextmanager
@@ -46,7 +45,7 @@ class Spider:
         write_spider(output, questions, chosen)
 
 
-def job(config: SpiderBenchmark) -> int:
+def job(config: SpiderBenchmark | DemoBenchmark) -> int:
     """Runs one configuration. Raises BenchmarkError."""
     questions = load(config.data, config.limit)
     return run(config, Spider(config), questions, answering(config, questions, "spider"))

@@ -16,8 +16,11 @@ VERBS = {
     ("instances",): ("rewards.instances", "make more instances of a database"),
     ("bench", "spider"): ("benchmarks.spider", "measure a policy or predictions on Spider"),
     ("bench", "bird"): ("benchmarks.bird", "measure a policy or predictions on BIRD"),
+    ("bench", "demo"): ("benchmarks.demo", "measure a policy on the demo's held-out questions"),
     ("bench", "rewards"): ("benchmarks.rewards", "measure the reward system"),
     ("compare",): ("benchmarks.compare", "compare benchmark runs"),
+    ("study",): ("selection.study", "compare voters on candidates"),
+    ("reranker",): ("selection.train_reranker", "train the reranker on candidates"),
 }
 
 

@@ -1,6 +1,6 @@
 """What a benchmark run needs: the questions, where the answers come from, how one is chosen, and the limits."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -153,7 +153,13 @@ class BenchmarkConfig(Section):
 class SpiderBenchmark(BenchmarkConfig):
     """Everything `python -m benchmarks.spider` needs."""
 
-    data: Annotated[SpiderQuestions | DemoData, Field(discriminator="type")]
+    data: SpiderQuestions
+
+
+class DemoBenchmark(BenchmarkConfig):
+    """Everything `python -m benchmarks.demo` needs."""
+
+    data: DemoData
 
 
 class BirdBenchmark(BenchmarkConfig):

@@ -18,11 +18,11 @@ LIMIT_S = 400.0
 
 def command(folder: Path) -> list[str]:
     settings = (
-        f"data=demo data.root={folder / 'demo'} data.warmup_size=200 data.train_size=200 data.heldout_size=64 "
-        f"limit={QUESTIONS} prompt=bare prompt.max_tokens=1500 model.path={folder / 'policy'} sampling.n={N} "
+        f"data.root={folder / 'demo'} data.warmup_size=200 data.train_size=200 data.heldout_size=64 "
+        f"limit={QUESTIONS} prompt.max_tokens=1500 model.path={folder / 'policy'} sampling.n={N} "
         f"sampling.max_tokens=64 engine.kv_cache_gib=0.5 engine.max_num_seqs=8 output={folder / 'run'}"
     )
-    return [sys.executable, "-m", "benchmarks.spider", *settings.split()]
+    return [sys.executable, "-m", "benchmarks.demo", *settings.split()]
 
 
 def records(file: Path) -> list[str]:
