@@ -22,7 +22,9 @@ def local_ray(cluster: ClusterConfig) -> Iterator[None]:
 
     try:
         if cluster.address is None:
+            # "local" never joins another Ray that runs on this machine.
             ray.init(
+                address="local",
                 num_cpus=cluster.cpus or os.cpu_count(),
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES,

@@ -30,6 +30,7 @@ from trainer.placement import local_ray
 from trainer.policy_folder import given_policy, warmed_up
 from trainer.report.page import write_report
 from trainer.run_folder import CHECKPOINTS, RunFolder
+from trainer.runs.register import Registration
 from trainer.summary import Status, engine_versions, summarise
 from trainer.wandb_sink import open_wandb
 
@@ -61,6 +62,7 @@ class _Session:
         self._checkpoints = checkpoints
         self._resumed = resumed
         self._started = time.monotonic() - (resumed.state.wall_s if resumed else 0.0)
+        self._entry = Registration(config, folder.path)
 
     def run(self) -> None:
         status: Status = "failed"
@@ -91,6 +93,7 @@ class _Session:
             sinks.append(wandb)
         # What can be wrong is looked at before anything slow starts.
         tasks = load_tasks(config.data)
+        self._entry.add_data(tasks)
         policy = given_policy(config)
         # Ray installs a handler of its own for SIGTERM when it starts.
         with local_ray(config.cluster), _terminable():
@@ -134,6 +137,7 @@ class _Session:
             versions=engine_versions(),
         )
         self._folder.finish(summary)
+        self._entry.end(summary)
         console.note(f"report: {write_report(self._folder.path)}")
 
 

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
 from conf.schema.base import Section
 
@@ -68,6 +68,15 @@ class LoggingConfig(Section):
 class RunConfig(Section):
     name: str = Field(default="quickstart", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     dir: str = "runs"
+    index: str | None = None
+    """SQLite file that lists runs (None: index.db in `dir`); a path that all machines share serves a cluster."""
+
+    @field_validator("index")
+    @classmethod
+    def _is_file(cls, index: str | None) -> str | None:
+        if index is not None and "://" in index:
+            raise ValueError("the run index is a SQLite file: give a path; database servers are not supported")
+        return index
 
 
 class ClusterConfig(Section):
