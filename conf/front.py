@@ -11,7 +11,7 @@ VERBS = {
     ("warmup",): ("trainer.warmup", "supervised warm-up alone"),
     ("watch",): ("trainer.watch", "watch a run, in the terminal or as a local page"),
     ("report",): ("trainer.report", "write a run's report.html again"),
-    ("runs",): ("trainer.runs", "list, show, compare and tidy runs"),
+    ("runs",): ("trainer.registry", "list, show, compare and tidy runs"),
     ("score",): ("rewards.score", "score completions from a file"),
     ("reward-server",): ("rewards.server", "serve rewards over HTTP"),
     ("instances",): ("rewards.instances", "make more instances of a database"),

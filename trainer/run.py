@@ -28,9 +28,9 @@ from trainer.memory_watch import MemoryWatch
 from trainer.metrics import Sink, Sinks
 from trainer.placement import local_ray
 from trainer.policy_folder import given_policy, warmed_up
+from trainer.registry.register import Registration
 from trainer.report.page import write_report
 from trainer.run_folder import CHECKPOINTS, RunFolder
-from trainer.runs.register import Registration
 from trainer.summary import Status, engine_versions, summarise
 from trainer.wandb_sink import open_wandb
 

@@ -13,12 +13,12 @@ from conf.load import load
 from conf.schema.root import TrainConfig
 from rewards.carriers import SqlTask
 from rollout.tasks import TaskSet
+from trainer.registry.collect import best_checkpoint, collect, garbage
+from trainer.registry.identity import CODE_VERSION, code_version, data_digests, parent_checkpoint
+from trainer.registry.index import IndexUnusable, RunIndex, RunRow
+from trainer.registry.register import Registration
+from trainer.registry.show import comparison, full, listing
 from trainer.run_folder import RunFolder
-from trainer.runs.collect import best_checkpoint, collect, garbage
-from trainer.runs.identity import CODE_VERSION, code_version, data_digests, parent_checkpoint
-from trainer.runs.index import IndexUnusable, RunIndex, RunRow
-from trainer.runs.register import Registration
-from trainer.runs.show import comparison, full, listing
 from trainer.summary import summarise
 
 ROW = RunRow(
@@ -191,7 +191,7 @@ def test_the_command_shows_what_gc_would_delete_and_deletes_only_when_told(tmp_p
     RunIndex(index).put(row(folder=str(run)))
 
     def gc(*more: str) -> str:
-        command = [sys.executable, "-m", "trainer.runs", "--index", str(index), "gc", *more]
+        command = [sys.executable, "-m", "trainer.registry", "--index", str(index), "gc", *more]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 
     assert "nothing was deleted: repeat with --yes" in gc()
