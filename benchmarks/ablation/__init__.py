@@ -1,0 +1,1 @@
+"""What each reward component is worth: the quickstart trained with one of them off, over several seeds."""

@@ -1,0 +1,51 @@
+"""What each reward component is worth: python -m benchmarks.ablation output=DIR [seeds=[0,1,2]] [steps=20]
+[variants=[strict,without_atomic]]
+
+Trains the reasoning quickstart with the published reward (`finer`), then with one component off in turn, and with
+`reward=strict`, a process for each run, one after the other. All runs of a seed start from one warm-up, which the
+trainer's cache shares. The same command continues where it was stopped. DIR receives ablation.json, the table
+ablation.md and the plot ablation.svg, anew after every run.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.ablation.plot import draw
+from benchmarks.ablation.results import as_json, compare, markdown, read_run
+from benchmarks.ablation.runs import REFERENCE, finished, planned, train
+from conf.cli import run_entrypoint
+from conf.schema.ablation import AblationConfig
+
+
+def run(config: AblationConfig) -> int:
+    """Makes the runs that are missing and writes what all of them show. Raises RunFailed."""
+    output = Path(config.output)
+    output.mkdir(parents=True, exist_ok=True)
+    outcomes = []
+    for plan in planned(config):
+        if not finished(plan, config.steps):
+            sys.stderr.write(f"training {plan.name}: {plan.log}\n")
+            train(plan, steps=config.steps, timeout_s=config.run_timeout_s)
+        outcomes.append(read_run(plan.folder, variant=plan.variant, seed=plan.seed))
+        comparison = compare(outcomes, reference=REFERENCE)
+        _write(output / "ablation.json", json.dumps(as_json(comparison), indent=1) + "\n")
+        _write(output / "ablation.md", markdown(comparison, n=config.n))
+        _write(output / "ablation.svg", draw(comparison, n=config.n))
+    sys.stdout.write(markdown(comparison, n=config.n))
+    return 0
+
+
+def _write(file: Path, text: str) -> None:
+    part = file.with_name(f".{file.name}")
+    part.write_text(text, encoding="utf-8")
+    part.replace(file)
+
+
+def main(arguments: Sequence[str]) -> int:
+    return run_entrypoint(AblationConfig, "ablation", run, __doc__ or "", arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,115 @@
+"""The training runs of an ablation: which settings each has, and running one as a process of its own.
+
+Every variant differs from the reference in one component. Switching the format off takes its gate with it: the gate is
+what the component does beside its point.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from conf.errors import QuorumError
+from conf.schema.ablation import AblationConfig
+
+REFERENCE = "finer"
+SETTINGS: dict[str, tuple[str, ...]] = {
+    REFERENCE: (),
+    "strict": ("reward=strict",),
+    "without_execution": ("reward.execution.enabled=false",),
+    "without_atomic": ("reward.atomic.enabled=false",),
+    "without_memory": ("reward.memory.enabled=false",),
+    "without_format": ("reward.format.enabled=false", "reward.format_gate=false"),
+}
+STOP_S = 120.0
+"""Longest wait for a run that was told to stop: it ends its actors and writes its summary."""
+
+
+class RunFailed(QuorumError):
+    """A training run did not reach its last step."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedRun:
+    variant: str
+    seed: int
+    folder: Path
+    arguments: tuple[str, ...]
+    """Of `python -m trainer`."""
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def log(self) -> Path:
+        return self.folder.with_name(f"{self.name}.log")
+
+
+def planned(config: AblationConfig) -> list[PlannedRun]:
+    """All runs, seed by seed, the reference first: it makes the seed's warm-up and the evaluation before training."""
+    return [_plan(config, variant, seed) for seed in config.seeds for variant in (REFERENCE, *config.variants)]
+
+
+def _plan(config: AblationConfig, variant: str, seed: int) -> PlannedRun:
+    name = f"{variant}-seed{seed}"
+    arguments = (
+        "experiment=quickstart_reasoning",
+        f"seed={seed}",
+        f"run.dir={config.output}",
+        f"run.name={name}",
+        "resume=auto",
+        "logging.progress=plain",
+        f"pipeline.steps={config.steps}",
+        f"evaluation.before={'true' if variant == REFERENCE else 'false'}",
+        f"evaluation.every={config.evaluate_every}",
+        f"evaluation.tasks={config.tasks}",
+        f"evaluation.n={config.n}",
+        *config.settings,
+        *SETTINGS[variant],
+    )
+    return PlannedRun(variant=variant, seed=seed, folder=Path(config.output) / name, arguments=arguments)
+
+
+def finished(plan: PlannedRun, steps: int) -> bool:
+    """Whether the folder holds the run with all its steps."""
+    summary = plan.folder / "summary.json"
+    if not summary.is_file():
+        return False
+    told = json.loads(summary.read_text(encoding="utf-8"))
+    return bool(told["status"] == "finished" and told["steps"] == steps)
+
+
+def train(plan: PlannedRun, *, steps: int, timeout_s: float) -> None:
+    """Runs the trainer to the end. Raises RunFailed, which names the log."""
+    with plan.log.open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "trainer", *plan.arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            # A Ctrl-C reaches this process alone, which passes it on: the run then ends its actors once.
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise RunFailed(f"{plan.name} took longer than run_timeout_s={timeout_s:g}: see {plan.log}") from error
+        finally:
+            _stop(process)
+    if code or not finished(plan, steps):
+        raise RunFailed(f"{plan.name} ended with exit code {code} before step {steps}: see {plan.log}")
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    """Ends a run that still goes, gently first."""
+    if process.poll() is not None:
+        return
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
