@@ -2,18 +2,24 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from conf.schema.base import Section
 
 
 class ClippedLoss(Section):
-    """Shared by the clipped token-level losses."""
+    """Shared by the clipped losses; clip-higher is an epsilon_high above epsilon_low."""
 
     epsilon_low: PositiveFloat = 0.2
     epsilon_high: PositiveFloat = 0.2
     delta: PositiveFloat | None = None
     """Upper bound on the ratio for negative advantages too (dual clip); None: off."""
+
+    @model_validator(mode="after")
+    def _delta_above_the_clip(self) -> "ClippedLoss":
+        if self.delta is not None and self.delta <= 1.0 + self.epsilon_high:
+            raise ValueError(f"delta={self.delta:g} must be greater than 1 + epsilon_high = {1 + self.epsilon_high:g}")
+        return self
 
 
 class GrpoLoss(ClippedLoss):
@@ -61,12 +67,26 @@ LossConfig = Annotated[
 class AdvantageConfig(Section):
     scale: Literal["group", "batch", "none"] = "group"
     leave_one_out: bool = False
+    rewards: Literal["total", "normalised_components"] = "total"
+    """What a group's completions are compared by. normalised_components: each raw component is normalised inside its
+    group before they are added with their reward weights, so that none drowns the others; the total's gate, shaping,
+    ranks and penalties then do not count. Usually with scale=batch."""
+
+
+class OverlongConfig(Section):
+    """DAPO's soft punishment of long completions, deducted from the reward."""
+
+    buffer_tokens: NonNegativeInt = 0
+    """The deduction grows from 0 to `factor` over the last tokens of the completion budget; 0: off."""
+    factor: PositiveFloat = 1.0
 
 
 class KlConfig(Section):
     coefficient: NonNegativeFloat = 0.0
     """0: no reference policy is kept."""
     estimator: Literal["k1", "k2", "k3"] = "k3"
+    place: Literal["loss", "reward"] = "loss"
+    """reward: the sum over a completion's tokens is deducted from its reward, before the advantage; usually with k1."""
 
 
 class ImportanceConfig(Section):
@@ -74,6 +94,24 @@ class ImportanceConfig(Section):
 
     mode: Literal["none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = "token_truncate"
     cap: PositiveFloat = 3.0
+    floor: PositiveFloat | None = None
+    """Lower bound, truncated or masked as the upper one (None: off)."""
+    max_token_staleness: NonNegativeInt | None = None
+    """Tokens sampled by a policy more versions behind than this stay out of the policy gradient (None: all enter)."""
+
+    @model_validator(mode="after")
+    def _floor_below_cap(self) -> "ImportanceConfig":
+        if self.floor is not None and self.floor >= self.cap:
+            raise ValueError(f"floor={self.floor:g} must be smaller than cap={self.cap:g}")
+        return self
+
+
+class EntropyConfig(Section):
+    bonus: NonNegativeFloat = 0.0
+    """Times the mean entropy of the tokens in the policy gradient, deducted from the loss; 0: off."""
+    top_share: float = Field(default=1.0, gt=0.0, le=1.0)
+    """Share of the update's tokens, those of highest entropy, that the policy gradient is restricted to (arXiv
+    2506.01939 takes 0.2). Below 1 costs one more forward pass."""
 
 
 class AlgoConfig(Section):
@@ -81,6 +119,8 @@ class AlgoConfig(Section):
     advantage: AdvantageConfig = AdvantageConfig()
     kl: KlConfig = KlConfig()
     importance: ImportanceConfig = ImportanceConfig()
+    entropy: EntropyConfig = EntropyConfig()
+    overlong: OverlongConfig = OverlongConfig()
     old_logprobs: Literal["engine", "learner"] = "engine"
     """What the ratio compares with when updates_per_step > 1: the engine's log-probabilities (the ratio then is the
     whole correction, importance.mode is not applied), or the learner's own before the first update (one more forward
@@ -89,6 +129,7 @@ class AlgoConfig(Section):
     drop_zero_variance: bool = True
     """Groups whose rewards are all equal teach nothing: drop them before any forward pass, and count them."""
     mask_truncated: bool = False
-    """Leave completions that hit the token limit out of the loss."""
+    """Leave completions that hit the token limit out of the loss; they stay in their group's baseline and in the number
+    of sequences that a loss divides by."""
     updates_per_step: PositiveInt = 1
     """Optimizer updates made from one step's groups."""

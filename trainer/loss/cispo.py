@@ -17,14 +17,17 @@ from trainer.loss.variant import Surrogate
 class Cispo:
     config: CispoLoss
 
-    def surrogate(self, tokens: LossTokens) -> Surrogate:
-        ratio = torch.exp(tokens.logp.detach() - tokens.old_logp)
+    def log_ratio(self, tokens: LossTokens) -> torch.Tensor:
+        return tokens.logp.detach() - tokens.old_logp
+
+    def surrogate(self, log_ratio: torch.Tensor, advantage: torch.Tensor, logp: torch.Tensor) -> Surrogate:
+        ratio = torch.exp(log_ratio)
         capped = torch.clamp(ratio, max=self.config.ratio_cap)
         return Surrogate(
-            loss=-capped * tokens.advantage * tokens.logp,
+            loss=-capped * advantage * logp,
             ratio=ratio,
             clipped_low=torch.zeros_like(ratio, dtype=torch.bool),
-            clipped_high=(ratio > self.config.ratio_cap) & (tokens.advantage > 0),
+            clipped_high=(ratio > self.config.ratio_cap) & (advantage > 0),
         )
 
     def scale(self, tokens: LossTokens, totals: LossTotals) -> torch.Tensor:

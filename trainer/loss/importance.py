@@ -1,8 +1,8 @@
-"""Weights that correct for the engine's probabilities differing from the learner's.
+"""Weights that correct for the engine's probabilities differing from the learner's, and the tokens they rule out.
 
-w = exp(old - engine), a token's or (summed over the sequence) a sequence's; truncated at `cap`, or masked to 0 above it
-(truncated importance sampling: Yao et al., "Your efficient RL framework secretly brings you off-policy RL training",
-2025; the four modes and the cap are those of TRL's vllm_importance_sampling_mode).
+w = exp(old - engine), a token's or (summed over the sequence) a sequence's; kept within [floor, cap], or ruled out
+beyond (truncated importance sampling: Yao et al., "Your efficient RL framework secretly brings you off-policy RL
+training", 2025; the four modes and the bounds are those of TRL's vllm_importance_sampling_mode).
 """
 
 from dataclasses import dataclass
@@ -19,10 +19,12 @@ class ImportanceWeights:
 
     token: torch.Tensor
     """[T], the factor of each token's surrogate."""
+    kept: torch.Tensor
+    """[T] bool: False for tokens that are ruled out, which the loss must leave out rather than multiply by 0."""
     raw: torch.Tensor
     """[T] token weights, or [S] sequence weights, before the cap."""
     capped: torch.Tensor
-    """Bool, the shape of `raw`: above the cap, and therefore truncated or masked."""
+    """Bool, the shape of `raw`: outside the bounds, and therefore truncated or masked."""
 
 
 @torch.no_grad()
@@ -30,12 +32,24 @@ def importance_weights(tokens: LossTokens, config: ImportanceConfig) -> Importan
     """Weights for every token; with mode "none" the factors are 1 and `raw` still tells the token weights, for the
     metrics."""
     difference = tokens.old_logp - tokens.engine_logp
+    kept = _young(tokens, config.max_token_staleness)
     if config.mode == "none":
         raw = torch.exp(difference)
-        return ImportanceWeights(token=torch.ones_like(raw), raw=raw, capped=torch.zeros_like(raw, dtype=torch.bool))
+        none = torch.zeros_like(raw, dtype=torch.bool)
+        return ImportanceWeights(token=torch.ones_like(raw), kept=kept, raw=raw, capped=none)
     by_sequence = config.mode.startswith("sequence")
     raw = torch.exp(tokens.sum_by_sequence(difference) if by_sequence else difference)
-    capped = raw > config.cap
-    bound = config.cap if config.mode.endswith("truncate") else 0.0
-    weights = torch.where(capped, bound, raw)
-    return ImportanceWeights(token=weights[tokens.sequence] if by_sequence else weights, raw=raw, capped=capped)
+    floor = 0.0 if config.floor is None else config.floor
+    capped = (raw > config.cap) | (raw < floor)
+    bounded = raw.clamp(floor, config.cap)
+    if config.mode.endswith("mask"):
+        kept = kept & ~(capped[tokens.sequence] if by_sequence else capped)
+    return ImportanceWeights(
+        token=bounded[tokens.sequence] if by_sequence else bounded, kept=kept, raw=raw, capped=capped
+    )
+
+
+def _young(tokens: LossTokens, limit: int | None) -> torch.Tensor:
+    if limit is None or tokens.staleness is None:
+        return torch.ones_like(tokens.advantage, dtype=torch.bool)
+    return tokens.staleness <= limit

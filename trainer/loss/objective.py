@@ -1,7 +1,10 @@
-"""The whole objective of one forward pass: surrogate x importance weight + KL term, added up with global factors.
+"""The whole objective of one forward pass: surrogate x importance weight + KL term - entropy bonus, added up with
+global factors.
 
 Guarantees: the losses of the parts of a batch add up to the loss of the batch, whichever way whole sequences are
-divided; masked tokens enter nothing; a part without a selected token has loss 0 with a gradient of exact zeros.
+divided; masked tokens enter nothing, and tokens that the importance weights or their entropy rule out enter no policy
+gradient: they are selected away before a ratio is formed; a part without a selected token has loss 0 with a gradient
+of exact zeros.
 """
 
 from dataclasses import dataclass
@@ -31,27 +34,46 @@ class Objective:
     def __init__(self, algo: AlgoConfig) -> None:
         self._variant = build_loss(algo.loss)
         self._importance = algo.importance
-        self._kl_coefficient = algo.kl.coefficient
+        self._kl_coefficient = algo.kl.coefficient if algo.kl.place == "loss" else 0.0
         self._estimate_kl = ESTIMATORS[algo.kl.estimator]
+        self._entropy_bonus = algo.entropy.bonus
 
     @property
     def needs_reference(self) -> bool:
         return self._kl_coefficient > 0
 
+    @property
+    def needs_entropy_gradient(self) -> bool:
+        return self._entropy_bonus > 0
+
     def __call__(self, tokens: LossTokens, keep: torch.Tensor, totals: LossTotals) -> ObjectivePart:
         """`keep` ([T] bool) selects the tokens that enter the loss.
 
-        Raises ValueError when a KL term is asked for and `tokens.reference_logp` is missing.
+        Raises ValueError when a term is asked for and `tokens.reference_logp` or `tokens.entropy` is missing.
         """
         tokens = tokens.select(keep)
-        surrogate = self._variant.surrogate(tokens)
         weights = importance_weights(tokens, self._importance)
-        token_loss = surrogate.loss * weights.token
+        active = weights.kept if tokens.uncertain is None else weights.kept & tokens.uncertain
+        log_ratio = self._variant.log_ratio(tokens)
+        surrogate = self._variant.surrogate(log_ratio[active], tokens.advantage[active], tokens.logp[active])
+        scale = self._variant.scale(tokens, totals)
+        loss = (surrogate.loss * weights.token[active] * scale[active]).sum()
         kl = None
         if self.needs_reference:
             if tokens.reference_logp is None:
                 raise ValueError("kl.coefficient > 0 needs the reference policy's log-probabilities")
             kl = self._estimate_kl(tokens.logp, tokens.reference_logp)
-            token_loss = token_loss + self._kl_coefficient * kl
-        loss = (token_loss * self._variant.scale(tokens, totals)).sum()
+            loss = loss + self._kl_coefficient * (kl * scale).sum()
+        if self.needs_entropy_gradient:
+            loss = loss - self._entropy_bonus * _mean_entropy(tokens, totals)
         return ObjectivePart(loss=loss, statistics=token_statistics(tokens, surrogate, weights, kl, loss))
+
+
+def _mean_entropy(tokens: LossTokens, totals: LossTotals) -> torch.Tensor:
+    """This part's share of the mean over the tokens that the policy gradient is restricted to (all, unless by entropy),
+    as TRL's entropy_coef counts them."""
+    if tokens.entropy is None:
+        raise ValueError("entropy.bonus > 0 needs the tokens' entropies")
+    chosen = tokens.entropy if tokens.uncertain is None else tokens.entropy[tokens.uncertain]
+    count = totals.tokens if totals.uncertain_tokens is None else totals.uncertain_tokens
+    return chosen.sum() / max(count, 1.0)

@@ -18,13 +18,16 @@ from trainer.loss.variant import Surrogate
 class Sapo:
     config: SapoLoss
 
-    def surrogate(self, tokens: LossTokens) -> Surrogate:
-        ratio = torch.exp(tokens.logp - tokens.old_logp)
+    def log_ratio(self, tokens: LossTokens) -> torch.Tensor:
+        return tokens.logp - tokens.old_logp
+
+    def surrogate(self, log_ratio: torch.Tensor, advantage: torch.Tensor, logp: torch.Tensor) -> Surrogate:
+        ratio = torch.exp(log_ratio)
         positive, negative = self.config.temperature_positive, self.config.temperature_negative
-        temperature = torch.where(tokens.advantage > 0, positive, negative)
+        temperature = torch.where(advantage > 0, positive, negative)
         gate = torch.sigmoid(temperature * (ratio - 1.0)) * 4.0 / temperature
         never = torch.zeros_like(ratio, dtype=torch.bool)
-        return Surrogate(loss=-gate * tokens.advantage, ratio=ratio.detach(), clipped_low=never, clipped_high=never)
+        return Surrogate(loss=-gate * advantage, ratio=ratio.detach(), clipped_low=never, clipped_high=never)
 
     def scale(self, tokens: LossTokens, totals: LossTotals) -> torch.Tensor:
         return sequence_mean(tokens, totals)

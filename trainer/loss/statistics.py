@@ -16,6 +16,8 @@ from trainer.loss.variant import Surrogate
 SUMS = (
     "loss",
     "tokens",
+    "active",
+    "staleness",
     "sequences",
     "entropy",
     "kl_reference",
@@ -30,7 +32,7 @@ SUMS = (
     "weight_squared",
     "weight_capped",
 )
-MAXIMA = ("ratio", "negative_ratio", "logp_abs", "weight")
+MAXIMA = ("ratio", "negative_ratio", "logp_abs", "weight", "staleness")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +54,8 @@ def token_statistics(
     kl: torch.Tensor | None,
     loss: torch.Tensor,
 ) -> Statistics:
-    """Statistics of selected tokens; `kl` is [T] or None, `loss` the scalar share of the objective."""
+    """Statistics of selected tokens; `surrogate` holds those that enter the policy gradient, `kl` is [T] or None, `loss`
+    the scalar share of the objective."""
     logp = tokens.logp.detach()
     distance = (logp - tokens.engine_logp).abs()
     present = torch.zeros(tokens.sequences, device=logp.device).index_fill(0, tokens.sequence, 1.0)
@@ -62,8 +65,10 @@ def token_statistics(
     sums = {
         "loss": loss.detach(),
         "tokens": count,
+        "active": float(surrogate.ratio.numel()),
+        "staleness": 0.0 if tokens.staleness is None else tokens.staleness.sum(),
         "sequences": present.sum(),
-        "entropy": 0.0 if tokens.entropy is None else tokens.entropy.sum(),
+        "entropy": 0.0 if tokens.entropy is None else tokens.entropy.detach().sum(),
         "kl_reference": 0.0 if kl is None else kl.sum(),
         "kl_old": k3(logp, tokens.old_logp).sum(),
         "ratio": surrogate.ratio.sum(),
@@ -76,7 +81,13 @@ def token_statistics(
         "weight_squared": (raw.double() ** 2).sum(),
         "weight_capped": capped.sum(),
     }
-    maxima = {"ratio": surrogate.ratio, "negative_ratio": -surrogate.ratio, "logp_abs": distance, "weight": raw}
+    maxima = {
+        "ratio": surrogate.ratio,
+        "negative_ratio": -surrogate.ratio,
+        "logp_abs": distance,
+        "weight": raw,
+        "staleness": torch.zeros_like(distance) if tokens.staleness is None else tokens.staleness,
+    }
     return Statistics(
         sums=torch.tensor([float(sums[name]) for name in SUMS], dtype=torch.float64),
         maxima=torch.tensor(
@@ -107,11 +118,7 @@ def loss_metrics(statistics: Statistics, *, with_reference: bool) -> dict[str, f
         "policy/loss": total["loss"],
         "policy/entropy": total["entropy"] / tokens,
         "policy/kl_old": total["kl_old"] / tokens,
-        "policy/ratio_mean": total["ratio"] / tokens,
-        "policy/ratio_min": -largest["negative_ratio"],
-        "policy/ratio_max": largest["ratio"],
-        "policy/clip_low_share": total["clip_low"] / tokens,
-        "policy/clip_high_share": total["clip_high"] / tokens,
+        "policy/active_share": total["active"] / tokens,
         "policy/advantage_abs_mean": total["advantage_abs"] / tokens,
         "mismatch/logp_abs_mean": total["logp_abs"] / tokens,
         "mismatch/logp_abs_max": largest["logp_abs"],
@@ -119,7 +126,17 @@ def loss_metrics(statistics: Statistics, *, with_reference: bool) -> dict[str, f
         "mismatch/weight_max": largest["weight"],
         "mismatch/truncated_share": total["weight_capped"] / weights,
         "mismatch/effective_sample_share": total["weight"] ** 2 / (weights * total["weight_squared"]),
+        "async/token_staleness_mean": total["staleness"] / tokens,
+        "async/token_staleness_max": largest["staleness"],
     }
+    if total["active"]:
+        metrics |= {
+            "policy/ratio_mean": total["ratio"] / total["active"],
+            "policy/ratio_min": -largest["negative_ratio"],
+            "policy/ratio_max": largest["ratio"],
+            "policy/clip_low_share": total["clip_low"] / total["active"],
+            "policy/clip_high_share": total["clip_high"] / total["active"],
+        }
     if with_reference:
         metrics["policy/kl_reference"] = total["kl_reference"] / tokens
     return metrics

@@ -30,20 +30,28 @@ class LossTokens:
     """[T] float32, entropy of the policy's next-token distribution, nats."""
     reference_logp: torch.Tensor | None = None
     """[T] float32, log-probability under the reference policy."""
+    staleness: torch.Tensor | None = None
+    """[T] float32, policy versions between the one that sampled the token and the one that is trained; None: 0."""
+    uncertain: torch.Tensor | None = None
+    """[T] bool, the tokens of highest entropy, to which the policy gradient is restricted; None: all."""
 
     def select(self, keep: torch.Tensor) -> "LossTokens":
         """Only the tokens where `keep` ([T] bool) holds."""
-        fields = ("logp", "old_logp", "engine_logp", "advantage", "sequence")
-        chosen = {name: tensor[keep] for name, tensor in zip(fields, self._required(), strict=True)}
+        optional = {
+            "entropy": self.entropy,
+            "reference_logp": self.reference_logp,
+            "staleness": self.staleness,
+            "uncertain": self.uncertain,
+        }
         return replace(
             self,
-            **chosen,
-            entropy=None if self.entropy is None else self.entropy[keep],
-            reference_logp=None if self.reference_logp is None else self.reference_logp[keep],
+            logp=self.logp[keep],
+            old_logp=self.old_logp[keep],
+            engine_logp=self.engine_logp[keep],
+            advantage=self.advantage[keep],
+            sequence=self.sequence[keep],
+            **{name: None if values is None else values[keep] for name, values in optional.items()},
         )
-
-    def _required(self) -> tuple[torch.Tensor, ...]:
-        return self.logp, self.old_logp, self.engine_logp, self.advantage, self.sequence
 
     def sum_by_sequence(self, values: torch.Tensor) -> torch.Tensor:
         """[T] -> [S], differentiable."""
@@ -63,8 +71,11 @@ class LossTotals:
     """Counts over all ranks and micro-batches of one optimizer update; only what enters the loss is counted."""
 
     sequences: float
+    """Those with trained tokens, and truncated ones that are masked."""
     tokens: float
     step_tokens: float
     """Tokens of the whole step over its number of updates; equals `tokens` when a step makes one update."""
     completion_budget: int
     """Longest completion that sampling allows, tokens."""
+    uncertain_tokens: float | None = None
+    """Tokens of highest entropy, where the policy gradient is restricted to them; None: all of `tokens`."""

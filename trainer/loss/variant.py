@@ -1,4 +1,8 @@
-"""What every loss variant is: a per-token surrogate and a way to add tokens up."""
+"""What every loss variant is: a log-ratio, a surrogate of it token by token, and a way to add tokens up.
+
+The three are apart so that the objective can select tokens between them: a token that is left out may then have an
+infinite ratio without a trace in loss or gradient (0 * inf is never formed).
+"""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -23,7 +27,13 @@ class Surrogate:
 
 
 class LossVariant(Protocol):
-    def surrogate(self, tokens: LossTokens) -> Surrogate: ...
+    def log_ratio(self, tokens: LossTokens) -> torch.Tensor:
+        """[T], linear in the log-probabilities."""
+        ...
+
+    def surrogate(self, log_ratio: torch.Tensor, advantage: torch.Tensor, logp: torch.Tensor) -> Surrogate:
+        """Token by token; all arguments [T], those of the tokens that enter the policy gradient."""
+        ...
 
     def scale(self, tokens: LossTokens, totals: LossTotals) -> torch.Tensor:
         """[T] factors by which token losses add up to the loss of the update."""
