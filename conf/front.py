@@ -11,6 +11,8 @@ VERBS = {
     ("warmup",): ("trainer.warmup", "supervised warm-up alone"),
     ("watch",): ("trainer.watch", "watch a run, in the terminal or as a local page"),
     ("report",): ("trainer.report", "write a run's report.html again"),
+    ("submit",): ("trainer.submit", "run a training or a benchmark as a Ray job"),
+    ("jobs",): ("trainer.jobs", "list, follow, stop and resume jobs"),
     ("runs",): ("trainer.registry", "list, show, compare and tidy runs"),
     ("score",): ("rewards.score", "score completions from a file"),
     ("reward-server",): ("rewards.server", "serve rewards over HTTP"),

@@ -1,0 +1,80 @@
+"""A real Ray head on the loopback address: submit, follow, stop, and the end of the head."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from trainer.jobs.client import JobsClient
+from trainer.jobs.head import running_head
+from trainer.jobs.submit import submit
+
+pytestmark = pytest.mark.integration
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    # -m finds the packages here although the current folder is another.
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder whose head ends with the tests."""
+    folder = tmp_path_factory.mktemp("place")
+    yield folder
+    command(folder, "trainer.jobs", "shutdown")
+
+
+def test_a_benchmark_runs_as_a_job_is_followed_and_listed(place):
+    (place / "answers.txt").write_text("SELECT 1\n" * 3)
+    done = command(
+        *(place, "trainer.submit", "--follow", "bench", "demo", "data.heldout_size=3"),
+        *("predictions=answers.txt", "output=out"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "it stays until `quorum jobs shutdown`" in done.stderr
+    assert (place / "out" / "scores.json").is_file()
+    job = done.stdout.splitlines()[0]
+    started = time.perf_counter()
+    listed = command(place, "trainer.jobs", "list")
+    seconds = time.perf_counter() - started
+    assert job in listed.stdout
+    assert "SUCCEEDED" in listed.stdout
+    assert seconds < 2.0, f"listing took {seconds:.2f} s"
+    assert str(place / "out") in command(place, "trainer.jobs", "status", job).stdout
+
+
+def test_a_wrong_token_is_refused_by_the_head(place, monkeypatch):
+    head = running_head(place / "runs/.cache/head.json")
+    assert head is not None
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 32)
+    assert not JobsClient(head.address).answers()
+
+
+def test_a_job_is_stopped_and_the_head_ends_with_all_its_processes(place):
+    head = running_head(place / "runs/.cache/head.json")
+    assert head is not None
+    client = JobsClient(head.address)
+    job = submit(head.address, python=sys.executable, module="http.server", arguments=["0"], name="s", folder="/")
+    limit = time.monotonic() + 60
+    while client.job(job).status != "RUNNING" and time.monotonic() < limit:
+        time.sleep(0.2)
+    assert client.job(job).status == "RUNNING"
+    assert client.stop(job) is True
+    limit = time.monotonic() + 60
+    while not client.job(job).ended and time.monotonic() < limit:
+        time.sleep(0.2)
+    assert client.job(job).status == "STOPPED"
+    assert command(place, "trainer.jobs", "shutdown").stdout == "the head has ended\n"
+    assert not head.alive()
+    left = subprocess.run(["pgrep", "-f", head.folder], capture_output=True, text=True).stdout
+    assert left == ""
+    assert "no cluster is known" in command(place, "trainer.jobs", "list").stderr

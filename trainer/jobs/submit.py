@@ -1,0 +1,49 @@
+"""Packages the source and hands a job to Ray.
+
+Nothing of this shell's environment travels: secrets (a wandb key, a hosted model's key) belong into the environment of
+the cluster's nodes, never into a job, whose environment the dashboard shows.
+"""
+
+import json
+import secrets
+import shlex
+import tempfile
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from conf.errors import QuorumError
+from conf.load import FOLDER as CONF
+from trainer.jobs.client import ARGUMENTS, CODE, FOLDER, auth_headers
+from trainer.jobs.package import stage
+from trainer.registry.identity import CODE_VERSION, JOB_ID, code_version
+
+STOP_WAIT_S = 60
+"""How long Ray waits between SIGTERM and SIGKILL when a job is stopped; a run writes its summary in it."""
+
+
+class SubmitFailed(QuorumError):
+    """The cluster did not take the job."""
+
+
+def submit(address: str, *, python: str, module: str, arguments: Sequence[str], name: str, folder: str) -> str:
+    """Submits `python -m module arguments`; returns the job's id. Raises SubmitFailed, PackageTooLarge."""
+    from ray.job_submission import JobSubmissionClient
+
+    identity = f"{name}-{datetime.now():%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    code = code_version(CONF.parent)
+    variables = {CODE_VERSION: code, JOB_ID: identity, "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
+    with tempfile.TemporaryDirectory(prefix="quorum-package-") as package:
+        stage(CONF.parent, Path(package))
+        try:
+            client = JobSubmissionClient(address, headers=auth_headers())
+            return str(
+                client.submit_job(
+                    entrypoint=shlex.join([python, "-m", module, *arguments]),
+                    submission_id=identity,
+                    runtime_env={"working_dir": package, "env_vars": variables},
+                    metadata={ARGUMENTS: json.dumps([python, module, *arguments]), FOLDER: folder, CODE: code},
+                )
+            )
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            raise SubmitFailed(f"{address} did not take the job: {' '.join(str(error).split())}") from error
