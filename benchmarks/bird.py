@@ -34,7 +34,7 @@ class Bird:
 
     def __init__(self, config: BirdBenchmark) -> None:
         self._config = config
-        self.metrics: tuple[str, ...] = ("ex", "soft_f1", "soft_f1_unordered")
+        self.metrics: tuple[str, ...] = ("ex", "soft_f1", "soft_f1_unordered", "ex_corrected")
         if config.metrics.ves:
             self.metrics += ("ves", "r_ves")
 

@@ -53,6 +53,8 @@ class QuestionSet:
     questions: tuple[Question, ...]
     schemas: Mapping[str, Any] = field(default_factory=dict)
     """db_id -> entry of tables.json (Spider)."""
+    whole: int
+    """Number of questions in the set; more than those here when a limit cuts it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +62,7 @@ class Answer:
     """What one source answered to one question."""
 
     candidates: tuple[str, ...]
-    """SQL texts in sampling order; at least one, '' where a completion held no SQL."""
+    """SQL texts in sampling order; at least one."""
     logprobs: tuple[float, ...] | None = None
     """Sequence log-probabilities of the candidates, natural log."""
     greedy: str | None = None

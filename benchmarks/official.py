@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.carriers import Question
+from benchmarks.folder import write_whole
 from benchmarks.metrics.spider.text import PIECES
-from benchmarks.predictions import BIRD_MARK
-
-NO_ANSWER = "no answer"
-"""Stands for an empty prediction: the official scripts cannot read an empty line, and this is no SQL either."""
+from benchmarks.predictions import BIRD_MARK, NO_ANSWER
 
 
 def one_line(sql: str) -> str:
@@ -25,8 +23,8 @@ def write_spider(output: Path, questions: Sequence[Question], chosen: Sequence[s
     """`official/predict.txt` and `official/gold.txt` for evaluation.py of test-suite-sql-eval."""
     folder = output / "official"
     folder.mkdir(exist_ok=True)
-    _write(folder / "predict.txt", "".join(f"{one_line(sql)}\n" for sql in chosen))
-    _write(folder / "gold.txt", "".join(f"{one_line(q.gold)}\t{q.db_id}\n" for q in questions))
+    write_whole(folder / "predict.txt", "".join(f"{one_line(sql)}\n" for sql in chosen))
+    write_whole(folder / "gold.txt", "".join(f"{one_line(q.gold)}\t{q.db_id}\n" for q in questions))
 
 
 def write_bird(output: Path, questions: Sequence[Question], chosen: Sequence[str]) -> None:
@@ -35,17 +33,11 @@ def write_bird(output: Path, questions: Sequence[Question], chosen: Sequence[str
     """
     folder = output / "official"
     folder.mkdir(exist_ok=True)
-    predictions = {
-        str(q.key): f"{sql or NO_ANSWER}{BIRD_MARK}{q.db_id}" for q, sql in zip(questions, chosen, strict=True)
-    }
-    _write(folder / "predict_dev.json", json.dumps(predictions, indent=1, ensure_ascii=False) + "\n")
-    _write(folder / "gold.sql", "".join(f"{one_line(q.gold)}\t{q.db_id}\n" for q in questions))
+    predictions = {str(q.key): f"{sql}{BIRD_MARK}{q.db_id}" for q, sql in zip(questions, chosen, strict=True)}
+    write_whole(folder / "predict_dev.json", json.dumps(predictions, indent=1, ensure_ascii=False) + "\n")
+    write_whole(folder / "gold.sql", "".join(f"{one_line(q.gold)}\t{q.db_id}\n" for q in questions))
     lines = (
         json.dumps({"question_id": q.key, "db_id": q.db_id, "question": q.question, "difficulty": q.difficulty})
         for q in questions
     )
-    _write(folder / "questions.jsonl", "".join(f"{line}\n" for line in lines))
-
-
-def _write(file: Path, text: str) -> None:
-    file.write_text(text, encoding="utf-8")
+    write_whole(folder / "questions.jsonl", "".join(f"{line}\n" for line in lines))

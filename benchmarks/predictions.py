@@ -1,21 +1,24 @@
 """Reads existing predictions: Spider's one query a line, BIRD's JSON object, or JSON lines with several candidates.
 
-The format is told from the file: a name ending in .jsonl holds JSON lines, otherwise a first character `{` means BIRD's
-object, and anything else lines of SQL. Every question needs exactly one entry.
+The format is told from the file: a name ending in .jsonl holds JSON lines, one in .json or a first character `{` means
+BIRD's object, and anything else lines of SQL. Every question needs exactly one entry; with `limit`, a file for the
+whole set serves its first questions.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.carriers import Answer, Answers, BenchmarkError, Question
+from benchmarks.carriers import Answer, Answers, BenchmarkError, Question, QuestionSet
 
 BIRD_MARK = "\t----- bird -----\t"
+NO_ANSWER = "no answer"
+"""Stands for a missing query where there must be text: no SQL, so wrong everywhere."""
 KEYS = ("index", "question_id")
 
 
-def read_predictions(path: str, questions: Sequence[Question]) -> Answers:
+def read_predictions(path: str, asked: QuestionSet) -> Answers:
     """One answer a question, in order. Raises BenchmarkError that says what was expected."""
     file = Path(path)
     try:
@@ -24,45 +27,80 @@ def read_predictions(path: str, questions: Sequence[Question]) -> Answers:
         raise BenchmarkError(f"predictions={path} cannot be read ({error.strerror}); a file expected there") from error
     except UnicodeDecodeError as error:
         raise BenchmarkError(f"predictions={path}: UTF-8 text expected (byte {error.start})") from error
+    if not text.strip():
+        raise BenchmarkError(f"{file} is empty: predictions for {len(asked.questions)} questions expected")
     if file.suffix == ".jsonl":
-        answers = _json_lines(file, text, questions)
-    elif text.lstrip().startswith("{"):
-        answers = _bird(file, text, questions)
+        answers = _json_lines(file, text, asked)
+    elif file.suffix == ".json" or text.lstrip().startswith("{"):
+        answers = _bird(file, text, asked)
     else:
-        answers = _lines(file, text, questions)
+        answers = _lines(file, text, asked)
     return Answers(source=str(path), answers=tuple(answers))
 
 
-def _lines(file: Path, text: str, questions: Sequence[Question]) -> list[Answer]:
+def candidate_lines(key: str, questions: Sequence[Question], answers: Sequence[Answer]) -> Iterator[dict[str, Any]]:
+    """Answers as the lines of a JSON lines file, for `read_predictions` and selection.study; `key` is one of KEYS."""
+    for question, answer in zip(questions, answers, strict=True):
+        line: dict[str, Any] = {key: question.key, "candidates": answer.candidates}
+        if answer.logprobs is not None:
+            line["logprobs"] = answer.logprobs
+        if answer.greedy is not None:
+            line["greedy"] = answer.greedy
+        yield line
+
+
+def _lines(file: Path, text: str, asked: QuestionSet) -> list[Answer]:
     """Line i answers question i; an empty line is an empty answer, what follows a tab is ignored."""
+    count = len(asked.questions)
     lines = text.removesuffix("\n").split("\n")
-    while len(lines) > len(questions) and not lines[-1].strip():
+    while len(lines) > count and not lines[-1].strip():
         lines.pop()
-    if len(lines) != len(questions):
-        raise BenchmarkError(f"{file}: {len(questions)} lines expected, one query a question; found {len(lines)}")
-    return [Answer(candidates=(line.strip().partition("\t")[0],)) for line in lines]
+    if len(lines) not in (count, asked.whole):
+        raise BenchmarkError(f"{file}: {count} lines expected, one query a question; found {len(lines)}")
+    return [Answer(candidates=(line.strip().partition("\t")[0],)) for line in lines[:count]]
 
 
-def _bird(file: Path, text: str, questions: Sequence[Question]) -> list[Answer]:
+def _bird(file: Path, text: str, asked: QuestionSet) -> list[Answer]:
     try:
         entries = json.loads(text)
     except json.JSONDecodeError as error:
-        raise BenchmarkError(f"{file} line {error.lineno}: BIRD's JSON object expected: {error.msg}") from error
-    ids = [str(question.key) for question in questions]
-    places = [str(question.position) for question in questions]
+        raise BenchmarkError(
+            f"{file} line {error.lineno}: BIRD's JSON object expected (JSON lines need a name ending in .jsonl): "
+            f"{error.msg}"
+        ) from error
+    if not isinstance(entries, dict):
+        raise BenchmarkError(f"{file}: BIRD's JSON object expected, found a {type(entries).__name__}")
+    ids = [str(question.key) for question in asked.questions]
+    places = [str(question.position) for question in asked.questions]
     # The published files count questions by id in dev and by place in mini-dev.
-    names = ids if entries.keys() == set(ids) else places
-    _check_keys(file, set(names), entries)
-    return [Answer(candidates=(_bird_query(file, name, entries[name]),)) for name in names]
+    names = ids if entries.keys() >= set(ids) else places
+    _check_keys(file, set(names), entries, asked)
+    _check_databases(file, names, entries, asked.questions)
+    return [Answer(candidates=(_bird_query(entries[name]),)) for name in names]
 
 
-def _bird_query(file: Path, name: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise BenchmarkError(f'{file} key "{name}": text expected ("SQL\\t----- bird -----\\tdb_id")')
-    return value.partition(BIRD_MARK)[0]
+def _bird_query(value: object) -> str:
+    """What stands before the mark. The official script reads anything but text as an empty prediction."""
+    return value.partition(BIRD_MARK)[0] if isinstance(value, str) else ""
 
 
-def _json_lines(file: Path, text: str, questions: Sequence[Question]) -> list[Answer]:
+def _check_databases(
+    file: Path, names: Sequence[str], entries: Mapping[str, object], questions: Sequence[Question]
+) -> None:
+    """Raises BenchmarkError when most entries name another database than their question: another set's predictions."""
+    marked = [
+        (value.partition(BIRD_MARK)[2].strip(), question.db_id)
+        for value, question in zip(map(entries.__getitem__, names), questions, strict=True)
+        if isinstance(value, str) and BIRD_MARK in value
+    ]
+    strange = sum(named != asked for named, asked in marked)
+    if strange * 2 > len(marked):
+        raise BenchmarkError(
+            f"{file} answers other questions: {strange} of {len(marked)} entries name another database than theirs"
+        )
+
+
+def _json_lines(file: Path, text: str, asked: QuestionSet) -> list[Answer]:
     found: dict[int, Answer] = {}
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -78,8 +116,8 @@ def _json_lines(file: Path, text: str, questions: Sequence[Question]) -> list[An
         if key in found:
             raise BenchmarkError(f"{where}: question {key} appears a second time")
         found[key] = _answer(where, entry)
-    keys = [question.key for question in questions]
-    _check_keys(file, set(keys), found)
+    keys = [question.key for question in asked.questions]
+    _check_keys(file, set(keys), found, asked)
     return [found[key] for key in keys]
 
 
@@ -104,10 +142,11 @@ def _numbers(values: object, count: int) -> bool:
     return isinstance(values, list) and len(values) == count and all(isinstance(v, int | float) for v in values)
 
 
-def _check_keys(file: Path, wanted: set[Any], found: Mapping[Any, object]) -> None:
+def _check_keys(file: Path, wanted: set[Any], found: Mapping[Any, object], asked: QuestionSet) -> None:
+    unknown = found.keys() - wanted if len(asked.questions) == asked.whole else set()
     faults = [
         f"{len(keys)} {what} ({', '.join(sorted(map(str, keys), key=_numeric)[:3])}{', ...' if len(keys) > 3 else ''})"
-        for what, keys in (("missing", wanted - found.keys()), ("unknown", found.keys() - wanted))
+        for what, keys in (("missing", wanted - found.keys()), ("unknown", unknown))
         if keys
     ]
     if faults:

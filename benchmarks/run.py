@@ -8,7 +8,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
-from benchmarks.carriers import Answer, Answers, BenchmarkError, Judged, Question, QuestionSet
+from benchmarks.carriers import Answer, Answers, Judged, Question, QuestionSet
+from benchmarks.folder import held, write_whole
+from benchmarks.predictions import candidate_lines
 from benchmarks.report.page import write_report
 from benchmarks.scores import Summary, summarise
 from conf.load import to_yaml
@@ -45,12 +47,18 @@ def run(
 
     `answer` yields one answer a question and may keep its own progress in the output folder. Raises BenchmarkError.
     """
+    with held(config.output) as output:
+        return _run(config, benchmark, questions, answer, output)
+
+
+def _run(
+    config: BenchmarkConfig,
+    benchmark: Benchmark,
+    questions: QuestionSet,
+    answer: Callable[[Path], Answers],
+    output: Path,
+) -> int:
     started = time.perf_counter()
-    output = Path(config.output)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BenchmarkError(f"output={config.output} cannot be made a folder: {error.strerror}") from error
     answers = answer(output)
     scoring = time.perf_counter()
     with benchmark.judging(questions) as judge:
@@ -63,17 +71,21 @@ def run(
         "limit": config.limit,
     }
     summary |= summarise(*(judged, answers, benchmark.metrics, benchmark.levels, config.metrics.resamples, config.seed))
+    # Written last: a folder with scores.json holds one whole run.
+    (output / "scores.json").unlink(missing_ok=True)
     benchmark.write_official(output, questions.questions, [j.verdict["sql"] for j in judged])
     _write_lines(output / "verdicts.jsonl", [j.verdict for j in judged])
-    _write(output / "config.yaml", to_yaml(config))
+    key = next(iter(judged[0].verdict))
+    _write_lines(output / "candidates.jsonl", list(candidate_lines(key, questions.questions, answers.answers)))
+    write_whole(output / "config.yaml", to_yaml(config))
     summary["seconds"] = {
         "start": round(answers.start_s, 3),
         "generate": round(answers.seconds, 3),
         "score": round(time.perf_counter() - scoring, 3),
         "all": round(time.perf_counter() - started, 3),
     }
-    _write(output / "scores.json", json.dumps(summary, indent=1) + "\n")
     write_report(output / "report.html", summary, judged, benchmark.metrics)
+    write_whole(output / "scores.json", json.dumps(summary, indent=1) + "\n")
     _print(summary, benchmark.metrics, output)
     return 0
 
@@ -90,14 +102,7 @@ def _blocks(judge: Judge, questions: Sequence[Question], answers: Sequence[Answe
 
 
 def _write_lines(file: Path, lines: Sequence[dict[str, Any]]) -> None:
-    _write(file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-
-
-def _write(file: Path, text: str) -> None:
-    """Whole or not at all: the name appears by rename."""
-    partial = file.with_name(file.name + ".part")
-    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-    partial.replace(file)
+    write_whole(file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
 def _print(summary: Summary, metrics: Sequence[str], output: Path) -> None:
@@ -119,5 +124,9 @@ def _print(summary: Summary, metrics: Sequence[str], output: Path) -> None:
         lines.append(f"{summary['unscorable']} questions could not be scored and are left out of every mean")
     if summary["gold_errors"]:
         lines.append(f"{len(summary['gold_errors'])} gold queries failed: {summary['gold_errors'][:10]}")
+    tokens = summary["tokens"]
+    if any(tokens.values()):
+        requests = f" in {summary['requests']} requests" if summary["requests"] else ""
+        lines.append(f"{tokens['prompt']} prompt tokens and {tokens['completion']} completion tokens{requests}")
     lines.append(f"{summary['seconds']['all']:.1f} s; {output / 'report.html'}")
     sys.stdout.write("\n".join(lines) + "\n")

@@ -20,7 +20,7 @@ def answering(
 
     def from_file(_: Path) -> Answers:
         assert config.predictions is not None
-        return read_predictions(config.predictions, questions.questions)
+        return read_predictions(config.predictions, questions)
 
     def from_policy(output: Path) -> Answers:
         from benchmarks.generation.policy import generate

@@ -63,7 +63,7 @@ def write(config: BenchmarkConfig, questions: QuestionSet, key_name: str) -> int
     """Writes candidates.jsonl; returns the exit code. Raises BenchmarkError."""
     if config.predictions is None:
         raise BenchmarkError("predictions=FILE expected: recorded predictions to mix in")
-    recorded: Sequence[Answer] = read_predictions(config.predictions, questions.questions).answers
+    recorded: Sequence[Answer] = read_predictions(config.predictions, questions).answers
     draw = random.Random(config.seed)
     schemas = {file: read_schema(file) for file in {q.databases[0] for q in questions.questions}}
     lines = []

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from benchmarks.carriers import Answer, BenchmarkError, Question
+from benchmarks.predictions import NO_ANSWER
 from conf.schema.benchmark import BenchmarkConfig
 from rewards.sql.parse import extract_sql
 
@@ -42,7 +43,7 @@ def folder_identity(folder: Path) -> str:
 
 
 class Progress:
-    """The generations of one output folder. Use as a context manager; one process at a time."""
+    """The generations of one output folder, which the caller holds (benchmarks/folder.py). Use as a context manager."""
 
     def __init__(self, output: Path, made_with: Mapping[str, Any]) -> None:
         """Raises BenchmarkError when the folder holds generations of other settings."""
@@ -104,4 +105,4 @@ def _answer(record: Mapping[str, Any], thinking: bool) -> Answer:
 
 
 def _sql(text: str, thinking: bool) -> str:
-    return extract_sql(text, thinking=thinking).sql or ""
+    return extract_sql(text, thinking=thinking).sql or NO_ANSWER

@@ -23,7 +23,8 @@ def load(data: BirdQuestions, limit: int | None) -> QuestionSet:
     questions_at, databases_at = SPLITS[data.split]
     file = first_existing(root, (data.questions,) if data.questions else questions_at, "BIRD's question file")
     folder = first_existing(root, (data.databases,) if data.databases else databases_at, "the database folder")
-    entries = read_entries(file, "a list of BIRD questions", ("db_id", "question", "SQL"))[:limit]
+    entries = read_entries(file, "a list of BIRD questions", ("db_id", "question", "SQL"))
+    whole, entries = len(entries), entries[:limit]
     known = {db_id: instances(folder, db_id)[:1] for db_id in {entry["db_id"] for entry in entries}}
     questions = tuple(
         Question(
@@ -41,4 +42,4 @@ def load(data: BirdQuestions, limit: int | None) -> QuestionSet:
     if len({question.key for question in questions}) != len(questions):
         raise BenchmarkError(f"{file}: a question_id of its own expected for each question")
     check_databases(questions, folder)
-    return QuestionSet(name=f"BIRD {data.split}", questions=questions)
+    return QuestionSet(name=f"BIRD {data.split}", questions=questions, whole=whole)

@@ -30,7 +30,8 @@ def _load_files(data: SpiderQuestions, limit: int | None) -> QuestionSet:
     file = first_existing(root, (data.questions,) if data.questions else questions_at, "Spider's question file")
     tables = first_existing(root, (data.tables,) if data.tables else tables_at, "Spider's tables.json")
     folder = first_existing(root, (data.databases,) if data.databases else databases_at, "the database folder")
-    entries = read_entries(file, "a list of Spider questions", ("db_id", "question", "query"))[:limit]
+    entries = read_entries(file, "a list of Spider questions", ("db_id", "question", "query"))
+    whole, entries = len(entries), entries[:limit]
     schemas = {entry["db_id"]: entry for entry in read_entries(tables, "Spider's list of schemas", ("db_id",))}
     unknown = sorted({entry["db_id"] for entry in entries} - schemas.keys())
     if unknown:
@@ -48,14 +49,14 @@ def _load_files(data: SpiderQuestions, limit: int | None) -> QuestionSet:
         for position, entry in enumerate(entries)
     )
     check_databases(questions, folder)
-    return QuestionSet(name=f"Spider {data.split}", questions=questions, schemas=schemas)
+    return QuestionSet(name=f"Spider {data.split}", questions=questions, schemas=schemas, whole=whole)
 
 
 def _load_demo(data: DemoData, limit: int | None) -> QuestionSet:
     # The demo's builder loads pandas through sqlite-utils; scoring a prediction file must not wait for that.
     from rollout.tasks.demo import load_demo
 
-    tasks = load_demo(data).heldout[:limit]
+    heldout = load_demo(data).heldout
     questions = tuple(
         Question(
             position=position,
@@ -65,6 +66,6 @@ def _load_demo(data: DemoData, limit: int | None) -> QuestionSet:
             gold=task.gold_sqls[0],
             databases=task.databases,
         )
-        for position, task in enumerate(tasks)
+        for position, task in enumerate(heldout[:limit])
     )
-    return QuestionSet(name="demo held-out", questions=questions)
+    return QuestionSet(name="demo held-out", questions=questions, whole=len(heldout))

@@ -17,6 +17,7 @@ NAMES = {
     "exec_keep_distinct": "execution match, DISTINCT kept",
     "exec_corrected": "execution match, script's bugs corrected",
     "ex": "execution accuracy (EX)",
+    "ex_corrected": "EX, script's bugs corrected",
     "soft_f1": "Soft-F1",
     "soft_f1_unordered": "Soft-F1, any row order",
     "ves": "VES",

@@ -7,6 +7,7 @@ from benchmarks.carriers import Answer, Judged, Question
 from benchmarks.metrics.bird.efficiency import Efficiency
 from benchmarks.metrics.bird.execution import execution_match
 from benchmarks.metrics.bird.soft_f1 import soft_f1, soft_f1_unordered
+from benchmarks.scoring.blank import as_official
 from benchmarks.scoring.exhibit import table
 from benchmarks.scoring.runner import Call, Runner
 from benchmarks.scoring.timing import Stopwatch
@@ -39,7 +40,7 @@ class BirdJudge:
         database = question.databases[0]
         gold = known[database, question.gold]
         executions = {sql: known[database, sql] for sql in _texts(answer)}
-        right = {sql: execution_match(gold, execution) for sql, execution in executions.items()}
+        right = {sql: execution_match(gold, as_official(sql, execution)) for sql, execution in executions.items()}
         rights = tuple(right[sql] for sql in answer.candidates)
         poll = self._voting.poll(question, answer, executions, rights)
         sql = answer.candidates[poll.chosen] if poll.chosen < len(rights) else answer.greedy or ""
@@ -63,21 +64,23 @@ class BirdJudge:
     def _verdict(
         self, question: Question, poll: Poll, sql: str, gold: Execution, predicted: Execution, lost: bool
     ) -> dict[str, Any]:
-        both = gold.status == predicted.status == "ok"
-        ex = None if lost else int(execution_match(gold, predicted))
+        official = as_official(sql, predicted)
+        both = gold.status == official.status == "ok"
+        ex = None if lost else int(execution_match(gold, official))
         error = predicted.error if gold.status == "ok" else f"gold: {gold.error}"
         verdict: dict[str, Any] = {
             "question_id": question.key,
             "db_id": question.db_id,
             "difficulty": question.difficulty,
             "ex": ex,
-            "soft_f1": None if lost else round(soft_f1(gold.rows, predicted.rows), 6) if both else 0.0,
+            "soft_f1": None if lost else round(soft_f1(gold.rows, official.rows), 6) if both else 0.0,
             "soft_f1_unordered": None
             if lost
             else round(soft_f1_unordered(gold.rows, predicted.rows), 6)
             if both
             else 0.0,
             "error": error,
+            "ex_corrected": None if lost else int(execution_match(gold, predicted)),
         }
         if self._stopwatch is not None:
             timed = self._stopwatch.compare(question.databases[0], question.gold, sql) if ex else None

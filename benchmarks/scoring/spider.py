@@ -15,6 +15,7 @@ from benchmarks.metrics.spider.results import results_match, results_match_corre
 from benchmarks.metrics.spider.text import executable, order_matters, plug_placeholder
 from benchmarks.metrics.spider.tree import Query, Refused
 from benchmarks.official import one_line
+from benchmarks.scoring.blank import as_official
 from benchmarks.scoring.exhibit import table
 from benchmarks.scoring.runner import Call, Runner
 from benchmarks.scoring.schemas import read_schemas
@@ -164,10 +165,11 @@ def _unscorable(pairs: Sequence[tuple[Execution, Execution]]) -> bool:
 def _match(question: Question, sql: str, known: Known, *, keep_distinct: bool) -> bool | None:
     """Official execution match on all instances; None when one of them could not be asked."""
     gold = executable(question.gold, keep_distinct=keep_distinct)
-    pairs = _pairs(question, executable(plug_placeholder(sql), keep_distinct=keep_distinct), gold, known)
+    text = executable(plug_placeholder(sql), keep_distinct=keep_distinct)
+    pairs = _pairs(question, text, gold, known)
     if _unscorable(pairs):
         return None
-    return all(results_match(expected, got, ordered=order_matters(gold)) for expected, got in pairs)
+    return all(results_match(expected, as_official(text, got), ordered=order_matters(gold)) for expected, got in pairs)
 
 
 def _match_corrected(question: Question, sql: str, known: Known) -> bool | None:

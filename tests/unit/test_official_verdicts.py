@@ -49,7 +49,7 @@ def verdicts(name: str) -> list[dict[str, object]]:
 
 
 def scored(judge: SpiderJudge | BirdJudge, questions: QuestionSet, file: str) -> list[Judged]:
-    answers = read_predictions(str(DATA / "predictions" / file), questions.questions)
+    answers = read_predictions(str(DATA / "predictions" / file), questions)
     return list(judge.judge(questions.questions, answers.answers))
 
 
