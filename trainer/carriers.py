@@ -25,5 +25,9 @@ class TrainingSequence:
     logprobs: tuple[float, ...]
     """The engine's sampling log-probabilities, one for each completion token."""
     advantage: float
+    lags: tuple[tuple[int, int], ...] = ()
+    """(first token offset, policy versions behind the one that is trained), in rising order; empty: 0 throughout."""
     masked: bool = False
     """Left out of the loss (unscorable, or truncated where algo.mask_truncated)."""
+    counted: bool = True
+    """Among the sequences that a loss divides by, even when masked."""

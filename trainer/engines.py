@@ -37,9 +37,14 @@ class LearnerPolicy:
         """One optimizer step; metrics by registered key."""
         return await self._learner.train(sequences)
 
+    async def reference_kl(self, sequences: Sequence[TrainingSequence]) -> list[float]:
+        """Estimated divergence from the reference policy, summed over each sequence, nats."""
+        return await self._learner.reference_kl(sequences)
+
     async def synchronise(self, version: int) -> dict[str, float]:
         """Brings every engine to the learner's weights as policy `version`."""
-        report = await self._pool.update_weights(await self._learner.publish(version))
+        handle = await self._learner.publish(version, restarts=self._pool.restarts)
+        report = await self._pool.update_weights(handle)
         return {
             "perf/sync_pause_s": report.pause_s,
             "perf/sync_transfer_s": report.transfer_s,

@@ -12,6 +12,8 @@ from pathlib import Path
 from conf.errors import QuorumError
 from conf.schema.root import TrainConfig
 from rollout.carriers import Prompt
+from trainer.batch.batcher import Batcher
+from trainer.batch.rewards import component_weights
 from trainer.checkpoint import Checkpoint, CheckpointStore, RunState
 from trainer.console import RunConsole
 from trainer.data import PreparedData
@@ -47,12 +49,13 @@ class Job:
         self.clock = StageClock()
         state = self.resumed.state if self.resumed else None
         self.first_step = state.step if state else 0
-        pipeline = self.config.pipeline
+        pipeline, algo = self.config.pipeline, self.config.algo
         self.buffer: GroupBuffer[Produced] = GroupBuffer(
             batch_size=pipeline.prompts_per_step,
             max_staleness=pipeline.max_staleness,
             consumed=state.consumed if state else 0,
             version=state.version if state else 0,
+            max_rejected=int(algo.resample_limit * pipeline.prompts_per_step) if algo.resample else 0,
         )
 
     async def run(self) -> None:
@@ -87,10 +90,13 @@ class Job:
             policy=self.engines.policy,
             memory=self.engines.rewards,
             clock=self.clock,
-            algo=config.algo,
+            batcher=Batcher(
+                algo=config.algo,
+                component_weights=component_weights(config.reward),
+                completion_budget=config.rollout.sampling.max_tokens,
+            ),
             stall_timeout_s=config.pipeline.stall_timeout_s,
             max_unscorable_share=config.reward.max_unscorable_share,
-            last_position=config.pipeline.steps * config.pipeline.prompts_per_step,
         )
 
     async def _evaluate(self, step: int) -> None:

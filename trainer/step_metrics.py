@@ -24,6 +24,7 @@ def outcome_metrics(outcome: StepOutcome) -> dict[str, float]:
         "perf/generated_tokens": float(sum(len(completion.token_ids) for completion in completions)),
         "async/queue_s": outcome.queue_s,
         "async/in_flight": float(outcome.in_flight),
+        "async/resampled": float(outcome.resampled),
         "async/dropped_stale": float(len(outcome.stale)),
         "async/dropped_zero_variance": float(sum(reasons.values())),
         "async/dropped_unscorable": float(unscorable),

@@ -128,8 +128,18 @@ class AlgoConfig(Section):
     more is forwarded."""
     drop_zero_variance: bool = True
     """Groups whose rewards are all equal teach nothing: drop them before any forward pass, and count them."""
+    resample: bool = False
+    """Draw further groups in place of those that teach nothing, until pipeline.prompts_per_step of them teach."""
+    resample_limit: PositiveFloat = 2.0
+    """Groups that one step draws in addition, at most, as a multiple of pipeline.prompts_per_step."""
     mask_truncated: bool = False
     """Leave completions that hit the token limit out of the loss; they stay in their group's baseline and in the number
     of sequences that a loss divides by."""
     updates_per_step: PositiveInt = 1
     """Optimizer updates made from one step's groups."""
+
+    @model_validator(mode="after")
+    def _resample_what_is_dropped(self) -> "AlgoConfig":
+        if self.resample and not self.drop_zero_variance:
+            raise ValueError("resample=true replaces the groups that drop_zero_variance drops: set it to true")
+        return self

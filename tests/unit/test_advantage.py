@@ -1,16 +1,19 @@
 """Advantages, filtering and sequences with known numbers, and TRL's own deviation."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
-from conf.schema.algo import AdvantageConfig, AlgoConfig
+from conf.schema.algo import AdvantageConfig, AlgoConfig, KlConfig, OverlongConfig
+from conf.schema.reward import AtomicReward, MemoryReward, RewardConfig
 from rewards.carriers import RewardResult, SqlTask
 from rollout.carriers import Completion, Group, Prompt
 from trainer.batch.advantage import group_advantages
+from trainer.batch.batcher import Batcher
 from trainer.batch.filter import filter_groups
-from trainer.batch.sequences import training_sequences
-from trainer.carriers import ScoredGroup
+from trainer.batch.rewards import compared_rewards, component_weights, overlong_deduction
+from trainer.carriers import ScoredGroup, TrainingSequence
 
 
 def scored_group(totals: list[float | None], correct: list[bool] | None = None, finish: str = "stop") -> ScoredGroup:
@@ -90,7 +93,8 @@ def test_filter_names_one_reason_for_each_dropped_group():
         scored_group([1.0, 1.0], [True, False]),
         scored_group([None, 1.0]),
     ]
-    result = filter_groups(groups, drop_zero_variance=True)
+    rewards = [[r.total for r in group.results] for group in groups]
+    result = filter_groups(groups, rewards, drop_zero_variance=True)
     assert result.kept == (groups[0],)
     assert [d.reason for d in result.dropped] == [
         "all_right",
@@ -98,19 +102,129 @@ def test_filter_names_one_reason_for_each_dropped_group():
         "equal",
         "unscorable",
     ]
-    relaxed = filter_groups(groups, drop_zero_variance=False)
+    relaxed = filter_groups(groups, rewards, drop_zero_variance=False)
     assert relaxed.kept == tuple(groups[:4])
     assert [d.reason for d in relaxed.dropped] == ["unscorable"]
 
 
 def test_sequences_carry_tokens_advantage_and_mask():
     groups = [scored_group([0.0, None, 1.0]), scored_group([0.0, 1.0], finish="length")]
-    sequences = training_sequences(groups, AlgoConfig())
+    sequences = sequences_of(groups, AlgoConfig())
     assert [s.group_index for s in sequences] == [0, 0, 0, 1, 1]
     assert [s.masked for s in sequences] == [False, True, False, False, False]
+    assert [s.counted for s in sequences] == [True, False, True, True, True]
     assert sequences[0].prompt_ids == (1, 2, 3)
     assert sequences[0].completion_ids == (7, 8)
     assert sequences[0].logprobs == (-0.5, -0.25)
     assert sequences[0].advantage == pytest.approx(-sequences[2].advantage)
-    truncated = training_sequences(groups, AlgoConfig(mask_truncated=True))
+    assert sequences[0].lags == ((0, 2),)
+    truncated = sequences_of(groups, AlgoConfig(mask_truncated=True))
     assert [s.masked for s in truncated] == [False, True, False, True, True]
+    assert [s.counted for s in truncated] == [True, False, True, True, True]
+
+
+def batcher(algo: AlgoConfig, weights: dict[str, float] | None = None, budget: int = 8) -> Batcher:
+    return Batcher(algo=algo, component_weights=weights or {}, completion_budget=budget)
+
+
+def sequences_of(groups: list[ScoredGroup], algo: AlgoConfig, **keywords) -> list[TrainingSequence]:
+    make = batcher(algo, **keywords)
+    return make.sequences(groups, make.filter(groups), version=5)
+
+
+def test_batch_scale_counts_dropped_groups_as_trl_does():
+    groups = [scored_group([0.0, 2.0]), scored_group([5.0, 5.0], [True, True])]
+    sequences = sequences_of(groups, AlgoConfig(advantage=AdvantageConfig(scale="batch")))
+    spread = math.sqrt((9 + 1 + 4 + 4) / 3) + 1e-4
+    assert [s.advantage for s in sequences] == pytest.approx([-1 / spread, 1 / spread])
+
+
+def with_components(rows: list[dict[str, float | None] | None]) -> ScoredGroup:
+    group = scored_group([None if row is None else 0.0 for row in rows])
+    results = tuple(replace(result, components=row or {}) for result, row in zip(group.results, rows, strict=True))
+    return replace(group, results=results)
+
+
+COMPONENTS = [
+    [{"execution": 2.0, "atomic": 0.5}, {"execution": 0.0, "atomic": None}, None, {"execution": 0.0, "atomic": 0.1}],
+    [{"execution": 1.0, "atomic": 0.9}, {"execution": 1.0, "atomic": 0.2}, {"execution": 1.0, "atomic": 0.4}, None],
+]
+NORMALISED = AdvantageConfig(rewards="normalised_components", scale="batch")
+
+
+def test_components_are_normalised_one_by_one_inside_their_group():
+    group = with_components(COMPONENTS[0])
+    found = compared_rewards(
+        group, AlgoConfig(advantage=NORMALISED), weights={"execution": 1.0, "atomic": 0.5}, completion_budget=8
+    )
+    third, atomic = 2 / 3, math.sqrt(2 * 0.2**2) + 1e-4
+    execution = math.sqrt((4 / 3 * 4 / 3 + 2 * third * third) / 2) + 1e-4
+    assert found[0] == pytest.approx((4 / 3) / execution + 0.5 * 0.2 / atomic)
+    assert found[1] == pytest.approx(-third / execution)
+    assert found[2] is None
+    assert found[3] == pytest.approx(-third / execution - 0.5 * 0.2 / atomic)
+
+
+def test_normalised_components_agree_with_trl():
+    torch = pytest.importorskip("torch")
+    from trl.trainer.utils import nanstd
+
+    weights = {"execution": 1.0, "atomic": 0.5}
+    groups = [with_components(rows) for rows in COMPONENTS]
+    sequences = sequences_of(groups, AlgoConfig(advantage=NORMALISED), weights=weights)
+    nan = float("nan")
+    table = [
+        [nan if row is None or row[name] is None else row[name] for name in weights]
+        for rows in COMPONENTS
+        for row in rows
+    ]
+    # The statements of TRL's normalize_then_sum, on its own nanstd.
+    per_function = torch.tensor(table, dtype=torch.float64)
+    grouped = per_function.view(2, 4, 2)
+    normalised = (grouped - torch.nanmean(grouped, dim=1, keepdim=True)) / (nanstd(grouped, dim=1, keepdim=True) + 1e-4)
+    rewards = (normalised.view(8, 2) * torch.tensor([1.0, 0.5])).nansum(dim=1)
+    rewards[torch.isnan(per_function).all(dim=1)] = nan
+    expected = (rewards - torch.nanmean(rewards)) / (nanstd(rewards) + 1e-4)
+    assert [s.advantage for s in sequences] == pytest.approx(torch.nan_to_num(expected, nan=0.0).tolist(), rel=1e-6)
+
+
+def test_a_group_of_equal_totals_teaches_where_its_components_differ():
+    group = with_components(COMPONENTS[1])
+    assert not batcher(AlgoConfig()).teaches(group)
+    assert batcher(AlgoConfig(advantage=NORMALISED), {"execution": 1.0, "atomic": 0.5}).teaches(group)
+    assert not batcher(AlgoConfig(advantage=NORMALISED), {"execution": 1.0}).teaches(group)
+
+
+def test_component_weights_name_what_is_switched_on():
+    config = RewardConfig(memory=MemoryReward(enabled=False), atomic=AtomicReward(weight=0.3))
+    assert component_weights(config) == {"format": 1.0, "execution": 1.0, "atomic": 0.3}
+
+
+def test_the_overlong_deduction_agrees_with_trl():
+    from trl.rewards import get_soft_overlong_punishment
+
+    config = OverlongConfig(buffer_tokens=4, factor=0.5)
+    punish = get_soft_overlong_punishment(max_completion_len=10, soft_punish_cache=4)
+    for length in range(13):
+        (expected,) = punish(completion_ids=[[0] * length])
+        assert overlong_deduction(length, 10, config) == pytest.approx(-0.5 * expected)
+    group = scored_group([1.0, 1.0])
+    long = replace(group.group.completions[0], token_ids=(7,) * 9, logprobs=(-0.5,) * 9)
+    uneven = replace(group, group=replace(group.group, completions=(group.group.completions[0], long)))
+    algo = AlgoConfig(overlong=config, advantage=AdvantageConfig(scale="none"))
+    assert [s.advantage for s in sequences_of([uneven], algo, budget=10)] == pytest.approx([0.1875, -0.1875])
+
+
+def test_a_kl_term_in_the_reward_agrees_with_rloo():
+    # r - beta * KL against the mean of the others: 1 - 0.2 against 0 - 0.1 and 3 - 0.3.
+    algo = AlgoConfig(
+        kl=KlConfig(coefficient=0.1, place="reward"), advantage=AdvantageConfig(scale="none", leave_one_out=True)
+    )
+    groups = [scored_group([1.0, 1.0], [True, True]), scored_group([1.0, 0.0, None, 3.0])]
+    make = batcher(algo)
+    filtered = make.filter(groups)
+    assert filtered.places == (1,)
+    sequences = make.sequences(groups, filtered, version=5, kl=[2.0, 1.0, 7.0, 3.0])
+    assert [s.advantage for s in sequences] == pytest.approx(
+        [0.8 - (-0.1 + 2.7) / 2, -0.1 - (0.8 + 2.7) / 2, 0.0, 2.7 - (0.8 - 0.1) / 2]
+    )

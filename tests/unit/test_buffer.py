@@ -20,17 +20,26 @@ class Item:
     staleness=st.integers(0, 3),
     steps=st.integers(1, 6),
     start=st.integers(0, 3),
+    limit=st.integers(0, 4),
     data=st.data(),
 )
-def test_random_orders_of_events_keep_every_promise(batch, staleness, steps, start, data):
-    buffer = GroupBuffer[Item](batch_size=batch, max_staleness=staleness, consumed=start * batch, version=start)
+def test_random_orders_of_events_keep_every_promise(batch, staleness, steps, start, limit, data):
+    buffer = GroupBuffer[Item](
+        batch_size=batch, max_staleness=staleness, consumed=start * batch, version=start, max_rejected=limit
+    )
+    first = start * batch
     running: dict[int, int] = {}
+    rejected: set[int] = set()
     trained: list[int] = []
+    taken_steps = 0
     training = False
     admitted: list[int] = []
     for _ in range(10_000):
-        if len(trained) >= steps * batch:
+        if taken_steps >= steps:
             break
+        if not training:
+            waiting = len(admitted) + first - buffer.consumed - len(rejected - set(trained))
+            assert waiting <= (staleness + 1) * batch
         moves = []
         if buffer.can_admit():
             moves.append("admit")
@@ -38,6 +47,8 @@ def test_random_orders_of_events_keep_every_promise(batch, staleness, steps, sta
             moves.append("complete")
         if not training and not buffer.waiting_for() and buffer.in_flight >= batch:
             moves.append("take")
+        if not training and buffer.ready() and buffer.can_reject():
+            moves.append("reject")
         if training:
             moves.append("advance")
         assert moves, "deadlock"
@@ -57,14 +68,24 @@ def test_random_orders_of_events_keep_every_promise(batch, staleness, steps, sta
                 assert entry.item.oldest_version < buffer.version - staleness
                 running[entry.position] = buffer.version
             for item in taken:
-                assert buffer.version - item.oldest_version <= staleness
+                if item.position not in rejected:
+                    assert buffer.version - item.oldest_version <= staleness
+            if taken:
+                here = [item.position for item in taken if item.position in rejected]
+                assert len(taken) == batch + len(here)
+                assert len(here) <= limit
+                taken_steps += 1
             trained += [item.position for item in taken]
             training = bool(taken)
+        elif move == "reject":
+            position, _ = data.draw(st.sampled_from(buffer.ready()))
+            buffer.reject(position)
+            rejected.add(position)
         else:
             buffer.advance(buffer.version + 1)
             training = False
-    first = start * batch
-    assert trained[: steps * batch] == list(range(first, first + steps * batch))
+    assert trained == list(range(first, first + len(trained)))
+    assert rejected <= set(admitted)
     assert admitted == list(range(first, first + len(admitted)))
 
 
@@ -91,6 +112,25 @@ def test_one_step_ahead_admits_one_batch_while_the_learner_works():
     assert not buffer.can_admit()
     buffer.advance(1)
     assert [buffer.admit(), buffer.admit()] == [4, 5]
+
+
+def test_a_rejected_group_gives_its_slot_to_the_next_position():
+    buffer = GroupBuffer[Item](batch_size=2, max_staleness=0, max_rejected=1)
+    for _ in range(2):
+        position = buffer.admit()
+        buffer.complete(position, Item(position, 0))
+    assert not buffer.can_admit()
+    buffer.reject(0)
+    assert not buffer.can_reject()
+    assert buffer.admit() == 2
+    assert buffer.waiting_for() == [2]
+    with pytest.raises(BufferMisuse):
+        buffer.reject(1)
+    buffer.complete(2, Item(2, 0))
+    taken, _ = buffer.take()
+    assert [item.position for item in taken] == [0, 1, 2]
+    buffer.advance(1)
+    assert buffer.consumed == 3
 
 
 def test_misuse_is_refused():

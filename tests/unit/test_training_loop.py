@@ -5,10 +5,11 @@ import random
 
 import pytest
 
-from conf.schema.algo import AlgoConfig
+from conf.schema.algo import AdvantageConfig, AlgoConfig, KlConfig
 from conf.schema.rollout import SamplingConfig
 from rewards.carriers import RewardResult, SqlTask
 from rollout.carriers import Completion, Group, Prompt
+from trainer.batch.batcher import Batcher
 from trainer.pipeline.buffer import GroupBuffer
 from trainer.pipeline.clock import StageClock
 from trainer.pipeline.loop import PipelineStalled, TooManyUnscorable, TrainingLoop
@@ -61,8 +62,13 @@ class FakePolicy:
     async def train(self, sequences):
         self.events.append("train")
         self.batches.append(len(sequences))
+        self.advantages = [sequence.advantage for sequence in sequences]
         await asyncio.sleep(0.02)
         return {"policy/loss": 0.5}
+
+    async def reference_kl(self, sequences):
+        self.events.append("reference")
+        return [float(i) for i in range(len(sequences))]
 
     async def synchronise(self, version):
         self.engine.version = version
@@ -77,23 +83,44 @@ class FakeMemory:
         self.commits += 1
 
 
-def build(*, staleness=0, batch=4, steps=3, totals=(1.0, 0.0), silent=False, stall=5.0):
+class FlatTasks(FakeScoring):
+    """Tasks whose number is in `flat` get equal rewards: they teach nothing."""
+
+    def __init__(self, flat) -> None:
+        super().__init__([1.0, 0.0])
+        self.flat = flat
+
+    async def score(self, task, completions):
+        if int(task.id.removeprefix("task-")) in self.flat:
+            return tuple(RewardResult(status="scored", total=1.0, correct=True) for _ in completions)
+        return await super().score(task, completions)
+
+
+def build(*, staleness=0, batch=4, steps=3, totals=(1.0, 0.0), silent=False, stall=5.0, algo=None, scoring=None):
+    algo = algo or AlgoConfig()
     events: list[str] = []
     engine = FakeEngine(events, silent=silent)
     policy = FakePolicy(engine, events)
     producer = Producer(
-        prompt_at=prompt_at, source=engine, scoring=FakeScoring(list(totals)), group_size=2, sampling=SamplingConfig()
+        prompt_at=prompt_at,
+        source=engine,
+        scoring=scoring or FakeScoring(list(totals)),
+        group_size=2,
+        sampling=SamplingConfig(),
     )
     loop = TrainingLoop(
-        buffer=GroupBuffer(batch_size=batch, max_staleness=staleness),
+        buffer=GroupBuffer(
+            batch_size=batch,
+            max_staleness=staleness,
+            max_rejected=int(algo.resample_limit * batch) if algo.resample else 0,
+        ),
         producer=producer,
         policy=policy,
         memory=FakeMemory(),
         clock=StageClock(),
-        algo=AlgoConfig(),
+        batcher=Batcher(algo=algo, component_weights={}, completion_budget=8),
         stall_timeout_s=stall,
         max_unscorable_share=0.5,
-        last_position=batch * steps,
     )
 
     async def run():
@@ -149,3 +176,39 @@ def test_too_many_unscorable_completions_end_the_run():
     with pytest.raises(TooManyUnscorable, match="8 of 8 completions.*disk full"):
         asyncio.run(run())
     assert policy.batches == []
+
+
+@pytest.mark.parametrize("staleness", [0, 1, 2])
+def test_resampling_fills_every_batch_with_groups_that_teach(staleness):
+    flat = {0, 1, 2, 5, 9, 10, 11, 12}
+    run, events, policy = build(staleness=staleness, algo=AlgoConfig(resample=True), scoring=FlatTasks(flat))
+    outcomes = asyncio.run(run())
+    assert policy.batches == [8, 8, 8]
+    consumed = [int(task.removeprefix("task-")) for step in trained_ids(outcomes) for task in step]
+    assert consumed == list(range(len(consumed)))
+    for outcome in outcomes:
+        dropped = {int(entry.group.group.prompt.task.id.removeprefix("task-")) for entry in outcome.filtered.dropped}
+        assert dropped <= flat
+        assert outcome.resampled == len(dropped)
+        assert len(outcome.filtered.kept) == 4
+    # 12 groups teach and 8 do not: nothing was drawn beyond them.
+    assert sum(event.startswith("admit") for event in events) == 20
+
+
+def test_resampling_stops_at_its_limit():
+    run, events, policy = build(algo=AlgoConfig(resample=True, resample_limit=0.5), scoring=FlatTasks(set(range(100))))
+    outcomes = asyncio.run(run())
+    assert policy.batches == []
+    assert [outcome.resampled for outcome in outcomes] == [2, 2, 2]
+    assert [len(outcome.filtered.dropped) for outcome in outcomes] == [6, 6, 6]
+    assert sum(event.startswith("admit") for event in events) == 18
+
+
+def test_a_kl_term_in_the_reward_is_asked_for_before_training():
+    algo = AlgoConfig(kl=KlConfig(coefficient=0.5, place="reward"), advantage=AdvantageConfig(scale="none"))
+    run, events, policy = build(batch=1, steps=1, algo=algo)
+    (outcome,) = asyncio.run(run())
+    assert [event.split()[0] for event in events] == ["admit", "reference", "train", "sync"]
+    # rewards 1 and 0, KL 0 and 1: 1 against -0.5
+    assert policy.advantages == pytest.approx([0.75, -0.75])
+    assert outcome.learner["policy/kl_reference"] == pytest.approx(0.5)

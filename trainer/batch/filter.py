@@ -13,6 +13,9 @@ DropReason = Literal["unscorable", "all_right", "all_wrong", "equal"]
 """unscorable: fewer than two completions have a reward. all_right, all_wrong, equal: every reward is the same,
 because every completion is right, every one is wrong, or in spite of both kinds being present."""
 
+Rewards = Sequence[float | None]
+"""One for each completion of a group; None: unscorable."""
+
 EQUAL_WITHIN = 1e-8
 """Rewards closer than this are the same reward."""
 
@@ -27,34 +30,39 @@ class DroppedGroup:
 class FilteredGroups:
     kept: tuple[ScoredGroup, ...]
     dropped: tuple[DroppedGroup, ...]
+    places: tuple[int, ...]
+    """Of the kept groups, in the list that was filtered."""
 
 
-def filter_groups(groups: Sequence[ScoredGroup], *, drop_zero_variance: bool) -> FilteredGroups:
+def filter_groups(
+    groups: Sequence[ScoredGroup], rewards: Sequence[Rewards], *, drop_zero_variance: bool
+) -> FilteredGroups:
     """Divide groups into those that are trained on and those that are not.
 
-    A group with fewer than two scored completions has no baseline and is always dropped; groups of equal rewards
-    only with `drop_zero_variance` (their advantages are 0 either way).
+    `rewards`: what each group's completions are compared by (trainer/batch/rewards.py). A group with fewer than two
+    scored completions has no baseline and is always dropped; groups of equal rewards only with `drop_zero_variance`
+    (their advantages are 0 either way).
     """
-    kept: list[ScoredGroup] = []
+    places: list[int] = []
     dropped: list[DroppedGroup] = []
-    for group in groups:
-        reason = drop_reason(group)
+    for place, (group, values) in enumerate(zip(groups, rewards, strict=True)):
+        reason = drop_reason(group, values)
         if reason is None or (reason != "unscorable" and not drop_zero_variance):
-            kept.append(group)
+            places.append(place)
         else:
             dropped.append(DroppedGroup(group=group, reason=reason))
-    return FilteredGroups(kept=tuple(kept), dropped=tuple(dropped))
+    return FilteredGroups(kept=tuple(groups[p] for p in places), dropped=tuple(dropped), places=tuple(places))
 
 
-def drop_reason(group: ScoredGroup) -> DropReason | None:
+def drop_reason(group: ScoredGroup, rewards: Rewards) -> DropReason | None:
     """Why this group teaches nothing; None when its rewards differ."""
-    scored = [r for r in group.results if r.status == "scored" and r.total is not None]
-    totals = [r.total for r in scored if r.total is not None]
-    if len(totals) < 2:
+    values = [reward for reward in rewards if reward is not None]
+    if len(values) < 2:
         return "unscorable"
-    if max(totals) - min(totals) > EQUAL_WITHIN:
+    if max(values) - min(values) > EQUAL_WITHIN:
         return None
-    right = sum(r.correct for r in scored)
+    scored = [result for result in group.results if result.status == "scored"]
+    right = sum(result.correct for result in scored)
     if right == len(scored):
         return "all_right"
     return "all_wrong" if right == 0 else "equal"

@@ -2,30 +2,38 @@
 
 from collections.abc import Sequence
 
-from conf.schema.algo import AlgoConfig
-from trainer.batch.advantage import group_advantages
+from rollout.carriers import Completion
 from trainer.carriers import ScoredGroup, TrainingSequence
 
 
-def training_sequences(groups: Sequence[ScoredGroup], algo: AlgoConfig) -> list[TrainingSequence]:
+def training_sequences(
+    groups: Sequence[ScoredGroup], advantages: Sequence[Sequence[float]], *, mask_truncated: bool, version: int
+) -> list[TrainingSequence]:
     """One sequence for each completion of `groups`; `group_index` is the group's place in the list.
 
-    Masked: unscorable completions, empty ones, and truncated ones where `algo.mask_truncated`. A truncated
-    completion still counts in its group's baseline, as in TRL.
+    Masked: unscorable completions, empty ones, and truncated ones where `mask_truncated`. A truncated completion still
+    counts in its group's baseline and among the sequences that a loss divides by, as in TRL. `version`: the policy
+    version that is about to be trained.
     """
-    rewards = [[r.total if r.status == "scored" else None for r in group.results] for group in groups]
     sequences = []
-    for index, (group, advantages) in enumerate(zip(groups, group_advantages(rewards, algo.advantage), strict=True)):
-        for completion, reward, advantage in zip(group.group.completions, rewards[index], advantages, strict=True):
-            truncated = algo.mask_truncated and completion.finish_reason == "length"
+    for index, (group, of_group) in enumerate(zip(groups, advantages, strict=True)):
+        for completion, result, advantage in zip(group.group.completions, group.results, of_group, strict=True):
+            usable = result.status == "scored" and result.total is not None and bool(completion.token_ids)
+            truncated = mask_truncated and completion.finish_reason == "length"
             sequences.append(
                 TrainingSequence(
                     group_index=index,
                     prompt_ids=group.group.prompt.token_ids,
                     completion_ids=completion.token_ids,
                     logprobs=completion.logprobs,
+                    lags=_lags(completion, version),
                     advantage=advantage,
-                    masked=reward is None or truncated or not completion.token_ids,
+                    masked=truncated or not usable,
+                    counted=usable,
                 )
             )
     return sequences
+
+
+def _lags(completion: Completion, version: int) -> tuple[tuple[int, int], ...]:
+    return tuple((offset, version - sampled) for offset, sampled in completion.version_spans)

@@ -74,8 +74,11 @@ class LearnerActor:
     def logprobs(self, sequences: Sequence[TrainingSequence]) -> list[list[float]]:
         return self._joined.logprobs(sequences)
 
-    def publish(self, version: int) -> Any:
-        return self._joined.publish(version)
+    def reference_kl(self, sequences: Sequence[TrainingSequence]) -> list[float]:
+        return self._joined.reference_kl(sequences)
+
+    def publish(self, version: int, restarts: int) -> Any:
+        return self._joined.publish(version, restarts=restarts)
 
     def save(self, folder: str) -> None:
         self._joined.save(Path(folder))

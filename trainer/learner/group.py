@@ -8,7 +8,7 @@ The first rank that fails ends the wait; the others may then be stuck in a colle
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,17 +67,18 @@ class LearnerGroup:
 
     async def logprobs(self, sequences: Sequence[TrainingSequence]) -> list[list[float]]:
         """Log-probability of each completion token under the current policy, nats, in the order of `sequences`."""
-        places = [updates[0] for updates in divide(sequences, updates=1, ranks=len(self._actors))]
-        calls = [a.logprobs.remote([sequences[i] for i in p]) for a, p in zip(self._actors, places, strict=True)]
-        found: list[list[float]] = [[] for _ in sequences]
-        for place, values in zip(places, await self._step("log-probabilities", calls), strict=True):
-            for index, value in zip(place, values, strict=True):
-                found[index] = value
-        return found
+        return await self._each(sequences, "log-probabilities", lambda actor: actor.logprobs)
 
-    async def publish(self, version: int) -> Any:
-        """Offer the current weights as policy `version`; the handle that the rollout pool takes."""
-        return (await self._step("publishing weights", [a.publish.remote(version) for a in self._actors]))[0]
+    async def reference_kl(self, sequences: Sequence[TrainingSequence]) -> list[float]:
+        """algo.kl.estimator of KL(engine's policy || reference), summed over each completion's tokens, nats."""
+        return await self._each(sequences, "reference log-probabilities", lambda actor: actor.reference_kl)
+
+    async def publish(self, version: int, *, restarts: int = 0) -> Any:
+        """Offer the current weights as policy `version`; the handle that the rollout pool takes.
+
+        `restarts`: RolloutPool.restarts, by which a sender knows that its engines are others.
+        """
+        return (await self._step("publishing weights", [a.publish.remote(version, restarts) for a in self._actors]))[0]
 
     async def save(self, folder: Path) -> None:
         """Write `folder`/policy and `folder`/learner; all ranks must see the folder."""
@@ -94,6 +95,16 @@ class LearnerGroup:
         for actor in self._actors:
             ray.kill(actor)
         self._actors = []
+
+    async def _each(self, sequences: Sequence[TrainingSequence], what: str, method: Callable[[Any], Any]) -> list[Any]:
+        """One value for each sequence, whichever rank computes it."""
+        places = [updates[0] for updates in divide(sequences, updates=1, ranks=len(self._actors))]
+        calls = [method(a).remote([sequences[i] for i in p]) for a, p in zip(self._actors, places, strict=True)]
+        found: list[Any] = [None] * len(sequences)
+        for place, values in zip(places, await self._step(what, calls), strict=True):
+            for index, value in zip(place, values, strict=True):
+                found[index] = value
+        return found
 
     async def _step(self, what: str, calls: Sequence[Awaitable[Any]]) -> list[Any]:
         return await self._gather(what, calls, self._spec.learner.step_timeout_s, "step_timeout_s")

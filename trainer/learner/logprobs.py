@@ -55,7 +55,8 @@ class _ChunkedLogprobs(torch.autograd.Function):
         hidden, weight, targets, entropy, normaliser = ctx.saved_tensors
         cast = weight.to(hidden.dtype)
         grad_hidden = torch.zeros_like(hidden)
-        grad_weight = torch.zeros(weight.shape, dtype=normaliser.dtype, device=weight.device)
+        trained = ctx.needs_input_grad[1]
+        grad_weight = torch.zeros(weight.shape if trained else 0, dtype=normaliser.dtype, device=weight.device)
         for part in _chunks(len(targets), ctx.chunk):
             log_p = _logits(hidden[part], cast, ctx.temperature, normaliser.dtype).sub_(normaliser[part, None])
             probability = log_p.exp()
@@ -68,8 +69,9 @@ class _ChunkedLogprobs(torch.autograd.Function):
                 grad -= grad_entropy[part, None] * probability * (log_p + entropy[part, None])
             grad = (grad / ctx.temperature).to(hidden.dtype)
             grad_hidden[part] = grad @ cast
-            grad_weight += grad.T @ hidden[part]
-        return grad_hidden, grad_weight.to(weight.dtype), None, None, None
+            if trained:
+                grad_weight += grad.T @ hidden[part]
+        return grad_hidden, grad_weight.to(weight.dtype) if trained else None, None, None, None
 
 
 def _chunks(count: int, size: int) -> Iterator[slice]:

@@ -47,6 +47,8 @@ class PackedBatch:
     """[T] float32."""
     advantage: torch.Tensor
     """[T] float32."""
+    staleness: torch.Tensor
+    """[T] float32, policy versions between the one that sampled the token and the one that is trained."""
     sequence: torch.Tensor
     """[T] int64 in 0..S-1."""
     members: tuple[int, ...]
@@ -78,12 +80,20 @@ def _moved(carrier: _Carrier, device: str) -> _Carrier:
 
 
 def completion_tensors(sequences: Sequence[TrainingSequence], members: Sequence[int]) -> dict[str, torch.Tensor]:
-    """targets, engine_logp, advantage, sequence: the completions of `members`, concatenated; each [T]."""
+    """targets, engine_logp, advantage, staleness, sequence: the completions of `members`, concatenated; each [T]."""
     chosen = [sequences[i] for i in members]
     lengths = torch.tensor([len(s.completion_ids) for s in chosen])
     return {
         "targets": torch.tensor([t for s in chosen for t in s.completion_ids], dtype=torch.int64),
         "engine_logp": torch.tensor([p for s in chosen for p in s.logprobs], dtype=torch.float32),
         "advantage": torch.tensor([s.advantage for s in chosen], dtype=torch.float32).repeat_interleave(lengths),
+        "staleness": torch.tensor([lag for s in chosen for lag in _lags(s)], dtype=torch.float32),
         "sequence": torch.arange(len(chosen)).repeat_interleave(lengths),
     }
+
+
+def _lags(sequence: TrainingSequence) -> list[int]:
+    """Of each completion token."""
+    spans = sequence.lags or ((0, 0),)
+    ends = [*(start for start, _ in spans[1:]), len(sequence.completion_ids)]
+    return [lag for (start, lag), end in zip(spans, ends, strict=True) for _ in range(start, end)]

@@ -6,7 +6,7 @@ Every public method is collective: all ranks call it, with their own share of th
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,33 +18,28 @@ from trainer.learner.backend import start_engine
 from trainer.learner.errors import LearnerError, WrongWeights
 from trainer.learner.gather import gathered_weights
 from trainer.learner.packed import PackedBatch
-from trainer.learner.padded import pack_padded
 from trainer.learner.policy import Policy, load_model, uses_sliding_window
 from trainer.learner.quiet import quiet_transformers
 from trainer.learner.schedule import learning_rate
-from trainer.learner.shared_prefix import pack_shared_prefix
 from trainer.learner.spec import LearnerSpec, Rendezvous
 from trainer.learner.state import Progress, load_state, save_state
+from trainer.learner.uncertain import most_uncertain
+from trainer.learner.work import Work, all_reduce, divide_work
+from trainer.loss.kl import ESTIMATORS
 from trainer.loss.objective import Objective
 from trainer.loss.statistics import SUMS, Statistics, loss_metrics, no_statistics
 from trainer.loss.tokens import LossTokens, LossTotals
 
-PACKERS = {"padded": pack_padded, "shared_prefix": pack_shared_prefix}
-
-IDLE = TrainingSequence(group_index=0, prompt_ids=(0,), completion_ids=(0,), logprobs=(0.0,), advantage=0.0)
-"""What a rank forwards, and selects nothing of, while another rank has more to do: sharded parameters need every
-rank."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Work:
-    """Forward passes of one update on this rank, and counts over all ranks."""
+class _FirstPass:
+    """What one update needs to know of the policy before the step; None: not needed, and nothing was forwarded."""
 
-    batches: list[PackedBatch]
-    """As many on every rank; the ones from `own` on are idle."""
-    own: int
-    sequences: float
-    tokens: float
+    old_logp: list[torch.Tensor] | None = None
+    """[T] for each forward pass."""
+    uncertain: list[torch.Tensor] | None = None
+    """[T] bool for each forward pass."""
+    uncertain_tokens: float | None = None
 
 
 class LearnerRank:
@@ -64,7 +59,7 @@ class LearnerRank:
         self._objective = Objective(spec.algo)
         self._engine = start_engine(policy.to(spec.device), spec, rendezvous)
         self._reference: Policy | None = None
-        if self._objective.needs_reference:
+        if spec.algo.kl.coefficient > 0:
             self._reference = self._load(spec.reference or spec.policy).to(spec.device).eval().requires_grad_(False)
         self._sender = spec.sender() if spec.sender is not None and self._rank == 0 else None
         self._progress = Progress(applied=0, skipped=0)
@@ -90,14 +85,12 @@ class LearnerRank:
 
         Raises SequenceTooLong, WrongWeights.
         """
-        work = [self._work([s for s in sequences if not s.masked]) for sequences in updates]
-        old: list[list[torch.Tensor] | None] = [None] * len(updates)
-        if len(updates) > 1 and self._spec.algo.old_logprobs == "learner":
-            old = [list(self._forward(one.batches)) for one in work]
+        work = [divide_work(sequences, self._spec.learner, self._spec.device) for sequences in updates]
+        before = [self._first_pass(one, updates=len(work)) for one in work]
         step_tokens = sum(one.tokens for one in work) / len(work)
         norms: list[float] = []
         statistics, skipped = no_statistics(), self._progress.skipped
-        for one, behaviour in zip(work, old, strict=True):
+        for one, first in zip(work, before, strict=True):
             if one.tokens == 0:
                 continue
             totals = LossTotals(
@@ -105,12 +98,19 @@ class LearnerRank:
                 tokens=one.tokens,
                 step_tokens=step_tokens,
                 completion_budget=self._spec.completion_budget,
+                uncertain_tokens=first.uncertain_tokens,
             )
             part = no_statistics()
             for index, batch in enumerate(one.batches):
-                compare = batch.engine_logp if behaviour is None else behaviour[index]
-                # A step's only update compares the policy with itself, so nothing is forwarded a second time.
-                part += self._backward(batch, totals, None if len(updates) == 1 else compare, selected=index < one.own)
+                old = batch.engine_logp if first.old_logp is None else first.old_logp[index]
+                part += self._backward(
+                    batch,
+                    totals,
+                    # A step's only update compares the policy with itself, so nothing is forwarded a second time.
+                    old_logp=None if len(work) == 1 else old,
+                    uncertain=None if first.uncertain is None else first.uncertain[index],
+                    selected=index < one.own,
+                )
             if not norms:
                 self._refuse_wrong_weights(part)
             statistics += part
@@ -120,14 +120,27 @@ class LearnerRank:
 
     def logprobs(self, sequences: Sequence[TrainingSequence]) -> list[list[float]]:
         """Log-probability of every completion token under the current policy, nats, in the order of `sequences`."""
-        work = self._work(sequences)
-        found: list[list[float]] = [[] for _ in sequences]
-        for batch, logp in list(zip(work.batches, self._forward(work.batches), strict=True))[: work.own]:
-            for member, values in zip(batch.members, logp.split(batch.lengths), strict=True):
-                found[member] = values.tolist()
+        return [values.tolist() for values in self._logprobs(self.policy, sequences)]
+
+    def reference_kl(self, sequences: Sequence[TrainingSequence]) -> list[float]:
+        """algo.kl.estimator of KL(engine's policy || reference), summed over each completion's tokens, nats; 0 for an
+        empty completion."""
+        assert self._reference is not None, "the reference policy is loaded where algo.kl.coefficient > 0"
+        estimate = ESTIMATORS[self._spec.algo.kl.estimator]
+        found = self._logprobs(self._reference, sequences)
+        return [float(estimate(torch.tensor(s.logprobs), r).sum()) for s, r in zip(sequences, found, strict=True)]
+
+    def _logprobs(self, policy: Policy, sequences: Sequence[TrainingSequence]) -> list[torch.Tensor]:
+        places = [i for i, s in enumerate(sequences) if s.completion_ids]
+        work = divide_work([replace(sequences[i], masked=False) for i in places], self._spec.learner, self._spec.device)
+        found = [torch.empty(0)] * len(sequences)
+        passes = list(zip(work.batches, self._forward(policy, work.batches), strict=True))
+        for batch, (logp, _) in passes[: work.own]:
+            for member, values in zip(batch.members, logp.cpu().split(batch.lengths), strict=True):
+                found[places[member]] = values
         return found
 
-    def publish(self, version: int) -> Any:
+    def publish(self, version: int, *, restarts: int = 0) -> Any:
         """Offer the current weights to the engines: a handle on rank 0, None on the others. Raises LearnerError."""
         weights = gathered_weights(self._engine.module.language_model, sharded=self._spec.learner.zero_stage == 3)
         if self._rank != 0:
@@ -136,7 +149,7 @@ class LearnerRank:
             return None
         if self._sender is None:
             raise LearnerError("this learner was started without a weight sender and cannot publish weights")
-        return self._sender.publish(weights, version)
+        return self._sender.publish(weights, version, restarts=restarts)
 
     def save(self, folder: Path) -> None:
         """Write `folder`/policy (Hugging Face format, with the tokenizer) and `folder`/learner (everything else)."""
@@ -154,28 +167,25 @@ class LearnerRank:
             self._sender.close()
         self._engine.destroy()
 
-    def _work(self, sequences: Sequence[TrainingSequence]) -> _Work:
-        config = self._spec.learner
-        packer = PACKERS[config.packing]
-        batches = packer(sequences, budget=config.micro_batch_tokens)
-        own = len(batches)
-        tokens = sum(len(s.completion_ids) for s in sequences)
-        sums = self._all_reduce(torch.tensor([len(sequences), tokens], dtype=torch.float64), dist.ReduceOp.SUM)
-        passes = int(self._all_reduce(torch.tensor([float(own)]), dist.ReduceOp.MAX)[0])
-        batches += packer([IDLE], budget=config.micro_batch_tokens) * (passes - own)
-        return _Work(
-            batches=[batch.to(self._spec.device) for batch in batches],
-            own=own,
-            sequences=float(sums[0]),
-            tokens=float(sums[1]),
-        )
+    def _first_pass(self, work: Work, *, updates: int) -> _FirstPass:
+        algo = self._spec.algo
+        compares = updates > 1 and algo.old_logprobs == "learner"
+        chooses = algo.entropy.top_share < 1.0
+        if not compares and not chooses:
+            return _FirstPass()
+        logps, entropies = zip(*self._forward(self.policy, work.batches), strict=True) if work.batches else ((), ())
+        if not chooses:
+            return _FirstPass(old_logp=list(logps))
+        chosen, count = most_uncertain(entropies[: work.own], algo.entropy.top_share)
+        idle = [torch.zeros_like(values, dtype=torch.bool) for values in entropies[work.own :]]
+        return _FirstPass(old_logp=list(logps) if compares else None, uncertain=chosen + idle, uncertain_tokens=count)
 
-    def _forward(self, batches: Sequence[PackedBatch]) -> Iterator[torch.Tensor]:
-        """Log-probabilities [T] of each batch, without gradient."""
-        module = self._engine.module.eval()
+    def _forward(self, policy: Policy, batches: Sequence[PackedBatch]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Log-probabilities and entropies, [T] each, of each batch, without gradient."""
+        policy.eval()
         for batch in batches:
             with torch.no_grad(), self._autocast():
-                yield module(batch=batch)[0]
+                yield policy(batch)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self._spec.device, dtype=torch.bfloat16, enabled=self._spec.autocast)
@@ -184,8 +194,9 @@ class LearnerRank:
         self,
         batch: PackedBatch,
         totals: LossTotals,
-        old_logp: torch.Tensor | None,
         *,
+        old_logp: torch.Tensor | None,
+        uncertain: torch.Tensor | None,
         selected: bool,
     ) -> Statistics:
         """Adds this batch's share of the gradient; of a batch that is not `selected`, exact zeros."""
@@ -193,7 +204,8 @@ class LearnerRank:
         reference_logp = None
         with self._autocast():
             logp, entropy = self._engine(batch=batch)
-            if self._reference is not None:
+            if self._objective.needs_reference:
+                assert self._reference is not None
                 with torch.no_grad():
                     reference_logp = self._reference(batch)[0]
         tokens = LossTokens(
@@ -203,8 +215,10 @@ class LearnerRank:
             advantage=batch.advantage,
             sequence=batch.sequence,
             sequences=len(batch.members),
-            entropy=entropy.detach(),
+            entropy=entropy if self._objective.needs_entropy_gradient else entropy.detach(),
             reference_logp=reference_logp,
+            staleness=batch.staleness,
+            uncertain=uncertain,
         )
         part = self._objective(tokens, torch.full_like(batch.sequence, selected, dtype=torch.bool), totals)
         # DeepSpeed takes the mean over ranks; the totals are global already.
@@ -214,7 +228,7 @@ class LearnerRank:
     def _refuse_wrong_weights(self, statistics: Statistics) -> None:
         """Raises WrongWeights, on every rank, before a batch is trained on that another policy has sampled."""
         limit = self._spec.max_logprob_difference
-        sums = dict(zip(SUMS, self._all_reduce(statistics.sums, dist.ReduceOp.SUM).tolist(), strict=True))
+        sums = dict(zip(SUMS, all_reduce(statistics.sums, dist.ReduceOp.SUM, self._spec.device).tolist(), strict=True))
         if limit is not None and not sums["logp_abs"] <= limit * sums["tokens"]:
             raise WrongWeights(
                 f"stale or wrong weights: the engine's log-probabilities differ from the learner's by "
@@ -237,13 +251,13 @@ class LearnerRank:
         return norm
 
     def _metrics(
-        self, statistics: Statistics, work: Sequence[_Work], norms: Sequence[float], masked: int, skipped: int
+        self, statistics: Statistics, work: Sequence[Work], norms: Sequence[float], masked: int, skipped: int
     ) -> dict[str, float]:
         """Reduced over ranks and updates; keys are those of trainer/metrics_keys.py that can be known here."""
         forwarded = sum(batch.forwarded for one in work for batch in one.batches)
         counts = torch.tensor([float(forwarded), float(masked)], dtype=torch.float64)
-        sums = self._all_reduce(torch.cat([statistics.sums, counts]), dist.ReduceOp.SUM)
-        maxima = self._all_reduce(statistics.maxima, dist.ReduceOp.MAX)
+        sums = all_reduce(torch.cat([statistics.sums, counts]), dist.ReduceOp.SUM, self._spec.device)
+        maxima = all_reduce(statistics.maxima, dist.ReduceOp.MAX, self._spec.device)
         whole = Statistics(sums=sums[:-2], maxima=maxima)
         all_forwarded, all_masked = sums[-2:].tolist()
         trained = sum(one.tokens for one in work)
@@ -261,8 +275,3 @@ class LearnerRank:
             "perf/tokens_trained": trained,
             "perf/tokens_forwarded": all_forwarded,
         }
-
-    def _all_reduce(self, values: torch.Tensor, operation: dist.ReduceOp) -> torch.Tensor:
-        values = values.to(self._spec.device, copy=True)
-        dist.all_reduce(values, op=operation)
-        return values.cpu()

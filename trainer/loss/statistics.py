@@ -54,8 +54,8 @@ def token_statistics(
     kl: torch.Tensor | None,
     loss: torch.Tensor,
 ) -> Statistics:
-    """Statistics of selected tokens; `surrogate` holds those that enter the policy gradient, `kl` is [T] or None, `loss`
-    the scalar share of the objective."""
+    """Statistics of selected tokens. `surrogate` holds those that enter the policy gradient; `kl` is [T] or None,
+    `loss` the scalar share of the objective."""
     logp = tokens.logp.detach()
     distance = (logp - tokens.engine_logp).abs()
     present = torch.zeros(tokens.sequences, device=logp.device).index_fill(0, tokens.sequence, 1.0)

@@ -37,12 +37,6 @@ class LossTokens:
 
     def select(self, keep: torch.Tensor) -> "LossTokens":
         """Only the tokens where `keep` ([T] bool) holds."""
-        optional = {
-            "entropy": self.entropy,
-            "reference_logp": self.reference_logp,
-            "staleness": self.staleness,
-            "uncertain": self.uncertain,
-        }
         return replace(
             self,
             logp=self.logp[keep],
@@ -50,7 +44,10 @@ class LossTokens:
             engine_logp=self.engine_logp[keep],
             advantage=self.advantage[keep],
             sequence=self.sequence[keep],
-            **{name: None if values is None else values[keep] for name, values in optional.items()},
+            entropy=_select(self.entropy, keep),
+            reference_logp=_select(self.reference_logp, keep),
+            staleness=_select(self.staleness, keep),
+            uncertain=_select(self.uncertain, keep),
         )
 
     def sum_by_sequence(self, values: torch.Tensor) -> torch.Tensor:
@@ -64,6 +61,10 @@ class LossTokens:
     def mean_by_sequence(self, values: torch.Tensor) -> torch.Tensor:
         """[T] -> [S], differentiable; 0 for a sequence without selected tokens."""
         return self.sum_by_sequence(values) / self.lengths()
+
+
+def _select(values: torch.Tensor | None, keep: torch.Tensor) -> torch.Tensor | None:
+    return None if values is None else values[keep]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

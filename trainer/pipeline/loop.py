@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from conf.errors import QuorumError
-from conf.schema.algo import AlgoConfig
-from trainer.batch.filter import FilteredGroups, filter_groups
-from trainer.batch.sequences import training_sequences
+from trainer.batch.batcher import Batcher
+from trainer.batch.filter import FilteredGroups
 from trainer.carriers import ScoredGroup, TrainingSequence
 from trainer.pipeline.buffer import GroupBuffer, Stale
 from trainer.pipeline.clock import StageClock
@@ -33,6 +32,10 @@ class Policy(Protocol):
     """What trains on a batch and brings the new weights to the engines; returns metrics by registered key."""
 
     async def train(self, sequences: Sequence[TrainingSequence]) -> dict[str, float]: ...
+
+    async def reference_kl(self, sequences: Sequence[TrainingSequence]) -> list[float]:
+        """Estimated divergence from the reference policy, summed over each sequence, nats."""
+        ...
 
     async def synchronise(self, version: int) -> dict[str, float]: ...
 
@@ -55,6 +58,8 @@ class StepOutcome:
     stale: tuple[ScoredGroup, ...]
     learner: dict[str, float]
     sync: dict[str, float]
+    resampled: int
+    """Groups drawn in place of others that teach nothing."""
     queue_s: float
     """Mean seconds a scored group waited for the learner."""
     in_flight: int
@@ -69,27 +74,27 @@ class TrainingLoop:
         policy: Policy,
         memory: RewardMemory,
         clock: StageClock,
-        algo: AlgoConfig,
+        batcher: Batcher,
         stall_timeout_s: float,
         max_unscorable_share: float,
-        last_position: int,
     ) -> None:
-        """`last_position`: positions from here on are never admitted (the run's steps are over)."""
         self._buffer = buffer
         self._producer = producer
         self._policy = policy
         self._memory = memory
         self._clock = clock
-        self._algo = algo
+        self._batcher = batcher
         self._stall_timeout_s = stall_timeout_s
         self._max_unscorable_share = max_unscorable_share
-        self._last_position = last_position
         self._tasks: set[asyncio.Task[Produced]] = set()
-        self._admitted = buffer.consumed
+        self._quota = 0
+        self._teaching: set[int] = set()
         self._attempts: dict[int, int] = {}
 
     async def steps(self, first: int, last: int) -> AsyncIterator[StepOutcome]:
         """Optimizer steps first + 1 ... last, yielded after each weight update."""
+        # No more groups are begun than these steps need.
+        self._quota = (last - first) * self._buffer.batch_size
         try:
             for step in range(first + 1, last + 1):
                 yield await self._step(step)
@@ -104,15 +109,15 @@ class TrainingLoop:
         taken = time.monotonic()
         groups = [entry.scored for entry in batch]
         self._check_scorable(groups)
-        filtered = filter_groups(groups, drop_zero_variance=self._algo.drop_zero_variance)
+        filtered = self._batcher.filter(groups)
         trained_version = self._buffer.version
         learner: dict[str, float] = {}
         sync: dict[str, float] = {}
         version = trained_version
-        sequences = training_sequences(filtered.kept, self._algo)
+        sequences = self._batcher.sequences(groups, filtered, version=trained_version)
         if any(not sequence.masked for sequence in sequences):
             with self._clock.stage("train"):
-                learner = await self._policy.train(sequences)
+                learner = await self._train(groups, filtered, sequences)
             version += 1
             with self._clock.stage("sync"):
                 sync = await self._policy.synchronise(version)
@@ -127,24 +132,37 @@ class TrainingLoop:
             stale=tuple(entry.item.scored for entry in stale),
             learner=learner,
             sync=sync,
+            resampled=len(groups) - self._buffer.batch_size,
             queue_s=sum(taken - entry.finished for entry in batch) / len(batch),
             in_flight=in_flight,
         )
+
+    async def _train(
+        self, groups: Sequence[ScoredGroup], filtered: FilteredGroups, sequences: Sequence[TrainingSequence]
+    ) -> dict[str, float]:
+        if not self._batcher.needs_reference_kl:
+            return await self._policy.train(sequences)
+        kl = await self._policy.reference_kl(sequences)
+        sequences = self._batcher.sequences(groups, filtered, version=self._buffer.version, kl=kl)
+        tokens = sum(len(sequence.completion_ids) for sequence in sequences)
+        return await self._policy.train(sequences) | {"policy/kl_reference": sum(kl) / tokens}
 
     async def _collect(self) -> tuple[list[Produced], list[Stale[Produced]]]:
         """Admits what fits and waits until the next batch is complete and young enough."""
         start = time.monotonic()
         all_stale: list[Stale[Produced]] = []
         while True:
-            self._admit()
+            self._fill()
             while self._buffer.waiting_for():
                 await self._wait_for_one()
+                self._fill()
             batch, stale = self._buffer.take()
             if not stale:
                 break
             all_stale += stale
             for old in stale:
                 self._start(old.position)
+        self._teaching.clear()
         for entry in batch:
             del self._attempts[entry.position]
         generated = max(start, *(entry.generated for entry in batch))
@@ -153,10 +171,20 @@ class TrainingLoop:
         self._clock.add("score", finished - generated)
         return batch, all_stale
 
-    def _admit(self) -> None:
-        while self._admitted < self._last_position and self._buffer.can_admit():
+    def _fill(self) -> None:
+        """Rejects groups that teach nothing, where they are to be replaced, and admits what fits."""
+        if self._batcher.resamples:
+            for position, entry in self._buffer.ready():
+                if position in self._teaching or not self._buffer.can_reject():
+                    continue
+                if self._batcher.teaches(entry.scored):
+                    self._teaching.add(position)
+                else:
+                    self._buffer.reject(position)
+                    self._quota += 1
+        while self._quota > 0 and self._buffer.can_admit():
+            self._quota -= 1
             self._start(self._buffer.admit())
-            self._admitted += 1
 
     def _start(self, position: int) -> None:
         attempt = self._attempts.get(position, -1) + 1

@@ -21,8 +21,12 @@ class WeightSender(Protocol):
     seconds: float
     """What the last publication took."""
 
-    def publish(self, weights: "NamedTensors", version: int) -> WeightHandle:
-        """Offer weights to the engines; must not run before the pool's previous update has returned."""
+    def publish(self, weights: "NamedTensors", version: int, *, restarts: int = 0) -> WeightHandle:
+        """Offer weights to the engines; must not run before the pool's previous update has returned.
+
+        `restarts`: RolloutPool.restarts; a sender that keeps a connection to its engines makes a new one when it has
+        changed.
+        """
         ...
 
     def close(self) -> None:

@@ -23,7 +23,7 @@ class IpcSender:
         self.seconds = 0.0
         """What the last publication took."""
 
-    def publish(self, weights: NamedTensors, version: int) -> IpcHandle:
+    def publish(self, weights: NamedTensors, version: int, *, restarts: int = 0) -> IpcHandle:
         """Copy all weights on the device and return their handles; must not run while an engine still reads."""
         began = time.perf_counter()
         self._copies.fill(weights)

@@ -29,8 +29,8 @@ class SharedMemorySender:
         self.seconds = 0.0
         """What the last publication took."""
 
-    def publish(self, weights: NamedTensors, version: int) -> SharedMemoryHandle:
-        """Write all weights, one tensor at a time, and return where they lie.
+    def publish(self, weights: NamedTensors, version: int, *, restarts: int = 0) -> SharedMemoryHandle:
+        """Write all weights, one tensor at a time, and return where they lie; any engine may read them, at any time.
 
         Raises:
             OSError: no memory is left for the segment.
