@@ -55,9 +55,12 @@ def stop_tokens(folder: Path, config: dict[str, Any], tokenizer: Any) -> list[in
     return sorted(found)
 
 
-def check_memory(folder: Path, engine: EngineConfig) -> None:
-    """Raise NotEnoughMemory unless weights and the requested cache fit into the memory that is free now (CPU)."""
-    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+def check_memory(folder: Path | None, engine: EngineConfig) -> None:
+    """Raise NotEnoughMemory unless weights and the requested cache fit into the memory that is free now (CPU).
+
+    Without a folder, for a policy that is still to be made, the cache alone is looked at.
+    """
+    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors")) if folder else 0
     need = (weights + engine.kv_cache_gib * GIB) * _HEADROOM
     free = psutil.virtual_memory().available
     if need > free:

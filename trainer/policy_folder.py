@@ -1,10 +1,17 @@
 """The Hugging Face folder that GRPO starts from: made by the warm-up, or given by the user."""
 
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
 from conf.errors import QuorumError
 from conf.schema.root import TrainConfig
 from rollout.tasks import TaskSet
+
+if TYPE_CHECKING:
+    from trainer.warmup.sft import WarmupProgress
 
 
 class ModelMissing(QuorumError):
@@ -32,8 +39,11 @@ def given_policy(config: TrainConfig) -> Path | None:
         ) from error
 
 
-async def warmed_up(config: TrainConfig, tasks: TaskSet) -> Path:
-    """Runs the warm-up in a Ray task of its own, or finds it in the cache. Raises the QuorumError of the warm-up."""
+async def warmed_up(config: TrainConfig, tasks: TaskSet, note: Callable[[str], None]) -> Path:
+    """Runs the warm-up in a Ray task of its own, or finds it in the cache; `note` receives a line now and then.
+
+    Raises the QuorumError of the warm-up.
+    """
     import ray
     from ray.exceptions import RayTaskError
 
@@ -46,23 +56,35 @@ async def warmed_up(config: TrainConfig, tasks: TaskSet) -> Path:
     gpus = 1 if config.cluster.accelerator == "gpu" else 0
     task = ray.remote(_warm_up_here).options(num_cpus=1, num_gpus=gpus, runtime_env={"env_vars": variables})
     try:
-        return Path(await task.remote(config, tasks))
+        async for reference in task.remote(config, tasks):
+            told = await reference
+            if isinstance(told, Path):
+                return told
+            note(f"warm-up step {told.step}/{told.steps}  loss {told.loss:.3f}")
     except RayTaskError as error:
         if isinstance(error.cause, QuorumError):
             raise error.cause from None
         raise
+    raise AssertionError("a warm-up ends with its folder or an error")
 
 
-def _warm_up_here(config: TrainConfig, tasks: TaskSet) -> str:
+def _warm_up_here(config: TrainConfig, tasks: TaskSet) -> "Iterator[WarmupProgress | Path]":
+    """What the Ray task yields: progress, and the policy's folder last."""
     from trainer.warmup.stage import warm_up
 
-    policy = warm_up(
-        tasks,
-        model=config.model,
-        prompt=config.prompt,
-        warmup=config.warmup,
-        seed=config.seed,
-        gpu=config.cluster.accelerator == "gpu",
-        report=lambda progress: None,
-    )
-    return str(policy.folder.resolve())
+    told: SimpleQueue[WarmupProgress | None] = SimpleQueue()
+    with ThreadPoolExecutor(1, thread_name_prefix="warm-up") as thread:
+        policy = thread.submit(
+            warm_up,
+            tasks,
+            model=config.model,
+            prompt=config.prompt,
+            warmup=config.warmup,
+            seed=config.seed,
+            gpu=config.cluster.accelerator == "gpu",
+            report=told.put,
+        )
+        policy.add_done_callback(lambda _: told.put(None))
+        while (progress := told.get()) is not None:
+            yield progress
+        yield policy.result().folder.resolve()

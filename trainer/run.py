@@ -18,8 +18,9 @@ from types import FrameType
 from conf.errors import QuorumError
 from conf.load import to_yaml
 from conf.schema.root import TrainConfig
+from rollout.preflight import check_memory
 from rollout.tasks import load_tasks
-from trainer.checkpoint import Checkpoint, CheckpointStore
+from trainer.checkpoint import Checkpoint, CheckpointInvalid, CheckpointStore
 from trainer.console import RunConsole, open_console
 from trainer.data import prepare
 from trainer.engines import engines
@@ -95,11 +96,13 @@ class _Session:
         tasks = load_tasks(config.data)
         self._entry.add_data(tasks)
         policy = given_policy(config)
+        if config.cluster.address is None and config.cluster.accelerator == "cpu":
+            check_memory(policy, config.rollout.engine)
         # Ray installs a handler of its own for SIGTERM when it starts.
         with local_ray(config.cluster), _terminable():
             if config.warmup.enabled:
                 with console.stage("warm-up"):
-                    policy = await warmed_up(config, tasks)
+                    policy = await warmed_up(config, tasks, console.note)
             assert policy is not None  # the schema refuses model=tiny without a warm-up
             with console.stage("checking the data"):
                 data = prepare(config, tasks, policy)
@@ -139,6 +142,15 @@ class _Session:
         self._folder.finish(summary)
         self._entry.end(summary)
         console.note(f"report: {write_report(self._folder.path)}")
+        if status != "finished" and rows:
+            console.note(f"to go on from {self._kept()}: the same command with resume=auto")
+
+    def _kept(self) -> str:
+        try:
+            latest = self._checkpoints.latest()
+        except CheckpointInvalid:
+            return "the last whole checkpoint"
+        return f"the checkpoint of step {latest.state.step}" if latest else "the start"
 
 
 @contextmanager

@@ -102,6 +102,7 @@ class RunFolder:
             except RunFolderError:
                 self._lock.close()
                 raise
+            (path / SUMMARY).unlink(missing_ok=True)
         self._metrics = RowWriter(path / METRICS)
         self._ledger = RowWriter(path / LEDGER)
         self._samples = RowWriter(path / SAMPLES)
@@ -225,7 +226,8 @@ def _refuse_earlier_run(path: Path) -> None:
     summary = read_summary(path)
     if summary is not None and summary.get("status") == "finished":
         raise RunFolderError(f"{path} holds a finished run, which is never overwritten: choose another run.name")
-    if summary is not None or any((path / name).is_file() for name in (METRICS, LEDGER, SAMPLES)):
+    # A run that ended before its first row, by a wrong path for instance, has nothing to lose.
+    if any((path / name).is_file() and (path / name).stat().st_size for name in (METRICS, LEDGER, SAMPLES)):
         raise RunFolderError(
             f"{path} holds a run that did not finish: continue it with resume=auto, or choose another run.name"
         )

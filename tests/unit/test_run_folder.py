@@ -168,6 +168,14 @@ def test_an_unfinished_run_asks_for_resume(tmp_path: Path, failed: bool) -> None
         RunFolder(tmp_path)
 
 
+def test_a_run_that_failed_before_its_first_row_may_be_started_again(tmp_path: Path) -> None:
+    with RunFolder(tmp_path) as folder:
+        finish(folder, "failed")
+    with RunFolder(tmp_path) as folder:
+        assert read_summary(tmp_path) is None
+        write_steps(folder, 1, 1)
+
+
 def test_two_drivers_cannot_share_a_folder(tmp_path: Path) -> None:
     code = f"from pathlib import Path; from trainer.run_folder import RunFolder; RunFolder(Path({str(tmp_path)!r}))"
     root = Path(__file__).parents[2]

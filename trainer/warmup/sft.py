@@ -122,7 +122,7 @@ def _arguments(config: WarmupConfig, *, seed: int, gpu: bool, scratch: str) -> S
         bf16=gpu,
         train_sampling_strategy="sequential",
         seed=seed,
-        logging_steps=max(1, config.steps // 20),
+        logging_steps=max(1, config.steps // 10),
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
