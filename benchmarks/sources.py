@@ -4,9 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from benchmarks.carriers import Answers, QuestionSet
+from benchmarks.carriers import Answers, BenchmarkError, QuestionSet
 from benchmarks.predictions import read_predictions
 from conf.schema.benchmark import BenchmarkConfig
+from rewards.sql.schema import DatabaseUnreadable
 
 
 def answering(
@@ -32,6 +33,10 @@ def answering(
 
         return ask(config, questions.questions, denotation, output)
 
-    if config.predictions is not None:
-        return from_file
-    return from_policy if config.model.path is not None else from_hosted
+    def generated(output: Path) -> Answers:
+        try:
+            return from_policy(output) if config.model.path is not None else from_hosted(output)
+        except DatabaseUnreadable as error:
+            raise BenchmarkError(str(error)) from error
+
+    return from_file if config.predictions is not None else generated

@@ -6,6 +6,7 @@ any other refusal ends the run with the server's words. Finished questions are k
 """
 
 import asyncio
+import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -34,7 +35,7 @@ def ask(
     """Asks what is not yet answered and returns all answers. Raises BenchmarkError."""
     model = f"{config.model.api} {config.model.name}"
     started = time.perf_counter()
-    with Progress(output, settings(config, questions, model)) as progress:
+    with Progress(output, settings(config, questions, model), len(questions)) as progress:
         missing = [question for question in questions if question.key not in progress.done]
         if missing:
             asyncio.run(_ask_all(config, missing, denotation, progress))
@@ -48,31 +49,44 @@ async def _ask_all(
 ) -> None:
     key = os.environ.get(config.model.key_variable)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    reader, serialise = SchemaReader(config.prompt.example_values), SERIALISERS[config.prompt.schema_format]
+    prompts = _prompts(config, questions, denotation)
     async with httpx.AsyncClient(headers=headers, timeout=config.model.timeout_s) as client:
         endpoint = Endpoint(config.model, client)
         slots = asyncio.Semaphore(config.model.concurrency)
 
-        async def one(question: Question) -> None:
+        async def one(question: Question, messages: Sequence[Message]) -> None:
             async with slots:
-                task = question.task(denotation)
-                schema = serialise(reader.read(question.databases[0]))
-                messages = TEMPLATES[config.prompt.template](config.prompt, task, schema)
                 progress.add({"key": question.key} | await _question(config, endpoint, messages))
 
         try:
             async with asyncio.TaskGroup() as tasks:
-                for question in questions:
-                    tasks.create_task(one(question))
+                for question, messages in prompts:
+                    tasks.create_task(one(question, messages))
         except* BenchmarkError as errors:
             done = len(progress.done)
             raise BenchmarkError(f"{errors.exceptions[0]}; the same command continues after {done} questions") from None
 
 
+def _prompts(
+    config: BenchmarkConfig, questions: Sequence[Question], denotation: Literal["spider", "bird"]
+) -> list[tuple[Question, Sequence[Message]]]:
+    """All prompts before the first request is paid for. Raises DatabaseUnreadable."""
+    reader, serialise = SchemaReader(config.prompt.example_values), SERIALISERS[config.prompt.schema_format]
+    render = TEMPLATES[config.prompt.template]
+    return [
+        (question, render(config.prompt, question.task(denotation), serialise(reader.read(question.databases[0]))))
+        for question in questions
+    ]
+
+
 async def _question(config: BenchmarkConfig, endpoint: "Endpoint", messages: Sequence[Message]) -> dict[str, Any]:
     """One question's record: n sampled completions, and the greedy one where it is asked for."""
     sampling = config.sampling
-    options = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_tokens}
+    options = {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        config.model.budget_name: sampling.max_tokens,
+    }
     cost = {"prompt_tokens": 0, "requests": 0}
     completions = await endpoint.choices(messages, sampling.n, options, cost)
     greedy = await endpoint.choices(messages, 1, options | {"temperature": 0.0}, cost) if sampling.greedy else [None]
@@ -101,7 +115,7 @@ class Endpoint:
                 body["n"] = wanted
             reply = await self._post(body, cost)
             found += _completions(reply, self._url)
-            cost["prompt_tokens"] += int((reply.get("usage") or {}).get("prompt_tokens", 0))
+            cost["prompt_tokens"] += _tokens(reply, "prompt_tokens")
         return found[:n]
 
     async def _post(self, body: Mapping[str, Any], cost: dict[str, int]) -> dict[str, Any]:
@@ -156,10 +170,26 @@ def _completions(reply: Mapping[str, Any], url: str) -> list[dict[str, Any]]:
     """The reply's choices; its completion tokens are shared out evenly, since the protocol reports only their sum."""
     choices = reply.get("choices")
     if not isinstance(choices, list) or not choices:
-        raise BenchmarkError(f"{url}: a reply with choices expected, found {sorted(reply)}")
-    tokens = int((reply.get("usage") or {}).get("completion_tokens", 0))
+        raise BenchmarkError(f"{url}: a reply with choices expected, found {json.dumps(reply)[:200]}")
+    tokens = _tokens(reply, "completion_tokens")
     shares = [tokens // len(choices) + (i < tokens % len(choices)) for i in range(len(choices))]
     return [
-        {"text": (choice.get("message") or {}).get("content") or "", "logprob": None, "tokens": share}
+        {"text": _content(choice, url), "logprob": None, "tokens": share}
         for choice, share in zip(choices, shares, strict=True)
     ]
+
+
+def _content(choice: object, url: str) -> str:
+    """The text of one choice; '' where a model only reasoned or refused."""
+    message = choice.get("message") if isinstance(choice, dict) else None
+    content = message.get("content") if isinstance(message, dict) else 0
+    if content is not None and not isinstance(content, str):
+        raise BenchmarkError(f"{url}: choices with a message and its text expected, found {json.dumps(choice)[:200]}")
+    return content or ""
+
+
+def _tokens(reply: Mapping[str, Any], name: str) -> int:
+    """A count of the reply's usage; 0 where the server reports none."""
+    usage = reply.get("usage")
+    count = usage.get(name) if isinstance(usage, dict) else None
+    return count if isinstance(count, int) else 0

@@ -5,22 +5,18 @@ empty answers, which count as wrong.
 """
 
 import asyncio
-import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
-
-import ray
 
 from benchmarks.carriers import Answers, BenchmarkError, Question
 from benchmarks.generation.progress import Progress, folder_identity, settings
 from conf.schema.benchmark import BenchmarkConfig
 from conf.schema.rollout import RolloutConfig, SamplingConfig
-from conf.schema.stages import ClusterConfig
 from rollout.carriers import Completion, Prompt
+from rollout.cluster import local_ray
 from rollout.errors import RolloutError
 from rollout.pool import RolloutPool
 from rollout.prompt.renderer import PromptRenderer, PromptTooLong
@@ -29,8 +25,6 @@ from rollout.worker import ray_workers
 
 QUESTIONS_UNDER_WAY = 128
 """Questions handed to the engines at a time; enough to fill them."""
-OBJECT_STORE_BYTES = 256 * 2**20
-RAY_START_ERRORS = (ConnectionError, RuntimeError, OSError, ValueError, TimeoutError)
 NO_COMPLETION: dict[str, Any] = {"text": "", "logprob": None, "tokens": 0}
 
 
@@ -43,12 +37,12 @@ def generate(
     if not (folder / "config.json").is_file():
         raise BenchmarkError(f"model.path={folder}: a Hugging Face folder with config.json expected")
     started, start_s = time.perf_counter(), 0.0
-    with Progress(output, settings(config, questions, folder_identity(folder))) as progress:
+    with Progress(output, settings(config, questions, folder_identity(folder)), len(questions)) as progress:
         missing = [question for question in questions if question.key not in progress.done]
         if missing:
             prompts = _prompts(config, missing, denotation, progress)
             try:
-                with _ray(config.cluster):
+                with local_ray(config.cluster):
                     start_s = asyncio.run(_sample(config, prompts, progress, output))
             except RolloutError as error:
                 raise BenchmarkError(
@@ -108,7 +102,6 @@ async def _sample(
         progress.add(
             _record(question, completions, _kept(best[0].completions[0]) if best else None, len(prompt.token_ids))
         )
-        _report(len(progress.done), len(prompts))
 
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -130,30 +123,3 @@ def _record(
     question: Question, completions: Sequence[dict[str, Any]], greedy: dict[str, Any] | None, prompt_tokens: int
 ) -> dict[str, Any]:
     return {"key": question.key, "completions": list(completions), "greedy": greedy, "prompt_tokens": prompt_tokens}
-
-
-def _report(done: int, asked: int) -> None:
-    if sys.stderr.isatty() or done % 100 == 0:
-        sys.stderr.write(f"\r{done} questions answered ({asked} asked)" + ("" if sys.stderr.isatty() else "\n"))
-
-
-@contextmanager
-def _ray(cluster: ClusterConfig) -> Iterator[None]:
-    """A private Ray that ends with the run, or a connection to `cluster.address`. Raises BenchmarkError."""
-    local = {
-        "num_cpus": cluster.cpus or os.cpu_count(),
-        "include_dashboard": False,
-        "object_store_memory": OBJECT_STORE_BYTES,
-    }
-    where = {"address": cluster.address} if cluster.address else local
-    try:
-        ray.init(log_to_driver=False, logging_level="ERROR", **where)
-    except Exception as error:
-        # Ray raises a bare Exception when its processes do not come up in time.
-        if type(error) is not Exception and not isinstance(error, RAY_START_ERRORS):
-            raise
-        raise BenchmarkError(f"Ray could not be used: {' '.join(str(error).split())}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()

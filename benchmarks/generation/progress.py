@@ -7,6 +7,8 @@ opened again.
 
 import hashlib
 import json
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -17,6 +19,8 @@ from conf.schema.benchmark import BenchmarkConfig
 from rewards.sql.parse import extract_sql
 
 FILE = "generations.jsonl"
+TERMINAL_S, LOG_S = 0.2, 10.0
+"""Seconds between two words of progress, on a terminal and in a log."""
 
 
 def settings(config: BenchmarkConfig, questions: Sequence[Question], model: str) -> dict[str, Any]:
@@ -45,9 +49,13 @@ def folder_identity(folder: Path) -> str:
 class Progress:
     """The generations of one output folder, which the caller holds (benchmarks/folder.py). Use as a context manager."""
 
-    def __init__(self, output: Path, made_with: Mapping[str, Any]) -> None:
-        """Raises BenchmarkError when the folder holds generations of other settings."""
+    def __init__(self, output: Path, made_with: Mapping[str, Any], total: int) -> None:
+        """`total` questions are asked for. Raises BenchmarkError when the folder holds generations of other settings or
+        a file that no run wrote.
+        """
         self._file = output / FILE
+        self._total = total
+        self._told = 0.0
         self.done: dict[int, dict[str, Any]] = {}
         """Finished questions by key."""
         lines = self._file.read_bytes().split(b"\n") if self._file.is_file() else []
@@ -73,6 +81,17 @@ class Progress:
         self._stream.write(json.dumps(record) + "\n")
         self._stream.flush()
         self.done[record["key"]] = record
+        self._tell()
+
+    def _tell(self) -> None:
+        """How far it is, on stderr: a line that is rewritten on a terminal, a new one now and then elsewhere."""
+        now, terminal, done = time.monotonic(), sys.stderr.isatty(), len(self.done)
+        if done == self._total or now - self._told > (TERMINAL_S if terminal else LOG_S):
+            self._told = now
+            returned = "\r" if terminal else ""
+            end = "\n" if done == self._total or not terminal else ""
+            sys.stderr.write(f"{returned}{done} of {self._total} questions answered{end}")
+            sys.stderr.flush()
 
     def answers(self, questions: Sequence[Question], *, thinking: bool) -> tuple[Answer, ...]:
         """One answer a question; all must be done."""

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from conf.schema.base import Section
 from conf.schema.data import DemoData
@@ -63,6 +63,8 @@ class ModelSource(Section):
     key_variable: str = "OPENAI_API_KEY"
     """Environment variable that holds the key; a server that asks for none needs none."""
     requests_per_minute: PositiveFloat = 60.0
+    budget_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """What the server calls the completion budget; hosted reasoning models take the second alone."""
     batch_choices: bool = True
     """Ask for several candidates in one request (the protocol's n); false for servers that refuse that."""
     concurrency: PositiveInt = 8
@@ -71,6 +73,13 @@ class ModelSource(Section):
     """Repetitions of a request that failed for a passing reason; pauses grow."""
     timeout_s: PositiveFloat = 120.0
     """Longest wait for one response."""
+
+    @field_validator("api")
+    @classmethod
+    def _is_url(cls, api: str | None) -> str | None:
+        if api is not None and not api.startswith(("http://", "https://")):
+            raise ValueError(f"a URL expected, for instance https://{api.partition('://')[2] or api}")
+        return api
 
 
 class BenchmarkSampling(Section):

@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks.carriers import Answers, BenchmarkError, Question
 from benchmarks.generation import hosted
+from conf.errors import ConfigError
 from conf.load import load
 from conf.schema.benchmark import BirdBenchmark
 
@@ -196,3 +197,40 @@ def test_requests_keep_their_distance(serve: Serve, questions: tuple[Question, .
     gaps = [b - a for a, b in zip(server.times, server.times[1:], strict=False)]
     assert all(gap > 0.05 for gap in gaps)
     assert server.times[-1] - server.times[0] >= 0.18
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        ({"error": {"message": "overloaded"}}, "a reply with choices expected, found .*overloaded"),
+        ({"choices": []}, "a reply with choices expected"),
+        ({"choices": ["SELECT 1"]}, "choices with a message and its text expected"),
+        ({"choices": [{"message": {"content": 7}}]}, "choices with a message and its text expected"),
+        (["SELECT 1"], "a JSON object expected, found list"),
+    ],
+)
+def test_replies_of_another_protocol(
+    reply: Any, message: str, serve: Serve, questions: tuple[Question, ...], tmp_path: Path
+) -> None:
+    server = serve(lambda number, body: (200, reply, {}))
+    with pytest.raises(BenchmarkError, match=message):
+        run(server, questions, tmp_path / "out", "model.concurrency=1")
+
+
+def test_silence_and_missing_counts_are_no_errors(
+    serve: Serve, questions: tuple[Question, ...], tmp_path: Path
+) -> None:
+    reply = {"choices": [{"message": {"content": None}}], "usage": {"prompt_tokens": None}}
+    server = serve(lambda number, body: (200, reply, {}))
+    settings = ("sampling.n=1", "sampling.greedy=false", "model.budget_name=max_completion_tokens")
+    answers = run(server, questions[:1], tmp_path / "out", *settings)
+    assert answers.answers[0].candidates == ("no answer",)
+    assert (answers.answers[0].prompt_tokens, answers.answers[0].completion_tokens) == (0, 0)
+    assert server.bodies[0]["max_completion_tokens"] == 2048
+    assert "max_tokens" not in server.bodies[0]
+
+
+def test_a_url_without_its_scheme_is_a_wrong_setting() -> None:
+    settings = ["data.root=x", "output=y", "model.api=localhost:8000/v1", "model.name=big"]
+    with pytest.raises(ConfigError, match="model.api.*for instance https://localhost:8000/v1"):
+        load(BirdBenchmark, "benchmark_bird", settings)
