@@ -1,6 +1,7 @@
 """The Ray that a driver uses: a private one that ends with it, or a running cluster."""
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,10 @@ OBJECT_STORE_BYTES = 512 * 2**20
 """Groups and training sequences are small; weights never pass through the object store."""
 
 
+CONNECT_S = 10.0
+"""Longest wait for a cluster's address to answer; Ray itself would try for twenty minutes."""
+
+
 class ClusterUnavailable(QuorumError):
     """Ray could not be started or reached."""
 
@@ -18,6 +23,8 @@ class ClusterUnavailable(QuorumError):
 @contextmanager
 def local_ray(cluster: ClusterConfig) -> Iterator[None]:
     """A private Ray that ends with the run, or a connection to `cluster.address`. Raises ClusterUnavailable."""
+    if cluster.address is not None:
+        _check_answers(cluster.address)
     import ray
 
     try:
@@ -43,3 +50,13 @@ def local_ray(cluster: ClusterConfig) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdecimal():  # "auto": Ray looks for a cluster on this machine and says at once when there is none
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+    except OSError as error:
+        raise ClusterUnavailable(f"no Ray cluster answers at cluster.address={address}: {error}") from error
