@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlite_utils import Database
 
 from conf.errors import QuorumError
 from rewards.embedders.base import Embedder, Vectors
@@ -90,6 +89,8 @@ class TraceStore:
 
     def save(self, path: str | Path) -> None:
         """Writes the store; the file appears by rename."""
+        from sqlite_utils import Database  # it imports pandas, seconds that a command which never saves does without
+
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{target.name}.{os.getpid()}.partial")

@@ -68,11 +68,11 @@ def load_questions(data: str, dataset: Dataset) -> QuestionSet:
 
 def prediction_jobs(data: str, dataset: Dataset) -> list[ScoreJob]:
     """Every question with its distinct recorded predictions. Raises BenchmarkError."""
-    questions = load_questions(data, dataset).questions
+    asked = load_questions(data, dataset)
     files = sorted(file for file in (Path(data) / "predictions").iterdir() if file.name.startswith(dataset))
-    columns = [read_predictions(str(file), questions).answers for file in files]
+    columns = [read_predictions(str(file), asked).answers for file in files]
     jobs = []
-    for question, *answers in zip(questions, *columns, strict=True):
+    for question, *answers in zip(asked.questions, *columns, strict=True):
         distinct = {canonical(answer.candidates[0]): answer.candidates[0] for answer in answers}
         task = question.task(dataset)
         jobs.append(ScoreJob(task=task, completions=[completion(task, sql) for sql in distinct.values()]))

@@ -6,18 +6,19 @@ every other difference that the exact forms show. Deterministic, bounded in time
 know equivalences beyond these (EXISTS for IN, a subquery for a join), nor what the data would make equal.
 """
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rewards.components.atomic_operations import Profile, similarity
 from rewards.components.atomic_query import read_profile
 from rewards.components.atomic_scope import Relation, fold, schema_relations
+from rewards.sql.cache import BoundedCache
 from rewards.sql.parse import MAX_CHARS, MAX_TOKENS, SQLITE_SPACE, ParseFailure, canonical, lex
 from rewards.sql.schema import DatabaseSchema
 
 CACHED_PROFILES = 256
-"""Profiles kept for each database: golds, and the candidates of the group at hand."""
+"""Profiles of golds kept for each database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,28 +34,36 @@ class AtomicComparer:
 
     def __init__(self, schema: DatabaseSchema) -> None:
         self._relations: Mapping[str, Relation] = schema_relations(schema)
-        self._profiles: OrderedDict[str, Profile | None] = OrderedDict()
+        self._golds: BoundedCache[str, _Read] = BoundedCache(CACHED_PROFILES)
+        self._predicted = _Read(sql="", profile=None)
+        """The one compared last: a query is compared with all golds in a row."""
 
     def similarity(self, gold: str, predicted: str) -> AtomicScore:
         """Similarity of a predicted query to one gold; symmetric. Never raises for what a query says."""
-        left, right = self._profile(gold), self._profile(predicted)
+        known = self._golds.get(gold)
+        if known is None:
+            known = self._read(gold)
+            if len(gold) <= MAX_CHARS:
+                self._golds.put(gold, known)
+        if self._predicted.sql != predicted:
+            self._predicted = self._read(predicted)
+        left, right = known.profile, self._predicted.profile
         if left is None or right is None:
             return AtomicScore(token_similarity(gold, predicted), True)
         return AtomicScore(similarity(left, right), False)
 
-    def _profile(self, sql: str) -> Profile | None:
-        if sql in self._profiles:
-            self._profiles.move_to_end(sql)
-            return self._profiles[sql]
+    def _read(self, sql: str) -> "_Read":
         try:
-            profile = read_profile(sql, self._relations)
+            return _Read(sql=sql, profile=read_profile(sql, self._relations))
         except ParseFailure:
-            profile = None
-        if len(sql) <= MAX_CHARS:
-            self._profiles[sql] = profile
-            if len(self._profiles) > CACHED_PROFILES:
-                self._profiles.popitem(last=False)
-        return profile
+            return _Read(sql=sql, profile=None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Read:
+    sql: str
+    profile: Profile | None
+    """None where the query could not be parsed."""
 
 
 def token_similarity(left: str, right: str) -> float:

@@ -44,6 +44,8 @@ class TieProbe:
 
 def tie_probes(sql: str) -> list[TieProbe]:
     """One probe for every sorted SELECT that a LIMIT cuts; none for a query that cannot be parsed."""
+    if "limit" not in sql.lower():
+        return []
     try:
         tree = parse_query(sql)
     except ParseFailure:

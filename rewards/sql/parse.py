@@ -22,6 +22,8 @@ MAX_NESTING = 20
 """Open brackets, CASEs and prefix operators around one token. sqlglot recurses by up to 25 frames for each, and
 Python's recursion limit must stay out of reach: whether it is hit depends on the caller's stack."""
 MAX_CANONICAL_CHARS = 10_000
+KEPT_TREES = 64
+"""Trees kept for callers that ask again soon; one of MAX_TOKENS takes megabytes."""
 
 SQLITE_SPACE = " \t\n\f\r"
 
@@ -191,7 +193,7 @@ def nesting(tokens: list[Token]) -> int:
     return deepest
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=KEPT_TREES)
 def _parse(sql: str) -> Expr | ParseFailure:
     if len(sql) > MAX_CHARS:
         return SqlTooComplex(f"{len(sql)} characters, at most {MAX_CHARS} are parsed")

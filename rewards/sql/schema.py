@@ -1,14 +1,12 @@
 """A database's schema as the prompts, the atomic component and the memory gate see it.
 
-Reads through sqlite-utils on a read-only connection; never writes. Columns keep the order and spelling of their CREATE
-TABLE.
+Reads on a read-only connection; never writes. Columns keep the order and spelling of their CREATE TABLE.
 """
 
 import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-
-from sqlite_utils import Database
 
 
 class DatabaseUnreadable(Exception):
@@ -62,20 +60,20 @@ def connect_readonly(path: str | Path) -> sqlite3.Connection:
 
 def read_schema(path: str | Path) -> DatabaseSchema:
     """Tables, columns, primary and foreign keys of one file. Raises DatabaseUnreadable."""
-    connection = connect_readonly(path)
-    try:
-        tables = []
-        for table in Database(connection).tables:
-            if table.name.startswith("sqlite_"):
-                continue
-            columns = tuple(
-                Column(name=c.name, type=(c.type or "").upper(), primary_key=bool(c.is_pk)) for c in table.columns
-            )
-            keys = tuple(
-                ForeignKey(column=row[3], other_table=row[2], other_column=row[4] or row[3])
-                for row in connection.execute(f'PRAGMA foreign_key_list("{table.name}")').fetchall()
-            )
-            tables.append(Table(name=table.name, columns=columns, foreign_keys=keys))
-        return DatabaseSchema(tables=tuple(tables))
-    finally:
-        connection.close()
+    with closing(connect_readonly(path)) as connection:
+        try:
+            names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+            tables = [_table(connection, name) for (name,) in names if not name.startswith("sqlite_")]
+        except sqlite3.Error as error:
+            raise DatabaseUnreadable(f"the schema of {path} cannot be read: {error}") from error
+    return DatabaseSchema(tables=tuple(tables))
+
+
+def _table(connection: sqlite3.Connection, name: str) -> Table:
+    columns = connection.execute("SELECT name, type, pk FROM pragma_table_info(?)", (name,)).fetchall()
+    keys = connection.execute('SELECT "from", "table", "to" FROM pragma_foreign_key_list(?)', (name,)).fetchall()
+    return Table(
+        name=name,
+        columns=tuple(Column(name=c, type=(t or "").upper(), primary_key=bool(pk)) for c, t, pk in columns),
+        foreign_keys=tuple(ForeignKey(column=c, other_table=t, other_column=other or c) for c, t, other in keys),
+    )
