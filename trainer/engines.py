@@ -133,7 +133,8 @@ def _learner_spec(config: TrainConfig, folder: str, reference: str) -> LearnerSp
     sampling = config.rollout.sampling
     backend = transfer_backend(config.rollout, config.cluster)
     return LearnerSpec(
-        policy=folder,
+        # Adapters go on from the weights that they were trained on, a checkpoint's policy has them merged.
+        policy=reference if config.learner.lora.rank else folder,
         reference=reference,
         learner=config.learner,
         algo=config.algo,

@@ -7,6 +7,18 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from conf.schema.base import Section
 
 
+class LoraConfig(Section):
+    """Adapters of low rank on every linear layer but the output layer (arXiv 2106.09685); the rest stays as it is.
+
+    Engines and checkpoints get merged weights. Learning rates are usually ten times those of full fine-tuning.
+    """
+
+    rank: NonNegativeInt = 0
+    """0: full fine-tuning."""
+    alpha: PositiveFloat = 32.0
+    """The product of the two matrices is scaled by alpha / rank."""
+
+
 class LearnerConfig(Section):
     ranks: PositiveInt = 1
     zero_stage: Literal[0, 1, 2, 3] = 0
@@ -19,6 +31,7 @@ class LearnerConfig(Section):
     beta2: float = Field(default=0.999, ge=0.0, lt=1.0)
     max_grad_norm: PositiveFloat = 1.0
     gradient_checkpointing: bool = False
+    lora: LoraConfig = LoraConfig()
     packing: Literal["shared_prefix", "padded"] = "padded"
     """shared_prefix: a prompt is forwarded once for its group. padded: one row a completion."""
     micro_batch_tokens: PositiveInt = 16384

@@ -19,6 +19,7 @@ from trainer.learner.backend import leave_group
 from trainer.learner.gather import gathered_weights
 from trainer.learner.rank import LearnerRank
 from trainer.learner.spec import LearnerSpec, Rendezvous
+from trainer.learner.work import PACKERS
 
 VOCABULARY = 50
 
@@ -39,6 +40,7 @@ def sequences() -> list[TrainingSequence]:
                     completion_ids=tuple(rng.randrange(VOCABULARY) for _ in range(length)),
                     logprobs=tuple(float("nan") if masked else -4 - 0.2 * rng.random() for _ in range(length)),
                     advantage=float("nan") if masked else rng.uniform(-1, 1),
+                    lags=((0, 2), (length // 2, 1)) if group == 3 and length > 1 else (),
                     masked=masked,
                 )
             )
@@ -58,10 +60,18 @@ def run_case(case: dict, rank: int, world_size: int, port: int, folder: Path) ->
     learner = LearnerRank(
         spec, Rendezvous(rank=rank, world_size=world_size, address="127.0.0.1", port=port, timeout_s=60.0)
     )
+    forwards = 0
+
+    def count(*_: object) -> None:
+        nonlocal forwards
+        forwards += 1
+
+    learner.policy.language_model.base_model.register_forward_hook(count)
     data = sequences()
     mine = divide(data, updates=algo.updates_per_step, ranks=world_size)[rank]
     shares = [[data[i] for i in update] for update in mine]
     first = learner.train(shares)
+    forwards_of_a_step = forwards
     saved = folder / f"{case['name']}-{world_size}"
     learner.save(saved)
     second = learner.train(shares)
@@ -73,12 +83,17 @@ def run_case(case: dict, rank: int, world_size: int, port: int, folder: Path) ->
     poisoned = [[_poisoned(s) if rank == 0 else s for s in update] for update in shares]
     skipped = learner.train(poisoned)
     untouched = all(torch.equal(weights[name], tensor) for name, tensor in _weights(learner, spec).items())
+    learner_kl = [learner.reference_kl(update) for update in shares] if algo.kl.place == "reward" else []
+    trained = [[s for s in update if not s.masked] for update in shares]
     learner.close()
     return {
         "metrics": [first, second, again, skipped],
         "weights": weights,
         "logprobs": logprobs,
         "indices": mine,
+        "forwards": forwards_of_a_step,
+        "passes": sum(len(PACKERS[spec.learner.packing](s, budget=spec.learner.micro_batch_tokens)) for s in trained),
+        "reference_kl": learner_kl,
         "resumed_exactly": same,
         "skip_left_weights": untouched,
     }

@@ -23,12 +23,27 @@ def case(name: str, learner: dict[str, Any] | None = None, algo: dict[str, Any] 
 
 
 GRPO = {"loss": {"type": "grpo"}, "kl": {"coefficient": 0.05}, "importance": {"mode": "sequence_truncate"}}
+OPTIONS = {
+    "loss": {"type": "grpo", "delta": 3.0},
+    "importance": {"mode": "token_mask", "cap": 1.2, "floor": 0.5, "max_token_staleness": 1},
+    "entropy": {"bonus": 0.01, "top_share": 0.4},
+}
+IN_REWARD = {"kl": {"coefficient": 0.1, "place": "reward", "estimator": "k1"}, "loss": {"type": "gspo"}}
+LORA = {"lora": {"rank": 4}, "packing": "shared_prefix"}
 CASES = [
     case("padded"),
     case("shared", {"packing": "shared_prefix"}),
     case("checkpointing", {"packing": "shared_prefix", "gradient_checkpointing": True}),
     case("grpo", {"packing": "shared_prefix"}, GRPO),
     case("updates", None, {"updates_per_step": 2, "old_logprobs": "learner"}),
+    case("updates_engine", None, {"updates_per_step": 2}),
+    case("options", None, OPTIONS),
+    case("options_shared", {"packing": "shared_prefix"}, OPTIONS),
+    case("in_reward", None, IN_REWARD),
+    case("lora", LORA),
+    case("lora_checkpointing", LORA | {"gradient_checkpointing": True}),
+    case("lora_zero2", LORA | {"zero_stage": 2}),
+    case("lora_zero3", LORA | {"zero_stage": 3}),
     case("zero1", {"zero_stage": 1}),
     case("zero2", {"zero_stage": 2, "packing": "shared_prefix"}),
     case("zero3", {"zero_stage": 3, "packing": "shared_prefix"}),
@@ -81,11 +96,13 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str
             )
             for rank in range(world_size)
         ]
-        outputs = [process.communicate(timeout=400)[0] for process in processes]
+        outputs = [process.communicate(timeout=500)[0] for process in processes]
         assert [p.returncode for p in processes] == [0] * world_size, "\n".join(o[-3000:] for o in outputs)
         found[world_size] = [
             torch.load(folder / f"result-{rank}-of-{world_size}.pt", weights_only=True) for rank in range(world_size)
         ]
+    start = Qwen2ForCausalLM.from_pretrained(folder / "policy").named_parameters()
+    found[1][0]["start"] = {"weights": {name: p.detach() for name, p in start}}
     return found
 
 
@@ -139,6 +156,58 @@ def test_packing_checkpointing_and_sharding_change_nothing(results, name):
     assert relative(signal(one[name]["weights"]), signal(one["padded"]["weights"])) < 1e-5
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("options_shared", "options"), ("lora_checkpointing", "lora"), ("lora_zero2", "lora"), ("lora_zero3", "lora")],
+)
+def test_options_and_adapters_do_not_depend_on_packing_or_sharding(results, name, expected):
+    (one,) = results[1]
+    for step in range(2):
+        for key in ("policy/loss", "policy/grad_norm", "policy/active_share"):
+            assert one[name]["metrics"][step][key] == pytest.approx(one[expected]["metrics"][step][key], rel=1e-5)
+    assert relative(signal(one[name]["weights"]), signal(one[expected]["weights"])) < 1e-5
+
+
+def test_adapters_train_the_weights_that_they_sit_on_and_nothing_else(results):
+    (one,) = results[1]
+    full, lora = one["shared"]["weights"], one["lora"]["weights"]
+    assert full.keys() == lora.keys()
+    start = one["start"]["weights"]
+    moved = {name for name, weight in lora.items() if not torch.equal(weight, start[name])}
+    assert moved == {name for name in lora if name.endswith("_proj.weight")}
+
+
+def test_options_choose_tokens_by_weight_age_and_entropy(results):
+    (one,) = results[1]
+    first = one["options"]["metrics"][0]
+    assert 0.05 < first["policy/active_share"] < 0.4
+    assert one["padded"]["metrics"][0]["policy/active_share"] == 1.0
+    assert first["async/token_staleness_max"] == 2.0
+    assert 0 < first["async/token_staleness_mean"] < 1
+
+
+def test_a_second_pass_is_paid_only_where_it_is_needed(results):
+    for ranks in results.values():
+        for rank in ranks:
+            for name in ("padded", "shared", "grpo", "updates_engine", "in_reward", "lora"):
+                assert rank[name]["forwards"] == rank[name]["passes"], name
+            for name in ("updates", "options"):
+                assert rank[name]["forwards"] == 2 * rank[name]["passes"], name
+
+
+def test_the_divergence_in_the_reward_is_that_of_the_reference(results):
+    # The reference is the policy before training: the engine's log-probabilities less its own, summed.
+    (one,), two = results[1], results[2]
+    values = [kl for share in one["in_reward"]["reference_kl"] for kl in share]
+    finite = [kl for kl in values if kl == kl]
+    assert len(finite) == len(values) - 1
+    assert max(map(abs, finite)) > 0.1
+    expected = {i: kl for i, kl in zip(one["in_reward"]["indices"][0], values, strict=True)}
+    for rank in two:
+        for index, kl in zip(rank["in_reward"]["indices"][0], rank["in_reward"]["reference_kl"][0], strict=True):
+            assert kl == pytest.approx(expected[index], rel=1e-4, abs=1e-4, nan_ok=True)
+
+
 @pytest.mark.parametrize("name", ["bf16", "bf16_zero1"])
 def test_bfloat16_stays_near_float32(results, name):
     (one,) = results[1]
@@ -155,7 +224,7 @@ def test_resume_is_exact_and_a_gradient_that_is_not_finite_changes_nothing(resul
             assert rank[name]["skip_left_weights"]
             first, second, again, skipped = rank[name]["metrics"]
             assert again == second
-            updates = 2 if name == "updates" else 1
+            updates = 2 if name.startswith("updates") else 1
             assert first["policy/skipped_updates"] == 0
             assert skipped["policy/skipped_updates"] == updates
             # two updates of warm-up, then constant

@@ -1,6 +1,7 @@
 """Loss variants on known numbers, masking without traces, and invariance to how a batch is divided."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from conf.schema.algo import (
     CispoLoss,
     DapoLoss,
     DrGrpoLoss,
+    EntropyConfig,
     GrpoLoss,
     GspoLoss,
     ImportanceConfig,
@@ -42,8 +44,9 @@ def random_tokens(seed: int = 0) -> tuple[LossTokens, torch.Tensor]:
         advantage=torch.randn(len(LENGTHS), generator=generator, dtype=torch.float64)[sequence],
         sequence=sequence,
         sequences=len(LENGTHS),
-        entropy=noise(1.0).abs(),
+        entropy=noise(1.0).abs().requires_grad_(),
         reference_logp=old + noise(0.4),
+        staleness=torch.arange(count, dtype=torch.float64) % 3,
     )
     return tokens, torch.ones(count, dtype=torch.bool)
 
@@ -132,38 +135,44 @@ def test_importance_weights_are_truncated_or_masked_by_token_or_sequence(mode, e
     assert tokens.logp.grad.tolist() == pytest.approx([-w for w in expected])
 
 
+IMPORTANCE = [
+    ImportanceConfig(mode="token_truncate", cap=1.5),
+    ImportanceConfig(mode="token_mask", cap=1.5, floor=0.5),
+    ImportanceConfig(mode="sequence_mask", cap=1.5),
+    ImportanceConfig(mode="sequence_truncate", cap=1.5, max_token_staleness=1),
+]
+
+
 @pytest.mark.parametrize("loss", VARIANTS, ids=lambda v: v.type)
-@pytest.mark.parametrize("mode", ["token_truncate", "sequence_mask"])
-def test_loss_and_gradient_do_not_depend_on_the_division(loss, mode):
-    algo = AlgoConfig(loss=loss, kl=KlConfig(coefficient=0.1), importance=ImportanceConfig(mode=mode, cap=1.5))
+@pytest.mark.parametrize("importance", IMPORTANCE, ids=lambda v: v.mode)
+@pytest.mark.parametrize("entropy", [EntropyConfig(), EntropyConfig(bonus=0.3, top_share=0.5)], ids=["all", "top"])
+def test_loss_and_gradient_do_not_depend_on_the_division(loss, importance, entropy):
+    algo = AlgoConfig(loss=loss, kl=KlConfig(coefficient=0.1), importance=importance, entropy=entropy)
     objective = Objective(algo)
     tokens, keep = random_tokens()
-    whole = objective(tokens, keep, TOTALS)
-    (expected,) = torch.autograd.grad(whole.loss, tokens.logp)
+    totals = TOTALS
+    if entropy.top_share < 1:
+        tokens = replace(tokens, uncertain=tokens.entropy.detach() > 0.6)
+        totals = replace(TOTALS, uncertain_tokens=float(tokens.uncertain.sum()))
+    whole = objective(tokens, keep, totals)
+    leaves = (tokens.logp, tokens.entropy)
+    expected = torch.autograd.grad(whole.loss, leaves, allow_unused=True, materialize_grads=True)
     for parts in ([[0, 1, 2], [3, 4, 5]], [[5, 0], [4], [2, 1, 3]]):
-        losses, gradient = 0.0, torch.zeros_like(tokens.logp)
+        losses, gradients = 0.0, [torch.zeros_like(tokens.logp), torch.zeros_like(tokens.logp)]
         statistics = None
         for members in parts:
             chosen = torch.isin(tokens.sequence, torch.tensor(members))
             relabel = {old: new for new, old in enumerate(members)}
             piece = tokens.select(chosen)
             sequence = torch.tensor([relabel[int(s)] for s in piece.sequence])
-            piece = LossTokens(
-                logp=piece.logp,
-                old_logp=piece.old_logp,
-                engine_logp=piece.engine_logp,
-                advantage=piece.advantage,
-                sequence=sequence,
-                sequences=len(members),
-                entropy=piece.entropy,
-                reference_logp=piece.reference_logp,
-            )
-            part = objective(piece, torch.ones(len(sequence), dtype=torch.bool), TOTALS)
+            piece = replace(piece, sequence=sequence, sequences=len(members))
+            part = objective(piece, torch.ones(len(sequence), dtype=torch.bool), totals)
             losses += part.loss.item()
-            gradient += torch.autograd.grad(part.loss, tokens.logp)[0]
+            pieces = torch.autograd.grad(part.loss, leaves, allow_unused=True, materialize_grads=True)
+            gradients = [have + more for have, more in zip(gradients, pieces, strict=True)]
             statistics = part.statistics if statistics is None else statistics + part.statistics
         assert losses == pytest.approx(whole.loss.item(), rel=1e-10)
-        torch.testing.assert_close(gradient, expected, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(tuple(gradients), expected, rtol=1e-10, atol=1e-12)
         assert loss_metrics(statistics, with_reference=True) == pytest.approx(
             loss_metrics(whole.statistics, with_reference=True), rel=1e-9
         )
@@ -215,3 +224,60 @@ def test_a_kl_term_without_reference_is_refused():
     )
     with pytest.raises(ValueError, match="reference"):
         Objective(AlgoConfig(kl=KlConfig(coefficient=0.1)))(bare, keep, TOTALS)
+
+
+@pytest.mark.parametrize("loss", VARIANTS, ids=lambda v: v.type)
+@pytest.mark.parametrize("by", ["weight", "age", "entropy"])
+def test_tokens_that_are_ruled_out_leave_no_trace_even_when_their_ratio_is_infinite(loss, by):
+    """0 * inf would be NaN, in the loss or in its gradient: what is ruled out must be selected away."""
+    tokens, keep = random_tokens()
+    spoiled = tokens.sequence == 2
+    importance = {
+        "weight": ImportanceConfig(mode="sequence_mask", cap=1e6),
+        "age": ImportanceConfig(mode="none", max_token_staleness=0),
+        "entropy": ImportanceConfig(mode="none"),
+    }[by]
+    objective = Objective(AlgoConfig(loss=loss, importance=importance))
+    choice = {
+        "staleness": torch.where(spoiled, 5.0, 0.0) if by == "age" else None,
+        "uncertain": ~spoiled if by == "entropy" else None,
+    }
+
+    def run(distance: float) -> tuple[float, torch.Tensor]:
+        logp = torch.where(spoiled, tokens.old_logp + distance, tokens.logp.detach()).requires_grad_()
+        engine = torch.where(spoiled, tokens.old_logp - 800.0, tokens.old_logp)
+        part = objective(replace(tokens, logp=logp, engine_logp=engine, **choice), keep, TOTALS)
+        return part.loss.item(), torch.autograd.grad(part.loss, logp)[0]
+
+    # exp(800) is infinite in float64
+    loss_value, gradient = run(800.0)
+    assert math.isfinite(loss_value)
+    assert gradient.isfinite().all()
+    assert gradient[spoiled].tolist() == [0.0] * 4
+    near_value, near_gradient = run(0.1)
+    assert loss_value == pytest.approx(near_value, rel=1e-12)
+    torch.testing.assert_close(gradient, near_gradient)
+
+
+def test_the_entropy_bonus_is_a_mean_over_the_tokens_that_count():
+    tokens, keep = random_tokens()
+    chosen = tokens.entropy.detach() > 0.6
+    algo = AlgoConfig(entropy=EntropyConfig(bonus=0.5))
+    plain = Objective(AlgoConfig())(tokens, keep, TOTALS).loss.item()
+    part = Objective(algo)(tokens, keep, TOTALS)
+    assert part.loss.item() == pytest.approx(plain - 0.5 * tokens.entropy.sum().item() / 17)
+    part.loss.backward()
+    assert tokens.entropy.grad.tolist() == pytest.approx([-0.5 / 17] * 17)
+    count = float(chosen.sum())
+    some = Objective(algo)(replace(tokens, uncertain=chosen), keep, replace(TOTALS, uncertain_tokens=count))
+    none = Objective(AlgoConfig())(replace(tokens, uncertain=chosen), keep, TOTALS)
+    expected = none.loss.item() - 0.5 * tokens.entropy[chosen].sum().item() / count
+    assert some.loss.item() == pytest.approx(expected)
+    metrics = loss_metrics(some.statistics, with_reference=False)
+    assert metrics["policy/active_share"] == pytest.approx(count / 17)
+    assert metrics["async/token_staleness_max"] == 2.0
+
+
+def test_dual_clip_below_the_clip_range_is_refused():
+    with pytest.raises(ValueError, match=r"delta=1.2 must be greater than 1 \+ epsilon_high = 1.28"):
+        GrpoLoss(epsilon_high=0.28, delta=1.2)

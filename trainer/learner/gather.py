@@ -1,5 +1,6 @@
 """Whole parameters of a model whose parameters may be sharded (ZeRO-3), a layer at a time."""
 
+import contextlib
 import re
 from collections.abc import Iterator
 from itertools import groupby
@@ -7,24 +8,40 @@ from itertools import groupby
 import torch
 from torch import nn
 
+from trainer.learner.lora import merged
+
 _LAYER = re.compile(r"^(.*?\.\d+)\.")
 
 
 def gathered_weights(model: nn.Module, *, sharded: bool) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every parameter once, under its Hugging Face name; tied ones under their first name.
+    """Every weight once, under its Hugging Face name; tied ones under their first name, adapters merged.
 
     With `sharded` this is collective: every rank must exhaust it. A layer's parameters are whole only until the next
     is asked for, so no rank ever holds the whole model.
     """
+    for named in _whole_layers(model, sharded=sharded):
+        yield from merged(model, named)
+
+
+def gathered_trainable(model: nn.Module, *, sharded: bool) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every parameter that is trained, once, under the model's own name; collective with `sharded`, as above."""
+    for named in _whole_layers(model, sharded=sharded):
+        yield from ((name, p.detach()) for name, p in named if p.requires_grad)
+
+
+def _whole_layers(model: nn.Module, *, sharded: bool) -> Iterator[list[tuple[str, nn.Parameter]]]:
     for _, members in groupby(model.named_parameters(), key=lambda item: _layer(item[0])):
         named = list(members)
-        if not sharded:
-            yield from ((name, p.detach()) for name, p in named)
-            continue
-        import deepspeed
+        with _whole([p for _, p in named], sharded=sharded):
+            yield named
 
-        with deepspeed.zero.GatheredParameters([p for _, p in named]):
-            yield from ((name, p.detach()) for name, p in named)
+
+def _whole(parameters: list[nn.Parameter], *, sharded: bool) -> contextlib.AbstractContextManager[None]:
+    if not sharded:
+        return contextlib.nullcontext()
+    import deepspeed
+
+    return deepspeed.zero.GatheredParameters(parameters)
 
 
 def _layer(name: str) -> str:

@@ -17,6 +17,7 @@ from trainer.carriers import TrainingSequence
 from trainer.learner.backend import start_engine
 from trainer.learner.errors import LearnerError, WrongWeights
 from trainer.learner.gather import gathered_weights
+from trainer.learner.lora import add_adapters
 from trainer.learner.packed import PackedBatch
 from trainer.learner.policy import Policy, load_model, uses_sliding_window
 from trainer.learner.quiet import quiet_transformers
@@ -54,6 +55,8 @@ class LearnerRank:
         policy = self._load(spec.policy)
         if config.packing == "shared_prefix" and uses_sliding_window(spec.policy):
             raise LearnerError("learner.packing=shared_prefix does not serve sliding-window attention: choose padded")
+        if config.lora.rank:
+            add_adapters(policy.language_model, config.lora, seed=spec.seed)
         if config.gradient_checkpointing:
             policy.language_model.gradient_checkpointing_enable({"use_reentrant": False})
         self._objective = Objective(spec.algo)

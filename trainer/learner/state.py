@@ -1,22 +1,26 @@
 """A learner's checkpoint: `policy/` as any Hugging Face tool reads it, `learner/` as only the same learner reads it.
 
-Guarantees: loading is strict (every tensor, the same ZeRO stage and, when sharded, the same number of ranks);
-nothing is unpickled. Does not make the folder atomic: the caller renames it when all ranks are done.
+With LoRA `policy/` holds merged weights and `learner/` the adapters, which go on from the policy that the run began
+with. Guarantees: loading is strict (every tensor, the same ZeRO stage, adapter rank and, when sharded, number of
+ranks); nothing is unpickled. Does not make the folder atomic: the caller renames it when all ranks are done.
 """
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from trainer.learner.errors import LearnerError
-from trainer.learner.gather import gathered_weights
+from trainer.learner.gather import gathered_trainable, gathered_weights
+from trainer.learner.lora import plain_name
 from trainer.learner.spec import LearnerSpec
 
+ADAPTERS = "adapters.safetensors"
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -46,11 +50,20 @@ def save_state(folder: Path, engine: Any, spec: LearnerSpec, progress: Progress,
     if rank == 0:
         state = {name: tensor.to("cpu", copy=True) for name, tensor in weights}
         _save_policy(folder / "policy", model, state, Path(spec.policy))
-        meta = {"zero_stage": spec.learner.zero_stage, "world_size": world_size, **asdict(progress)}
+        meta = {
+            "zero_stage": spec.learner.zero_stage,
+            "world_size": world_size,
+            "lora_rank": spec.learner.lora.rank,
+            **asdict(progress),
+        }
         (learner / "state.json").write_text(json.dumps(meta))
     else:
         for _ in weights:
             pass
+    if spec.learner.lora.rank:
+        adapters = {n: t.to("cpu", copy=True) for n, t in gathered_trainable(model, sharded=sharded)}
+        if rank == 0:
+            save_file(adapters, learner / ADAPTERS)
     if rank == 0 or spec.learner.zero_stage > 0:
         state, leaves = _optimizer_state(engine, spec)
         payload = {
@@ -70,8 +83,9 @@ def _save_policy(folder: Path, model: Any, state: dict[str, torch.Tensor], sourc
 
 def _with_tied(model: Any, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """save_pretrained expects tied tensors under every name and writes each once."""
-    first = {id(p): name for name, p in model.named_parameters()}
-    return {name: state[first[id(p)]] for name, p in model.named_parameters(remove_duplicate=False)}
+    first = {id(p): plain_name(name) for name, p in model.named_parameters()}
+    named = ((plain_name(name), p) for name, p in model.named_parameters(remove_duplicate=False))
+    return {name: state[first[id(p)]] for name, p in named if name is not None}
 
 
 def load_state(folder: Path, engine: Any, spec: LearnerSpec, *, rank: int, world_size: int) -> Progress:
@@ -87,7 +101,13 @@ def load_state(folder: Path, engine: Any, spec: LearnerSpec, *, rank: int, world
             f"the checkpoint at {folder} was written with learner.zero_stage={meta['zero_stage']} and learner.ranks="
             f"{meta['world_size']}; this learner has {stage} and {world_size}"
         )
-    _load_weights(folder / "policy", engine, sharded=stage == 3, rank=rank)
+    if meta.get("lora_rank", 0) != spec.learner.lora.rank:
+        raise LearnerError(
+            f"the checkpoint at {folder} was written with learner.lora.rank={meta.get('lora_rank', 0)}; "
+            f"this learner has {spec.learner.lora.rank}"
+        )
+    files = [learner / ADAPTERS] if spec.learner.lora.rank else sorted((folder / "policy").glob("*.safetensors"))
+    _load_weights(files, engine, sharded=stage == 3, rank=rank)
     try:
         payload = torch.load(learner / f"rank-{rank if stage > 0 else 0}.pt", map_location="cpu", weights_only=True)
     except OSError as error:
@@ -102,13 +122,14 @@ def load_state(folder: Path, engine: Any, spec: LearnerSpec, *, rank: int, world
     return Progress(applied=meta["applied"], skipped=meta["skipped"])
 
 
-def _load_weights(folder: Path, engine: Any, *, sharded: bool, rank: int) -> None:
+def _load_weights(files: Sequence[Path], engine: Any, *, sharded: bool, rank: int) -> None:
+    """What is trained, from safetensors."""
     saved: dict[str, torch.Tensor] = {}
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in files:
         saved |= load_file(file)
-    named = dict(engine.module.language_model.named_parameters())
+    named = {name: p for name, p in engine.module.language_model.named_parameters() if p.requires_grad}
     if missing := sorted(named.keys() - saved.keys()):
-        raise LearnerError(f"the policy at {folder} lacks {len(missing)} tensors, first {missing[0]}")
+        raise LearnerError(f"the checkpoint's weights lack {len(missing)} tensors, first {missing[0]}")
     for name, parameter in named.items():
         if not sharded:
             parameter.data.copy_(saved[name])
