@@ -151,9 +151,11 @@ class _Shelf:
         """Adds those whose nearest neighbour, among the traces here and the ones just added, is far enough."""
         nearest = self.index.nearest_cosine(vectors)
         kept: list[int] = []
-        for number in range(len(traces)):
-            among_new = max((float(vectors[number] @ vectors[other]) for other in kept), default=0.0)
+        new = np.zeros_like(vectors)
+        for number, vector in enumerate(vectors):
+            among_new = float((new[: len(kept)] @ vector).max(initial=0.0))
             if max(float(nearest[number]), among_new) < duplicate_cosine:
+                new[len(kept)] = vector
                 kept.append(number)
         self.append([traces[number] for number in kept], vectors[kept])
         return len(kept)
