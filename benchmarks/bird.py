@@ -24,12 +24,13 @@ from benchmarks.scoring.voting import Voting
 from benchmarks.sources import answering
 from conf.cli import run_entrypoint
 from conf.schema.benchmark import BirdBenchmark
+from conf.schema.data import Denotation
 
 
 class Bird:
     """BIRD for the common run."""
 
-    name = "bird"
+    name: Denotation = "bird"
     levels: tuple[str, ...] = ("simple", "moderate", "challenging")
 
     def __init__(self, config: BirdBenchmark) -> None:

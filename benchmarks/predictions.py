@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.carriers import Answer, Answers, BenchmarkError, Question, QuestionSet
+from conf.schema.data import Denotation
 
 BIRD_MARK = "\t----- bird -----\t"
 NO_ANSWER = "no answer"
@@ -38,10 +39,20 @@ def read_predictions(path: str, asked: QuestionSet) -> Answers:
     return Answers(source=str(path), answers=tuple(answers))
 
 
-def candidate_lines(key: str, questions: Sequence[Question], answers: Sequence[Answer]) -> Iterator[dict[str, Any]]:
-    """Answers as the lines of a JSON lines file, for `read_predictions` and selection.study; `key` is one of KEYS."""
+def candidate_lines(
+    key: str, questions: Sequence[Question], answers: Sequence[Answer], denotation: Denotation
+) -> Iterator[dict[str, Any]]:
+    """Answers with their questions as JSON lines, for `read_predictions` and selection.study; `key` is one of KEYS."""
     for question, answer in zip(questions, answers, strict=True):
         line: dict[str, Any] = {key: question.key, "candidates": answer.candidates}
+        line["task"] = {
+            "db_id": question.db_id,
+            "question": question.question,
+            "evidence": question.evidence,
+            "gold": question.gold,
+            "databases": [str(Path(file).resolve()) for file in question.databases],
+            "denotation": denotation,
+        }
         if answer.logprobs is not None:
             line["logprobs"] = answer.logprobs
         if answer.greedy is not None:

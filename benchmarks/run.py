@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +15,7 @@ from benchmarks.report.page import write_report
 from benchmarks.scores import Summary, summarise
 from conf.load import to_yaml
 from conf.schema.benchmark import BenchmarkConfig
+from conf.schema.data import Denotation
 
 BLOCK_CANDIDATES = 2000
 """Candidates judged together: enough to keep the executors busy, few enough to hold their results in memory."""
@@ -27,7 +28,7 @@ class Judge(Protocol):
 class Benchmark(Protocol):
     """What Spider and BIRD tell the common run."""
 
-    name: str
+    name: Denotation
     metrics: tuple[str, ...]
     """Verdict fields that are averaged; the first is the headline."""
     levels: tuple[str, ...]
@@ -76,7 +77,8 @@ def _run(
     benchmark.write_official(output, questions.questions, [j.verdict["sql"] for j in judged])
     _write_lines(output / "verdicts.jsonl", [j.verdict for j in judged])
     key = next(iter(judged[0].verdict))
-    _write_lines(output / "candidates.jsonl", list(candidate_lines(key, questions.questions, answers.answers)))
+    candidates = candidate_lines(key, questions.questions, answers.answers, benchmark.name)
+    _write_lines(output / "candidates.jsonl", candidates)
     write_whole(output / "config.yaml", to_yaml(config))
     summary["seconds"] = {
         "start": round(answers.start_s, 3),
@@ -101,7 +103,7 @@ def _blocks(judge: Judge, questions: Sequence[Question], answers: Sequence[Answe
         start = end
 
 
-def _write_lines(file: Path, lines: Sequence[dict[str, Any]]) -> None:
+def _write_lines(file: Path, lines: Iterable[dict[str, Any]]) -> None:
     write_whole(file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 

@@ -24,12 +24,13 @@ from benchmarks.scoring.voting import Voting
 from benchmarks.sources import answering
 from conf.cli import run_entrypoint
 from conf.schema.benchmark import DemoBenchmark, SpiderBenchmark
+from conf.schema.data import Denotation
 
 
 class Spider:
     """Spider for the common run."""
 
-    name = "spider"
+    name: Denotation = "spider"
     metrics: tuple[str, ...] = ("exec", "exact", "exec_keep_distinct", "exec_corrected")
     levels: tuple[str, ...] = LEVELS
 

@@ -1,7 +1,8 @@
 """python -m selection.study: all voters side by side for n = 1..30 candidates, with intervals, as table and plot.
 
-  candidates=FILE          JSON lines {"index" or "question_id", "candidates": [..], "logprobs": [..]}
-  data=spider|bird data.root=DIR   the questions that the candidates answer; split=heldout|train
+  candidates=FILE          candidates.jsonl of a benchmark run, or JSON lines {"index" or "question_id",
+                           "candidates": [..], "logprobs": [..]}; [FILE,FILE] pools the answers of several models
+  data=spider|bird data.root=DIR   the questions, where the file does not hold them; split=heldout|train
   reranker=FILE            studies a trained reranker too
   output=DIR               receives study.json and study.html
 
@@ -13,6 +14,7 @@ import json
 import random
 import sys
 from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,7 @@ from conf.schema.selection import StudyConfig
 from selection.ballots import Ballot, ballots
 from selection.builder import VOTERS
 from selection.candidate import Voter
-from selection.questions import read_candidates
+from selection.questions import CandidatesUnusable, read_candidates
 from selection.reranker import load_reranker
 
 NEEDS_LOGPROBS = frozenset(("log_probability", "confidence_weighted"))
@@ -107,7 +109,7 @@ def _page(curves: Curves, counts: Sequence[int], title: str) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{style}</style></head><body>{_plot(curves, title)}"
+        f"<title>{escape(title)}</title><style>{style}</style></head><body>{_plot(curves, escape(title))}"
         f'<div class="t"><table><tr><th></th>{head}</tr>{body}</table></div></body></html>\n'
     )
 
@@ -115,12 +117,14 @@ def _page(curves: Curves, counts: Sequence[int], title: str) -> str:
 def job(config: StudyConfig) -> int:
     """Runs one study. Raises CandidatesUnusable and RerankerUnusable."""
     polls = list(ballots(read_candidates(config), config))
+    if not polls:
+        raise CandidatesUnusable("no question's gold query runs, so there is nothing to study")
     n = min(config.n, min(len(ballot.candidates) for ballot in polls))
     curves = study(polls, chosen_voters(polls, config.reranker), n, config.resamples, config.seed)
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
     counts = [k for k in PRINTED if k < n] + [n]
-    title = f"{len(polls)} questions, {config.candidates}"
+    title = f"{len(polls)} questions, {', '.join(config.files)}"
     values = {name: [[round(float(x), 6) for x in row] for row in curve] for name, curve in curves.items()}
     (output / "study.json").write_text(json.dumps({"questions": len(polls), "curves": values}) + "\n", encoding="utf-8")
     (output / "study.html").write_text(_page(curves, counts, title), encoding="utf-8")

@@ -1,7 +1,7 @@
 """python -m selection.train_reranker: fits the reranker on executed candidates of the training split.
 
   candidates=FILE          candidates for training questions, as for selection.study
-  data=spider|bird data.root=DIR   the training questions
+  data=spider|bird data.root=DIR   the training questions, where the file does not hold them
   output=FILE              receives the reranker
 
 Each question weighs the same, split between its right and its wrong candidates; questions whose candidates are all

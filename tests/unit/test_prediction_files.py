@@ -78,7 +78,7 @@ def test_candidates_that_a_run_writes_can_be_read_again(tmp_path: Path) -> None:
         Answer(candidates=("a\nb", "c"), logprobs=(-1.5, -2.0), greedy="d"),
         Answer(candidates=("é", "")),
     )
-    rows = candidate_lines("question_id", questions.questions, answers)
+    rows = candidate_lines("question_id", questions.questions, answers, "bird")
     file = write(tmp_path, "candidates.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     assert read_predictions(file, questions).answers == answers
 

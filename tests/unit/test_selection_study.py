@@ -51,7 +51,7 @@ def write(root: Path, indices: tuple[int, ...] = (0, 1)) -> Path:
 
 
 def polls(root: Path, *settings: str) -> list[Ballot]:
-    arguments = [f"candidates={write(root)}", f"data.root={root}", "output=unused", *settings]
+    arguments = [f"candidates={write(root)}", "data=spider", f"data.root={root}", "output=unused", *settings]
     config = load(StudyConfig, "selection_study", arguments)
     return list(ballots(read_candidates(config), config))
 
@@ -80,7 +80,9 @@ def test_features_see_agreement_and_the_question(root: Path) -> None:
 
 def test_the_study_writes_a_table_and_a_page(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = load(
-        StudyConfig, "selection_study", [f"candidates={write(root)}", f"data.root={root}", f"output={root / 'out'}"]
+        StudyConfig,
+        "selection_study",
+        [f"candidates={write(root)}", "data=spider", f"data.root={root}", f"output={root / 'out'}"],
     )
     assert study.job(config) == 0
     curves = json.loads((root / "out" / "study.json").read_text())["curves"]
@@ -96,7 +98,7 @@ def test_a_reranker_learns_saves_and_refuses_what_it_was_trained_on(root: Path) 
     config = load(
         RerankerTraining,
         "selection_train",
-        [f"candidates={write(root)}", f"data.root={root}", f"output={root / 'r.json'}"],
+        [f"candidates={write(root)}", "data=spider", f"data.root={root}", f"output={root / 'r.json'}"],
     )
     assert train_reranker.job(config) == 0
     with pytest.raises(RerankerUnusable, match="trained on databases that are asked about: dogs"):
@@ -148,6 +150,39 @@ def test_the_fit_finds_the_feature_that_tells() -> None:
 )
 def test_candidate_files_that_cannot_be_used(text: str, message: str, root: Path) -> None:
     (root / "bad.jsonl").write_text(text)
-    config = load(StudyConfig, "selection_study", [f"candidates={root / 'bad.jsonl'}", f"data.root={root}", "output=x"])
+    config = load(
+        StudyConfig,
+        "selection_study",
+        [f"candidates={root / 'bad.jsonl'}", "data=spider", f"data.root={root}", "output=x"],
+    )
     with pytest.raises(CandidatesUnusable, match=message):
+        read_candidates(config)
+
+
+def test_a_file_may_hold_its_questions_and_several_are_pooled(root: Path) -> None:
+    database = root / "database" / "dogs" / "dogs.sqlite"
+    task = {
+        "db_id": "dogs",
+        "question": "Names of dogs older than 3?",
+        "evidence": "",
+        "gold": GOLD,
+        "databases": [str(database), str(database.with_name("dogs_v1.sqlite"))],
+        "denotation": "spider",
+    }
+    for name, candidates in (("a", [GOLD, "x"]), ("b", ["SELECT name FROM dog WHERE age > 4"])):
+        (root / f"{name}.jsonl").write_text(json.dumps({"index": 7, "candidates": candidates, "task": task}) + "\n")
+    files = f"candidates=[{root / 'a.jsonl'},{root / 'b.jsonl'}]"
+    config = load(StudyConfig, "selection_study", [files, "output=unused"])
+    (ballot,) = ballots(read_candidates(config), config)
+    assert [c.sql for c in ballot.candidates] == [GOLD, "x", "SELECT name FROM dog WHERE age > 4"]
+    assert ballot.right == {0}
+    primary = load(StudyConfig, "selection_study", [files, "output=unused", "instances=primary"])
+    (ballot,) = ballots(read_candidates(primary), primary)
+    assert ballot.right == {0, 2}
+    write(root)
+    alone = load(StudyConfig, "selection_study", [f"candidates={root / 'c.jsonl'}", "output=unused"])
+    with pytest.raises(CandidatesUnusable, match="line 1: the question is not there .* give data=spider or data=bird"):
+        read_candidates(alone)
+    database.unlink()
+    with pytest.raises(CandidatesUnusable, match="a database expected at .*dogs.sqlite"):
         read_candidates(config)
