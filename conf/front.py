@@ -11,6 +11,7 @@ VERBS = {
     ("warmup",): ("trainer.warmup", "supervised warm-up alone"),
     ("watch",): ("trainer.watch", "watch a run, in the terminal or as a local page"),
     ("report",): ("trainer.report", "write a run's report.html again"),
+    ("plan",): ("trainer.plan", "what a run will need and cost"),
     ("submit",): ("trainer.submit", "run a training or a benchmark as a Ray job"),
     ("jobs",): ("trainer.jobs", "list, follow, stop and resume jobs"),
     ("runs",): ("trainer.registry", "list, show, compare and tidy runs"),

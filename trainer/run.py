@@ -28,6 +28,7 @@ from trainer.job import Job
 from trainer.memory_watch import MemoryWatch
 from trainer.metrics import Sink, Sinks
 from trainer.placement import local_ray
+from trainer.plan.start import check_plan
 from trainer.policy_folder import given_policy, warmed_up
 from trainer.registry.register import Registration
 from trainer.report.page import write_report
@@ -96,6 +97,7 @@ class _Session:
         tasks = load_tasks(config.data)
         self._entry.add_data(tasks)
         policy = given_policy(config)
+        check_plan(config, policy, console.note)
         if config.cluster.address is None and config.cluster.accelerator == "cpu":
             check_memory(policy, config.rollout.engine)
         # Ray installs a handler of its own for SIGTERM when it starts.

@@ -9,6 +9,7 @@ from conf.schema.base import Section
 from conf.schema.data import DataConfig
 from conf.schema.learner import LearnerConfig
 from conf.schema.model import ModelConfig
+from conf.schema.plan import PlanConfig
 from conf.schema.prompt import PromptConfig
 from conf.schema.reward import RewardConfig
 from conf.schema.rollout import RolloutConfig
@@ -43,6 +44,7 @@ class TrainConfig(Section):
     checkpoint: CheckpointConfig
     cluster: ClusterConfig
     logging: LoggingConfig
+    plan: PlanConfig = PlanConfig()
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainConfig":

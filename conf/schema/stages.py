@@ -91,3 +91,7 @@ class ClusterConfig(Section):
     """GPU only: devices for each rollout worker."""
     learner_gpus: NonNegativeFloat = 1.0
     """GPU only: devices for each learner rank."""
+    nodes: PositiveInt | None = None
+    """Machines that the plan may use (None: this one, or on a cluster as many as it needs)."""
+    gpus_per_node: PositiveInt = 8
+    """GPU only: devices of one machine, for the plan."""

@@ -1,0 +1,201 @@
+"""The plan's maths, with numbers worked by hand, and its refusals."""
+
+import dataclasses
+
+import pytest
+
+from conf.errors import ConfigError
+from conf.load import load
+from conf.schema.model import PretrainedModel
+from conf.schema.root import TrainConfig
+from trainer.plan.build import build, rollout_of
+from trainer.plan.estimate import (
+    GIB,
+    Device,
+    Learner,
+    Rollout,
+    Work,
+    activation_bytes,
+    forwarded_tokens,
+    generate_seconds,
+    kv_bytes_per_token,
+    learner_memory,
+    sequences_that_fit,
+    step_cost,
+    train_seconds,
+)
+from trainer.plan.layout import Demand, Machine, PlanImpossible, place
+from trainer.plan.machine import assumed
+from trainer.plan.scaling import scaled
+from trainer.plan.shape import PUBLISHED, ModelShape, ShapeUnknown, from_config, shape_of
+from trainer.plan.text import cost, places, table
+
+SHAPE = ModelShape(
+    hidden=8, intermediate=16, layers=2, heads=2, kv_heads=1, head_dim=4, vocabulary=100, tied=True, biases=True
+)
+LEARNER = Learner(
+    ranks=1,
+    zero_stage=0,
+    weight_bytes=2,
+    gradient_checkpointing=False,
+    micro_batch_tokens=10,
+    logit_tokens=4,
+    shared_prefix=False,
+    adapter_rank=0,
+    reference=False,
+)
+ROLLOUT = Rollout(workers=1, tensor_parallel=1, weight_bytes=2, max_len=100, max_seqs=8)
+WORK = Work(prompts=2, group=4, prompt_tokens=10, completion_tokens=5, overlapped=False)
+DEVICE = Device(train_flops=1e6, prefill_flops=1e6, decode_bytes=1e5, link_bytes=1e4, dollars_hour=3.6)
+
+
+def learner(**changes: object) -> Learner:
+    return dataclasses.replace(LEARNER, **changes)  # type: ignore[arg-type]
+
+
+def test_parameters_are_counted_matrix_by_matrix():
+    # Layer: q 8*8+8, k and v 8*4+4 each, o 8*8, three 8*16, two norms of 8 = 72 + 72 + 64 + 384 + 16 = 608.
+    assert SHAPE.parameters == 100 * 8 + 2 * 608 + 8 == 2024
+    assert dataclasses.replace(SHAPE, tied=False).parameters == 2824
+    assert PUBLISHED["Qwen/Qwen2.5-Coder-3B-Instruct"].parameters == 3_085_938_688
+    assert PUBLISHED["Qwen/Qwen2.5-Coder-7B-Instruct"].parameters == 7_615_616_512
+
+
+def test_memory_by_zero_stage_follows_the_paper():
+    def split(stage: int, ranks: int) -> tuple[float, float, float]:
+        found = learner_memory(SHAPE, learner(zero_stage=stage, ranks=ranks))
+        return found.weights / 2024, found.gradients / 2024, found.optimizer / 2024
+
+    assert split(0, 1) == (4, 4, 8)
+    assert split(1, 4) == (2, 2, 3)
+    assert split(2, 4) == (2, 0.5, 3)
+    assert split(3, 4) == (0.5, 0.5, 3)
+
+
+def test_adapters_alone_have_gradients_and_moments():
+    # Rank 2: a layer has 2 * (8 + 8) + 2 * (8 + 4) + 3 * (8 + 16) = 128 inputs and outputs.
+    assert SHAPE.adapter_parameters(2) == 2 * 2 * 128
+    found = learner_memory(SHAPE, learner(adapter_rank=2))
+    assert (found.weights, found.gradients, found.optimizer) == (4 * (2024 + 512), 4 * 512, 8 * 512)
+    assert train_seconds(SHAPE, learner(adapter_rank=2), WORK, DEVICE) == pytest.approx(4 * 2024 * 120 / 1e6)
+
+
+def test_activations_and_logits_by_hand():
+    # A layer: 6*8 + (2*8 + 2*4) + 4*16 = 136 numbers a token; 10 tokens, 2 layers, 2 bytes.
+    assert activation_bytes(SHAPE, LEARNER) == 10 * 2 * 136 * 2
+    assert activation_bytes(SHAPE, learner(gradient_checkpointing=True)) == 10 * (2 * 8 + 136) * 2
+    # 4 copies of 4 tokens x 100 words, and 100 x 8 gradients, float32.
+    assert learner_memory(SHAPE, LEARNER).logits == 4 * 100 * (4 * 4 + 8)
+
+
+def test_keys_and_values_bound_the_sequences_of_an_engine():
+    assert kv_bytes_per_token(SHAPE, 2) == 2 * 2 * 1 * 4 * 2 == 32
+    # Weights take 4,048 bytes, a sequence 3,200.
+    assert sequences_that_fit(SHAPE, ROLLOUT, 4048 + 3 * 3200 + 3199) == 3
+    assert sequences_that_fit(SHAPE, ROLLOUT, 4000) == 0
+    assert sequences_that_fit(SHAPE, ROLLOUT, 1e9) == 8
+
+
+def test_tokens_and_seconds_of_training():
+    assert forwarded_tokens(LEARNER, WORK) == 2 * 4 * 15
+    assert forwarded_tokens(learner(shared_prefix=True), WORK) == 2 * (10 + 20)
+    assert train_seconds(SHAPE, LEARNER, WORK, DEVICE) == pytest.approx(6 * 2024 * 120 / 1e6)
+    # Two ranks: half the FLOPs each; 2 x 2 bytes x parameters x 1/2 over the link; recomputing adds 2 of 6.
+    two = learner(ranks=2, gradient_checkpointing=True)
+    assert train_seconds(SHAPE, two, WORK, DEVICE) == pytest.approx(8 * 2024 * 60 / 1e6 + 2 * 2024 / 1e4)
+
+
+def test_seconds_of_generation_follow_the_slower_of_reading_and_computing():
+    # 8 sequences in two rounds of 4: 5 steps each of (4,048 + 4 * 12.5 * 32) bytes; prefill 2 * 2024 * 20 FLOPs.
+    expected = 2 * 2024 * 20 / 1e6 + 2 * 5 * (4048 + 1600) / 1e5
+    assert generate_seconds(SHAPE, ROLLOUT, WORK, DEVICE, fits=4) == pytest.approx(expected)
+    slow = dataclasses.replace(DEVICE, prefill_flops=1e4)
+    expected = 2 * 2024 * 20 / 1e4 + 2 * 5 * 2 * 2024 * 4 / 1e4
+    assert generate_seconds(SHAPE, ROLLOUT, WORK, slow, fits=4) == pytest.approx(expected)
+
+
+def test_a_step_adds_its_stages_or_overlaps_them_and_is_paid_for_all_devices():
+    plain = step_cost(SHAPE, LEARNER, ROLLOUT, WORK, DEVICE, fits=4, devices=2)
+    assert plain.sync_s == pytest.approx(4048 / 1e4)
+    assert plain.step_s == pytest.approx(plain.generate_s + plain.train_s + plain.sync_s)
+    assert plain.dollars == pytest.approx(plain.step_s * 2 * 0.001)
+    ahead = step_cost(SHAPE, LEARNER, ROLLOUT, dataclasses.replace(WORK, overlapped=True), DEVICE, fits=4, devices=2)
+    assert ahead.step_s == pytest.approx(max(plain.generate_s, plain.train_s) + plain.sync_s)
+
+
+def config(*overrides: str) -> TrainConfig:
+    return load(TrainConfig, "train", ["experiment=finer_3b_spider", "data.root=x", *overrides])
+
+
+def test_two_that_share_a_device_too_small_are_refused_with_the_sum():
+    settings = config("plan.gpu_memory_gib=80")
+    with pytest.raises(PlanImpossible, match=r"on a shared device learner \d+\.\d \+ rollout 40\.0 = \d+\.\d GiB"):
+        build(settings, shape_of(settings.model), assumed(settings))
+    larger = config("plan.gpu_memory_gib=140", "rollout.engine.gpu_memory_utilization=0.4")
+    plan = build(larger, shape_of(larger.model), assumed(larger))
+    assert {one.devices for one in plan.places if one.devices} == {(0,)}
+    assert "together" in cost(larger, plan)
+
+
+def test_a_rank_that_no_device_holds_is_refused_part_by_part():
+    settings = config("cluster=split", "plan.gpu_memory_gib=24")
+    with pytest.raises(
+        PlanImpossible, match=r"weights 5\.7 \+ gradients 5\.7 \+ optimizer 34\.5 .* a device has 24\.0"
+    ):
+        build(settings, shape_of(settings.model), assumed(settings))
+
+
+def test_too_few_devices_are_refused_and_more_nodes_take_them():
+    more = ("cluster=split", "rollout.workers=10")
+    settings = config(*more)
+    with pytest.raises(PlanImpossible, match="ask for 11 devices of 8"):
+        build(settings, shape_of(settings.model), assumed(settings))
+    settings = config(*more, "cluster=nodes")
+    plan = build(settings, shape_of(settings.model), assumed(settings))
+    assert plan.nodes == 2
+    assert len({(one.node, one.devices) for one in plan.places if one.devices}) == 11
+    assert "rollout worker 9" in places(plan)
+
+
+def test_an_engine_whose_share_holds_not_one_sequence_is_refused():
+    settings = config("cluster=split", "rollout.engine.gpu_memory_utilization=0.05", "plan.gpu_memory_gib=80")
+    # 80 x 0.05 - 1.5 GiB; a sequence is 3,548 tokens x 36 layers x 2 x 2 heads x 128 x 2 bytes.
+    assert rollout_of(settings).max_len == 3548
+    with pytest.raises(PlanImpossible, match=r"holds 2\.5 GiB .* weights 5\.7 \+ one sequence of 3548 tokens 0\.12"):
+        build(settings, shape_of(settings.model), assumed(settings))
+
+
+def test_host_memory_counts_too():
+    demand = Demand(name="a", gpus=0.0, gpu_parts=(), host_parts=(("p", 3 * GIB),), remedy="r")
+    machine = Machine(nodes=1, gpus_per_node=0, gpu_bytes=0.0, host_bytes=4.0 * GIB, source="s")
+    assert place([demand], machine)[0].node == 0
+    with pytest.raises(PlanImpossible, match=r"6\.0 GiB of 4\.0 GiB host memory"):
+        place([demand, demand], machine)
+
+
+def test_the_table_grows_to_1024_devices_and_keeps_ranks_and_prompts_consistent():
+    settings = config("cluster=split")
+    rows = scaled(settings, shape_of(settings.model), assumed(settings))
+    assert [row.devices for row in rows] == [2, 4, 8, 16, 32, 64, 128, 256, 512, 1024]
+    assert all(row.prompts % row.ranks == 0 and row.ranks + row.workers == row.devices for row in rows)
+    assert rows[-1].groups_per_s > 100 * rows[0].groups_per_s
+    assert table(rows).count("\n") == 11
+
+
+def test_shapes_come_from_settings_folders_and_published_names(tmp_path):
+    assert shape_of(load(TrainConfig, "train", ["experiment=quickstart"]).model).layers == 4
+    (tmp_path / "config.json").write_text(
+        '{"model_type": "qwen2", "hidden_size": 8, "intermediate_size": 16, '
+        '"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 100, '
+        '"tie_word_embeddings": true}'
+    )
+    assert shape_of(PretrainedModel(path=str(tmp_path))) == SHAPE
+    with pytest.raises(ShapeUnknown, match="no folder here"):
+        shape_of(PretrainedModel(path="some/model"))
+    with pytest.raises(KeyError):
+        from_config({"model_type": "other"})
+
+
+def test_an_efficiency_above_one_is_refused():
+    with pytest.raises(ConfigError, match=r"plan\.train_efficiency"):
+        config("plan.train_efficiency=1.5")

@@ -1,0 +1,1 @@
+"""What a run will need and cost, from the shape of its model, before anything starts."""
