@@ -17,6 +17,7 @@ from trainer.records import write_atomically
 
 MANIFEST = "MANIFEST.json"
 STATE = "state.json"
+STREAM = "stream.json"
 
 
 class CheckpointFailed(QuorumError):
@@ -51,6 +52,11 @@ class Checkpoint:
     def policy(self) -> Path:
         """The policy as a Hugging Face folder."""
         return self.folder / "policy"
+
+    @property
+    def stream(self) -> Path:
+        """What the task stream remembers."""
+        return self.folder / STREAM
 
     @property
     def memory(self) -> Path:

@@ -8,13 +8,13 @@ from rewards.sql.executor import ExecutorPool
 from rollout.carriers import Prompt
 from rollout.prompt import PromptRenderer
 from rollout.prompt.tokenizer import load_tokenizer
-from rollout.tasks import DataError, Dropped, TaskSet, TaskStream
+from rollout.tasks import DataError, Dropped, Stream, TaskSet, build_stream
 from rollout.tasks.check import check_golds, check_prompts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreparedData:
-    stream: TaskStream
+    stream: Stream
     prompts: dict[str, Prompt]
     """Rendered training prompts by task id."""
     heldout: tuple[Prompt, ...]
@@ -22,7 +22,7 @@ class PreparedData:
     """Tasks and single golds that were left out, with the reason."""
 
     def prompt_at(self, position: int) -> Prompt:
-        """The prompt of any position of the stream."""
+        """The prompt of a position of the stream."""
         return self.prompts[self.stream.task_at(position).id]
 
 
@@ -44,7 +44,12 @@ def prepare(config: TrainConfig, tasks: TaskSet, policy: Path) -> PreparedData:
             f"no training task remains of {len(tasks.train)}; first: {dropped[0].reason} ({dropped[0].detail})"
         )
     return PreparedData(
-        stream=TaskStream([prompt.task for prompt in train], config.seed),
+        stream=build_stream(
+            config.algo.sampler,
+            [prompt.task for prompt in train],
+            seed=config.seed,
+            group_size=config.rollout.group_size,
+        ),
         prompts={prompt.task.id: prompt for prompt in train},
         heldout=tuple(heldout),
         dropped=tuple(dropped),

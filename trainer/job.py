@@ -4,6 +4,7 @@ Everything slow happens in actors (rollout workers, reward actors, learner ranks
 records and no tensor.
 """
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from conf.schema.root import TrainConfig
 from rollout.carriers import Prompt
 from trainer.batch.batcher import Batcher
 from trainer.batch.rewards import component_weights
-from trainer.checkpoint import Checkpoint, CheckpointStore, RunState
+from trainer.checkpoint import STREAM, Checkpoint, CheckpointStore, RunState
 from trainer.console import RunConsole
 from trainer.data import PreparedData
 from trainer.engines import Engines
@@ -25,6 +26,7 @@ from trainer.pipeline.buffer import GroupBuffer
 from trainer.pipeline.clock import StageClock
 from trainer.pipeline.loop import StepOutcome, TrainingLoop
 from trainer.pipeline.producer import Produced, Producer
+from trainer.records import write_atomically
 from trainer.run_folder import RunFolder
 from trainer.step_metrics import ledger_row, outcome_metrics
 
@@ -48,6 +50,8 @@ class Job:
     def __post_init__(self) -> None:
         self.clock = StageClock()
         state = self.resumed.state if self.resumed else None
+        if self.resumed and self.resumed.stream.is_file():
+            self.data.stream.load_state_dict(json.loads(self.resumed.stream.read_text()))
         self.first_step = state.step if state else 0
         pipeline, algo = self.config.pipeline, self.config.algo
         self.buffer: GroupBuffer[Produced] = GroupBuffer(
@@ -99,6 +103,7 @@ class Job:
             max_unscorable_share=config.reward.max_unscorable_share,
         )
 
+            history=self.data.stream,
     async def _evaluate(self, step: int) -> None:
         prompts = self._evaluation_prompts()
         if not prompts:
@@ -162,3 +167,4 @@ class Job:
         with self.clock.stage("checkpoint"):
             await self.checkpoints.save(state, write)
         self._emit(step, {})
+            write_atomically(folder / STREAM, json.dumps(self.data.stream.state_dict()))

@@ -114,6 +114,25 @@ class EntropyConfig(Section):
     2506.01939 takes 0.2). Below 1 costs one more forward pass."""
 
 
+class UniformSampler(Section):
+    """Every task once an epoch."""
+
+    type: Literal["uniform"] = "uniform"
+
+
+class DifficultySampler(Section):
+    """Tasks that are solved sometimes come more often than those that are solved always or never."""
+
+    type: Literal["difficulty"] = "difficulty"
+    floor: float = Field(default=0.05, gt=0.0, le=1.0)
+    """Least weight of a task, where one that is sure to teach has 1."""
+    memory: float = Field(default=0.5, ge=0.0, le=1.0)
+    """What a task's earlier completions still count whenever it is tried again."""
+
+
+SamplerConfig = Annotated[UniformSampler | DifficultySampler, Field(discriminator="type")]
+
+
 class AlgoConfig(Section):
     loss: LossConfig = DapoLoss()
     advantage: AdvantageConfig = AdvantageConfig()
@@ -128,6 +147,7 @@ class AlgoConfig(Section):
     more is forwarded."""
     drop_zero_variance: bool = True
     """Groups whose rewards are all equal teach nothing: drop them before any forward pass, and count them."""
+    sampler: SamplerConfig = UniformSampler()
     resample: bool = False
     """Draw further groups in place of those that teach nothing, until pipeline.prompts_per_step of them teach."""
     resample_limit: PositiveFloat = 2.0

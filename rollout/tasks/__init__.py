@@ -5,16 +5,19 @@ Loading reads files only: no model, no engine, no query is run (rollout/tasks/ch
 
 from rollout.tasks.builder import LOADERS, load_tasks
 from rollout.tasks.carriers import DataError, Dropped, DropReason, TaskSet, Trace
-from rollout.tasks.stream import StreamMismatch, TaskStream
+from rollout.tasks.sampler import build_stream
+from rollout.tasks.stream import Stream, StreamMismatch, TaskStream
 
 __all__ = [
     "LOADERS",
     "DataError",
     "DropReason",
     "Dropped",
+    "Stream",
     "StreamMismatch",
     "TaskSet",
     "TaskStream",
     "Trace",
+    "build_stream",
     "load_tasks",
 ]

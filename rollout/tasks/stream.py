@@ -1,54 +1,56 @@
-"""An endless, seeded, resumable stream of tasks: every epoch visits each task once, in an order of its own.
+"""Endless, seeded, resumable streams of tasks; here the uniform one: every epoch visits each task once, in an order of
+its own.
 
-The task at a position is a pure function of (tasks, seed, position). A checkpoint therefore stores one number, plus
-the positions that were handed out but are not trained on yet; after a resume those come first, so that nothing is
-lost and nothing comes twice. The stream never blocks.
+The task at a position is a pure function of (tasks, seed, position), so a checkpoint needs no more than the number of
+consumed positions. Streams that learn from what came back have more to remember: `state_dict`. Never blocks.
 """
 
 import hashlib
 import random
-from collections.abc import Iterable, Sequence
-from typing import TypedDict
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from conf.errors import QuorumError
 from rewards.carriers import SqlTask
 from rollout.tasks.carriers import DataError
 
 
-class StreamState(TypedDict):
-    """JSON-compatible; `pending` positions are handed out again before `position` is."""
-
-    fingerprint: str
-    seed: int
-    position: int
-    pending: list[int]
-
-
 class StreamMismatch(QuorumError):
-    """A saved position belongs to other tasks or another seed."""
+    """A saved stream belongs to other tasks, another seed or another sampler."""
+
+
+class Stream(Protocol):
+    """Which task stands at which position; positions count from 0 over the whole run."""
+
+    def __len__(self) -> int:
+        """Tasks to choose among."""
+
+    def task_at(self, position: int) -> SqlTask:
+        """The task of a position; the same at every call until the position is recorded."""
+
+    def record(self, position: int, correct: Sequence[bool]) -> None:
+        """The position has been trained on or dropped; `correct`: of each completion that could be scored."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-compatible."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises StreamMismatch for the state of other tasks, another seed or another sampler."""
 
 
 class TaskStream:
-    """Hands out (position, task); positions count from 0 over all epochs."""
+    """Uniform."""
 
     def __init__(self, tasks: Sequence[SqlTask], seed: int) -> None:
         """Raises DataError for an empty sequence."""
-        if not tasks:
-            raise DataError("no task remains to stream: see the dropped tasks and their reasons")
+        self._identity = stream_identity(tasks, seed, "uniform")
         self._tasks = tuple(tasks)
         self._seed = seed
-        self._position = 0
-        self._pending: list[int] = []
         self._order_epoch = -1
         self._order: list[int] = []
-        self._fingerprint = hashlib.sha256("\n".join(task.id for task in self._tasks).encode()).hexdigest()[:16]
 
     def __len__(self) -> int:
-        """Tasks of one epoch."""
         return len(self._tasks)
-
-    def epoch(self, position: int) -> int:
-        return position // len(self._tasks)
 
     def task_at(self, position: int) -> SqlTask:
         """The task of any position, past or future."""
@@ -59,32 +61,38 @@ class TaskStream:
             self._order_epoch = epoch
         return self._tasks[self._order[offset]]
 
-    def next(self) -> tuple[int, SqlTask]:
-        """The next position and its task; positions pending at the resume come first."""
-        if self._pending:
-            position = self._pending.pop(0)
-        else:
-            position = self._position
-            self._position += 1
-        return position, self.task_at(position)
+    def record(self, position: int, correct: Sequence[bool]) -> None:
+        """Nothing depends on it."""
 
-    def state_dict(self, pending: Iterable[int] = ()) -> StreamState:
-        """`pending`: positions handed out whose groups have not been trained on or dropped yet."""
-        return StreamState(
-            fingerprint=self._fingerprint,
-            seed=self._seed,
-            position=self._position,
-            pending=sorted({*self._pending, *pending}),
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self._identity)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        check_identity(state, self._identity)
+
+
+def stream_identity(tasks: Sequence[SqlTask], seed: int, sampler: str) -> dict[str, Any]:
+    """What a saved stream must agree in. Raises DataError for an empty sequence."""
+    if not tasks:
+        raise DataError("no task remains to stream: see the dropped tasks and their reasons")
+    names = "\n".join(task.id for task in tasks)
+    return {
+        "fingerprint": hashlib.sha256(names.encode()).hexdigest()[:16],
+        "tasks": len(tasks),
+        "seed": seed,
+        "sampler": sampler,
+    }
+
+
+def check_identity(state: dict[str, Any], identity: dict[str, Any]) -> None:
+    """Raises StreamMismatch with what differs."""
+    if state["fingerprint"] != identity["fingerprint"]:
+        raise StreamMismatch(
+            f"the checkpoint was made with other tasks than the {identity['tasks']} loaded now: use the same data and "
+            "limits, or start a new run"
         )
-
-    def load_state_dict(self, state: StreamState) -> None:
-        """Raises StreamMismatch for the state of other tasks or another seed."""
-        if state["fingerprint"] != self._fingerprint:
+    for name, setting in (("seed", "seed"), ("sampler", "algo.sampler.type")):
+        if state[name] != identity[name]:
             raise StreamMismatch(
-                f"the checkpoint was made with other tasks than the {len(self._tasks)} loaded now: use the same data "
-                "and limits, or start a new run"
+                f"the checkpoint was made with {setting}={state[name]}, this run has {setting}={identity[name]}"
             )
-        if state["seed"] != self._seed:
-            raise StreamMismatch(f"the checkpoint was made with seed {state['seed']}, this run has seed={self._seed}")
-        self._position = state["position"]
-        self._pending = sorted(state["pending"])

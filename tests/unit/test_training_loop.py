@@ -84,6 +84,11 @@ class FakeMemory:
 
 
 class FlatTasks(FakeScoring):
+class FakeHistory(list):
+    def record(self, position, correct):
+        self.append((position, correct))
+
+
     """Tasks whose number is in `flat` get equal rewards: they teach nothing."""
 
     def __init__(self, flat) -> None:
@@ -96,7 +101,10 @@ class FlatTasks(FakeScoring):
         return await super().score(task, completions)
 
 
-def build(*, staleness=0, batch=4, steps=3, totals=(1.0, 0.0), silent=False, stall=5.0, algo=None, scoring=None):
+def build(
+    *, staleness=0, batch=4, steps=3, totals=(1.0, 0.0), silent=False, stall=5.0, algo=None, scoring=None, history=None
+):
+    history = FakeHistory() if history is None else history
     algo = algo or AlgoConfig()
     events: list[str] = []
     engine = FakeEngine(events, silent=silent)
@@ -118,6 +126,7 @@ def build(*, staleness=0, batch=4, steps=3, totals=(1.0, 0.0), silent=False, sta
         policy=policy,
         memory=FakeMemory(),
         clock=StageClock(),
+        history=history,
         batcher=Batcher(algo=algo, component_weights={}, completion_budget=8),
         stall_timeout_s=stall,
         max_unscorable_share=0.5,
@@ -181,13 +190,18 @@ def test_too_many_unscorable_completions_end_the_run():
 @pytest.mark.parametrize("staleness", [0, 1, 2])
 def test_resampling_fills_every_batch_with_groups_that_teach(staleness):
     flat = {0, 1, 2, 5, 9, 10, 11, 12}
-    run, events, policy = build(staleness=staleness, algo=AlgoConfig(resample=True), scoring=FlatTasks(flat))
+    history = FakeHistory()
+    run, events, policy = build(
+        staleness=staleness, algo=AlgoConfig(resample=True), scoring=FlatTasks(flat), history=history
+    )
     outcomes = asyncio.run(run())
     assert policy.batches == [8, 8, 8]
     consumed = [int(task.removeprefix("task-")) for step in trained_ids(outcomes) for task in step]
     assert consumed == list(range(len(consumed)))
     for outcome in outcomes:
         dropped = {int(entry.group.group.prompt.task.id.removeprefix("task-")) for entry in outcome.filtered.dropped}
+    assert [position for position, _ in history] == consumed
+    assert history[0] == (0, [True, True])
         assert dropped <= flat
         assert outcome.resampled == len(dropped)
         assert len(outcome.filtered.kept) == 4

@@ -83,9 +83,10 @@ def _save_policy(folder: Path, model: Any, state: dict[str, torch.Tensor], sourc
 
 def _with_tied(model: Any, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """save_pretrained expects tied tensors under every name and writes each once."""
-    first = {id(p): plain_name(name) for name, p in model.named_parameters()}
-    named = ((plain_name(name), p) for name, p in model.named_parameters(remove_duplicate=False))
-    return {name: state[first[id(p)]] for name, p in named if name is not None}
+    plain = {name: plain_name(name) for name, _ in model.named_parameters(remove_duplicate=False)}
+    first = {id(p): plain[name] for name, p in model.named_parameters()}
+    named = model.named_parameters(remove_duplicate=False)
+    return {known: state[first[id(p)] or known] for name, p in named if (known := plain[name]) is not None}
 
 
 def load_state(folder: Path, engine: Any, spec: LearnerSpec, *, rank: int, world_size: int) -> Progress:

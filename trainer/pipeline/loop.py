@@ -41,6 +41,12 @@ class Policy(Protocol):
 
 
 class RewardMemory(Protocol):
+class TaskHistory(Protocol):
+    """Who wants to know how the tasks went; the task stream."""
+
+    def record(self, position: int, correct: Sequence[bool]) -> None: ...
+
+
     async def commit(self) -> None: ...
 
 
@@ -74,6 +80,7 @@ class TrainingLoop:
         policy: Policy,
         memory: RewardMemory,
         clock: StageClock,
+        history: TaskHistory,
         batcher: Batcher,
         stall_timeout_s: float,
         max_unscorable_share: float,
@@ -84,6 +91,7 @@ class TrainingLoop:
         self._memory = memory
         self._clock = clock
         self._batcher = batcher
+        self._history = history
         self._stall_timeout_s = stall_timeout_s
         self._max_unscorable_share = max_unscorable_share
         self._tasks: set[asyncio.Task[Produced]] = set()
@@ -125,6 +133,9 @@ class TrainingLoop:
         self._buffer.advance(version)
         return StepOutcome(
             step=step,
+        for entry in batch:
+            scored = [result.correct for result in entry.scored.results if result.status == "scored"]
+            self._history.record(entry.position, scored)
             version=version,
             trained_version=trained_version,
             groups=tuple(groups),
