@@ -70,6 +70,19 @@ class Answer:
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The different queries."""
+        greedy = () if self.greedy is None else (self.greedy,)
+        return tuple(dict.fromkeys((*self.candidates, *greedy)))
+
+    def text(self, choice: int) -> str:
+        """The query that a voter chose: len(candidates) stands for the greedy one."""
+        if choice < len(self.candidates):
+            return self.candidates[choice]
+        assert self.greedy is not None
+        return self.greedy
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answers:

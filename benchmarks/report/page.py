@@ -53,6 +53,12 @@ def _lead(summary: Mapping[str, Any]) -> str:
     parts = [f"{summary['questions']} questions", f"answers from {summary['source']}", voting]
     if summary["limit"]:
         parts.append("only the first questions of the set, so no benchmark number")
+    tokens = summary["tokens"]
+    if any(tokens.values()):
+        made = f"{summary['seconds']['generate']:.0f} s of generation"
+        parts.append(f"{made}, {tokens['prompt']:,} prompt and {tokens['completion']:,} completion tokens")
+    if summary["requests"]:
+        parts.append(f"{summary['requests']:,} requests")
     return "; ".join([*parts, f"{seconds:.1f} s of scoring"])
 
 

@@ -30,7 +30,7 @@ class BirdJudge:
         known: Known = {}
         pairs = list(zip(questions, answers, strict=True))
         self._runner.run(
-            ((q.databases[0], sql) for q, a in pairs for sql in (q.gold, *_texts(a))),
+            ((q.databases[0], sql) for q, a in pairs for sql in (q.gold, *a.texts)),
             known,
         )
         for question, answer in pairs:
@@ -39,22 +39,18 @@ class BirdJudge:
     def _judged(self, question: Question, answer: Answer, known: Known) -> Judged:
         database = question.databases[0]
         gold = known[database, question.gold]
-        executions = {sql: known[database, sql] for sql in _texts(answer)}
+        executions = {sql: known[database, sql] for sql in answer.texts}
         right = {sql: execution_match(gold, as_official(sql, execution)) for sql, execution in executions.items()}
         rights = tuple(right[sql] for sql in answer.candidates)
         poll = self._voting.poll(question, answer, executions, rights)
-        sql = answer.candidates[poll.chosen] if poll.chosen < len(rights) else answer.greedy or ""
-        greedy_right = right[answer.greedy] if answer.greedy is not None else None
+        sql = answer.text(poll.chosen)
         lost = "unscorable" in (gold.status, executions[sql].status)
         return Judged(
             verdict=self._verdict(question, poll, sql, gold, executions[sql], lost),
             level=question.difficulty or "unknown",
             rights=rights,
-            greedy_right=greedy_right,
-            voters={
-                name: rights[index] if index < len(rights) else bool(greedy_right)
-                for name, index in poll.choices.items()
-            },
+            greedy_right=None if answer.greedy is None else right[answer.greedy],
+            voters={name: right[answer.text(choice)] for name, choice in poll.choices.items()},
             error_kinds=tuple(executions[c.sql].error_kind or "unscorable" for c in poll.candidates if c.failed),
             gold_error=None if gold.status == "ok" else gold.error,
             unscorable=lost,
@@ -99,11 +95,6 @@ def _efficiency_fields(timed: Efficiency | None) -> dict[str, float]:
         "time_ratio_spread": timed.spread,
     }
     return {name: round(value, 6) for name, value in values.items()}
-
-
-def _texts(answer: Answer) -> list[str]:
-    """The different queries of an answer."""
-    return list(dict.fromkeys([*answer.candidates, *([answer.greedy] if answer.greedy is not None else [])]))
 
 
 def _exhibit(question: Question, gold: Execution, predicted: Execution) -> dict[str, Any]:

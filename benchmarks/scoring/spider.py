@@ -47,9 +47,9 @@ class SpiderJudge:
         known: Known = {}
         pairs = [(q, _in_lines(a)) for q, a in zip(questions, answers, strict=True)]
         self._runner.run((call for q, a in pairs for call in self._candidate_calls(q, a)), known)
-        rights = [{sql: _match(q, sql, known, keep_distinct=False) for sql in _texts(a)} for q, a in pairs]
+        rights = [{sql: _match(q, sql, known, keep_distinct=False) for sql in a.texts} for q, a in pairs]
         polls = [self._poll(q, a, right, known) for (q, a), right in zip(pairs, rights, strict=True)]
-        chosen = [_chosen(answer, poll) for (_, answer), poll in zip(pairs, polls, strict=True)]
+        chosen = [answer.text(poll.chosen) for (_, answer), poll in zip(pairs, polls, strict=True)]
         self._runner.run(
             (call for (q, _), sql in zip(pairs, chosen, strict=True) for call in _all_calls(q, sql)), known
         )
@@ -57,7 +57,7 @@ class SpiderJudge:
             yield self._judged(question, answer, right, poll, sql, known)
 
     def _candidate_calls(self, question: Question, answer: Answer) -> Iterator[Call]:
-        for sql in _texts(answer):
+        for sql in answer.texts:
             yield from _official_calls(question, sql, keep_distinct=False)
             seen = question.databases if self._voting.looks_at_all_instances else question.databases[:1]
             yield from ((database, sql) for database in seen)
@@ -88,14 +88,12 @@ class SpiderJudge:
         }
         failed = [known[question.databases[0], c.sql].error_kind or "unscorable" for c in poll.candidates if c.failed]
         exhibit = {} if execution else _exhibit(question, sql, known)
-        rights = tuple(bool(right[text]) for text in answer.candidates)
-        greedy_right = bool(right[answer.greedy]) if answer.greedy is not None else None
         return Judged(
             verdict=verdict,
             level=level,
-            rights=rights,
-            greedy_right=greedy_right,
-            voters={name: _right_at(index, rights, greedy_right) for name, index in poll.choices.items()},
+            rights=tuple(bool(right[text]) for text in answer.candidates),
+            greedy_right=None if answer.greedy is None else bool(right[answer.greedy]),
+            voters={name: bool(right[answer.text(choice)]) for name, choice in poll.choices.items()},
             error_kinds=tuple(failed),
             gold_error=gold_error,
             unscorable=execution is None,
@@ -123,22 +121,6 @@ def _in_lines(answer: Answer) -> Answer:
         logprobs=answer.logprobs,
         greedy=None if answer.greedy is None else one_line(answer.greedy),
     )
-
-
-def _texts(answer: Answer) -> list[str]:
-    """The different queries of an answer."""
-    return list(dict.fromkeys([*answer.candidates, *([answer.greedy] if answer.greedy is not None else [])]))
-
-
-def _chosen(answer: Answer, poll: Poll) -> str:
-    if poll.chosen < len(answer.candidates):
-        return answer.candidates[poll.chosen]
-    assert answer.greedy is not None
-    return answer.greedy
-
-
-def _right_at(index: int, rights: Sequence[bool], greedy_right: bool | None) -> bool:
-    return rights[index] if index < len(rights) else bool(greedy_right)
 
 
 def _official_calls(question: Question, sql: str, *, keep_distinct: bool) -> Iterator[Call]:
