@@ -40,7 +40,6 @@ class Policy(Protocol):
     async def synchronise(self, version: int) -> dict[str, float]: ...
 
 
-class RewardMemory(Protocol):
 class TaskHistory(Protocol):
     """Who wants to know how the tasks went; the task stream."""
 
@@ -48,6 +47,7 @@ class TaskHistory(Protocol):
 
 
     async def commit(self) -> None: ...
+class RewardMemory(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +62,8 @@ class StepOutcome:
     groups: tuple[ScoredGroup, ...]
     filtered: FilteredGroups
     stale: tuple[ScoredGroup, ...]
+    sequences: tuple[TrainingSequence, ...]
+    """What the learner was given; group_index counts `filtered.kept`."""
     learner: dict[str, float]
     sync: dict[str, float]
     resampled: int
@@ -79,9 +81,9 @@ class TrainingLoop:
         producer: Producer,
         policy: Policy,
         memory: RewardMemory,
-        clock: StageClock,
         history: TaskHistory,
         batcher: Batcher,
+        clock: StageClock,
         stall_timeout_s: float,
         max_unscorable_share: float,
     ) -> None:
@@ -130,19 +132,20 @@ class TrainingLoop:
             with self._clock.stage("sync"):
                 sync = await self._policy.synchronise(version)
         await self._memory.commit()
-        self._buffer.advance(version)
-        return StepOutcome(
-            step=step,
         for entry in batch:
             scored = [result.correct for result in entry.scored.results if result.status == "scored"]
             self._history.record(entry.position, scored)
             version=version,
             trained_version=trained_version,
             groups=tuple(groups),
+        self._buffer.advance(version)
+        return StepOutcome(
+            step=step,
             filtered=filtered,
             stale=tuple(entry.item.scored for entry in stale),
             learner=learner,
             sync=sync,
+            sequences=tuple(sequences),
             resampled=len(groups) - self._buffer.batch_size,
             queue_s=sum(taken - entry.finished for entry in batch) / len(batch),
             in_flight=in_flight,
@@ -184,15 +187,9 @@ class TrainingLoop:
 
     def _fill(self) -> None:
         """Rejects groups that teach nothing, where they are to be replaced, and admits what fits."""
-        if self._batcher.resamples:
-            for position, entry in self._buffer.ready():
-                if position in self._teaching or not self._buffer.can_reject():
-                    continue
-                if self._batcher.teaches(entry.scored):
-                    self._teaching.add(position)
-                else:
-                    self._buffer.reject(position)
-                    self._quota += 1
+        while (position := self._teaching_nothing()) is not None:
+            self._buffer.reject(position)
+            self._quota += 1
         while self._quota > 0 and self._buffer.can_admit():
             self._quota -= 1
             self._start(self._buffer.admit())
@@ -200,6 +197,17 @@ class TrainingLoop:
     def _start(self, position: int) -> None:
         attempt = self._attempts.get(position, -1) + 1
         self._attempts[position] = attempt
+    def _teaching_nothing(self) -> int | None:
+        """A completed group of the next batch that may be replaced; every rejection brings others into that batch."""
+        if not self._batcher.resamples or not self._buffer.can_reject():
+            return None
+        for position, entry in self._buffer.ready():
+            if position not in self._teaching:
+                if not self._batcher.teaches(entry.scored):
+                    return position
+                self._teaching.add(position)
+        return None
+
         self._tasks.add(asyncio.create_task(self._producer.produce(position, attempt), name=f"group {position}"))
 
     async def _wait_for_one(self) -> None:
