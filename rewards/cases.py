@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rewards.carriers import SqlTask
+from rewards.sql.files import expected_files
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,14 +31,6 @@ class BadLine:
 
 class CaseInvalid(Exception):
     """What is wrong with a case, in one clause."""
-
-
-def instance_files(root: Path, db_id: str) -> tuple[str, ...]:
-    """ROOT/<db_id>/<db_id>.sqlite and after it the other *.sqlite files of its folder, by name. The first need not
-    exist."""
-    primary = root / db_id / f"{db_id}.sqlite"
-    others = sorted(file for file in primary.parent.glob("*.sqlite") if file != primary)
-    return (str(primary), *map(str, others))
 
 
 def read_cases(lines: Iterable[bytes], root: Path, *, golds_only: bool = False) -> Iterator[Case | BadLine]:
@@ -73,7 +66,7 @@ def parse_case(value: object, root: Path) -> Case:
         db_id=db_id,
         question=question,
         gold_sqls=tuple(golds),
-        databases=instance_files(root, db_id),
+        databases=expected_files(root, db_id),
         denotation=_denotation(value["denotation"]),
     )
     return Case(id=value["id"], task=task, completion=_text(value, "completion"))

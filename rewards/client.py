@@ -100,9 +100,12 @@ class RewardClient:
             for seat in self._seats:
                 await self._persist(seat, "remember", self._memory.log[-1])
 
-    async def save(self, path: str) -> None:
-        """Writes the memory to a file (which the actors' machine must reach)."""
-        await self._persist(self._seats[0], "save", path)
+    async def save(self, path: str) -> bool:
+        """Writes the memory to a file (which the actors' machine must reach).
+
+        False, and no file, with reward.memory.enabled=false: a checkpoint then has none, and `load` would do nothing.
+        """
+        return bool(await self._persist(self._seats[0], "save", path))
 
     async def load(self, path: str) -> None:
         """Replaces every actor's memory by a file's; a restarted actor reads it again, so it must stay in place."""

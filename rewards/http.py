@@ -1,9 +1,11 @@
 """The reward server over HTTP: python -m rewards.server databases=ROOT [host=.. port=.. reward=finer|strict]
 
 Ray Serve and FastAPI in front of the same reward actors that a training run uses, for other trainers.
-  POST /score    {"cases": [{"id", "db_id", "gold_sqls", "completion", "denotation"}, ..]} -> {"results": [..]}, as
-  rewards.score writes them GET  /healthz  200 while completions can be scored
+  POST /score    {"cases": [{"id", "db_id", "gold_sqls", "completion", "denotation"}, ..]} -> {"results": [..]}, each
+                 as rewards.score writes it
+  GET  /healthz  200 while completions can be scored
   GET  /metrics  queue, restarts and counters for Prometheus
+
 Listens on loopback. With a token in QUORUM_REWARD_TOKEN every path but /healthz asks for it; any other address needs
 one. An unscorable completion has "total": null: leave it out of the loss, never take it for 0.
 """

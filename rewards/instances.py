@@ -19,10 +19,11 @@ from conf.errors import QuorumError
 from conf.schema.data import Denotation
 from conf.schema.instances import InstancesConfig
 from rewards.carriers import Execution
-from rewards.cases import BadLine, instance_files, read_cases
+from rewards.cases import BadLine, read_cases
 from rewards.perturb import make_instance, read_hints
 from rewards.sql.denotation import equal
 from rewards.sql.executor import ExecutorPool, Query
+from rewards.sql.files import expected_files
 from rewards.sql.gold import Gold, GoldStore
 from rewards.sql.mutants import mutants
 from rewards.sql.parse import ParseFailure
@@ -176,7 +177,7 @@ def run(config: InstancesConfig) -> int:
         maker = InstanceMaker(config, pool)
         for db_id in sorted(golds):
             try:
-                outcome = maker.make(db_id, golds[db_id], instance_files(root, db_id), target / db_id)
+                outcome = maker.make(db_id, golds[db_id], expected_files(root, db_id), target / db_id)
             except (DatabaseUnreadable, OSError, sqlite3.Error) as error:
                 failed += 1
                 sys.stderr.write(f"{db_id}: {error}\n")

@@ -91,13 +91,15 @@ class Scorer:
         """Adds verified traces to the memory; the number that it holds afterwards."""
         return 0 if self._memory is None else self._memory.remember(traces)
 
-    def save(self, path: str) -> None:
-        """Writes the memory to a file; nothing where the component is off."""
-        if self._memory is not None:
-            self._memory.save(path)
+    def save(self, path: str) -> bool:
+        """Writes the memory to a file; False, and no file, where the component is off."""
+        if self._memory is None:
+            return False
+        self._memory.save(path)
+        return True
 
     def load(self, path: str) -> None:
-        """Replaces the memory by a file's."""
+        """Replaces the memory by a file's; nothing where the component is off."""
         if self._memory is not None:
             self._memory.load(path)
 

@@ -11,9 +11,9 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from conf.errors import QuorumError
 from conf.schema.reward import RewardConfig
+from rewards.actor import RewardActor
 from rewards.memory_store import VerifiedTrace
 from rewards.scorer import ScorerStats
-from rewards.server import RewardServer
 
 START_S = 180.0
 """Longest wait for a new actor's first answer."""
@@ -46,7 +46,7 @@ class Seat:
         self._config = config
         self._options = dict(options)
         self._memory = memory
-        self._actor: ActorHandle[RewardServer] | None = None
+        self._actor: ActorHandle[RewardActor] | None = None
         self._lock = asyncio.Lock()
 
     async def call(self, method: str, *arguments: object, timeout_s: float | None = None) -> Any:
@@ -80,10 +80,10 @@ class Seat:
                 pass  # it ends below in any case
             self.discard()
 
-    async def _ready(self) -> "ActorHandle[RewardServer]":
+    async def _ready(self) -> "ActorHandle[RewardActor]":
         failures = 0
         while self._actor is None:
-            self._actor = ray.remote(RewardServer).options(**self._options).remote(self._config)
+            self._actor = ray.remote(RewardActor).options(**self._options).remote(self._config)
             try:
                 await self._restore(self._actor)
             except (RayActorError, RayTaskError, TimeoutError) as error:
@@ -93,14 +93,14 @@ class Seat:
                     raise RewardServerLost(f"the reward server does not start: {_first_line(error)}") from error
         return self._actor
 
-    async def _restore(self, actor: "ActorHandle[RewardServer]") -> None:
+    async def _restore(self, actor: "ActorHandle[RewardActor]") -> None:
         if self._memory.base is not None:
             await self._answer(actor, "load", self._memory.base, timeout_s=START_S)
         for traces in [*self._memory.log] or [[]]:
             await self._answer(actor, "remember", traces, timeout_s=START_S)
 
     @staticmethod
-    async def _answer(actor: "ActorHandle[RewardServer]", method: str, *arguments: object, timeout_s: float) -> Any:
+    async def _answer(actor: "ActorHandle[RewardActor]", method: str, *arguments: object, timeout_s: float) -> Any:
         return await asyncio.wait_for(getattr(actor, method).remote(*arguments), timeout_s)
 
 

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from benchmarks.carriers import BenchmarkError, Question, QuestionSet
-from benchmarks.questions.files import check_databases, first_existing, instances, read_entries
+from benchmarks.questions.files import check_databases, first_existing, read_entries
 from conf.schema.benchmark import BirdQuestions
+from rewards.sql.files import instance_files
 
 SPLITS = {
     "dev": (("dev.json",), ("dev_databases",)),
@@ -25,7 +26,7 @@ def load(data: BirdQuestions, limit: int | None) -> QuestionSet:
     folder = first_existing(root, (data.databases,) if data.databases else databases_at, "the database folder")
     entries = read_entries(file, "a list of BIRD questions", ("db_id", "question", "SQL"))
     whole, entries = len(entries), entries[:limit]
-    known = {db_id: instances(folder, db_id)[:1] for db_id in {entry["db_id"] for entry in entries}}
+    known = {db_id: instance_files(folder, db_id)[:1] for db_id in {entry["db_id"] for entry in entries}}
     questions = tuple(
         Question(
             position=position,

@@ -47,15 +47,6 @@ def first_existing(root: Path, choices: Sequence[str], what: str) -> Path:
     raise BenchmarkError(f"{what} expected at {' or '.join(str(root / choice) for choice in choices)}")
 
 
-def instances(folder: Path, db_id: str) -> tuple[str, ...]:
-    """All database files of FOLDER/<db_id>/, the one named like the folder first; () when that one is missing."""
-    primary = folder / db_id / f"{db_id}.sqlite"
-    if not primary.is_file():
-        return ()
-    others = sorted(file for file in primary.parent.glob("*.sqlite") if file != primary)
-    return tuple(str(file) for file in (primary, *others))
-
-
 def check_databases(questions: Sequence[Question], folder: Path) -> None:
     """Raises BenchmarkError when a database is missing or does not begin like a SQLite file."""
     missing = Counter(question.db_id for question in questions if not question.databases)

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from benchmarks.carriers import BenchmarkError, Question, QuestionSet
-from benchmarks.questions.files import check_databases, first_existing, instances, read_entries
+from benchmarks.questions.files import check_databases, first_existing, read_entries
 from conf.schema.benchmark import SpiderQuestions
 from conf.schema.data import DemoData
+from rewards.sql.files import instance_files
 
 SPLITS = {
     "dev": (("dev.json",), ("tables.json",), ("database",)),
@@ -36,7 +37,7 @@ def _load_files(data: SpiderQuestions, limit: int | None) -> QuestionSet:
     unknown = sorted({entry["db_id"] for entry in entries} - schemas.keys())
     if unknown:
         raise BenchmarkError(f"{tables}: schemas expected for {', '.join(unknown[:5])}, which {file} asks about")
-    known = {db_id: instances(folder, db_id) for db_id in {entry["db_id"] for entry in entries}}
+    known = {db_id: instance_files(folder, db_id) for db_id in {entry["db_id"] for entry in entries}}
     questions = tuple(
         Question(
             position=position,

@@ -8,8 +8,9 @@ from typing import Literal
 
 from conf.schema.data import BirdData
 from rewards.carriers import SqlTask
+from rewards.sql.files import instance_files
 from rollout.tasks.carriers import DataError, Dropped, TaskSet
-from rollout.tasks.records import Loaded, database_files, limited, read_json_list
+from rollout.tasks.records import Loaded, limited, read_json_list
 
 
 def load_bird(config: BirdData) -> TaskSet:
@@ -38,7 +39,7 @@ def read_split(
     for record in limited(read_json_list(file), limit):
         db_id = record.text("db_id")
         task_id = f"bird-{split}-{record.index}"
-        databases = database_files(folder, db_id)
+        databases = instance_files(folder, db_id)
         if not databases:
             detail = f"{record.where}: no file {folder / db_id / db_id}.sqlite"
             dropped.append(Dropped(id=task_id, reason="database missing", detail=detail))

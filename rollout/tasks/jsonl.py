@@ -5,8 +5,9 @@ from typing import Literal
 
 from conf.schema.data import JsonlData
 from rewards.carriers import SqlTask
+from rewards.sql.files import instance_files
 from rollout.tasks.carriers import DataError, Dropped, TaskSet, Trace
-from rollout.tasks.records import Loaded, Record, database_files, limited, read_json_lines
+from rollout.tasks.records import Loaded, Record, limited, read_json_lines
 
 _FIELDS = frozenset({"id", "question", "database", "databases", "db_id", "sql", "evidence", "difficulty", "trace"})
 
@@ -92,7 +93,7 @@ def _databases(config: JsonlData, file: Path, record: Record) -> tuple[str, tupl
     db_id = record.text("db_id")
     if config.databases is None:
         raise DataError(f"{record.where}: names db_id '{db_id}', so data.databases must name the folder of databases")
-    return db_id, database_files(Path(config.databases), db_id)
+    return db_id, instance_files(Path(config.databases), db_id)
 
 
 def _trace(record: Record) -> Trace:

@@ -80,15 +80,6 @@ def limited(records: Sequence[Record], limit: int | None) -> Sequence[Record]:
     return [records[index * len(records) // limit] for index in range(limit)]
 
 
-def database_files(folder: Path, db_id: str) -> tuple[str, ...]:
-    """All instances in FOLDER/<db_id>/: `<db_id>.sqlite` first, the others by name; () when that one is missing."""
-    primary = folder / db_id / f"{db_id}.sqlite"
-    if not primary.is_file():
-        return ()
-    others = sorted(file for file in primary.parent.glob("*.sqlite") if file != primary)
-    return tuple(str(file) for file in (primary, *others))
-
-
 def _read(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8-sig")

@@ -8,8 +8,9 @@ from typing import Literal
 
 from conf.schema.data import SpiderData
 from rewards.carriers import SqlTask
+from rewards.sql.files import instance_files
 from rollout.tasks.carriers import DataError, Dropped, TaskSet
-from rollout.tasks.records import Loaded, database_files, limited, read_json_list
+from rollout.tasks.records import Loaded, limited, read_json_list
 
 
 def load_spider(config: SpiderData) -> TaskSet:
@@ -36,7 +37,7 @@ def read_split(config: SpiderData, file: Path, split: Literal["train", "heldout"
     for record in limited(read_json_list(file), limit):
         db_id = record.text("db_id")
         task_id = f"spider-{split}-{record.index}"
-        databases = database_files(folder, db_id)
+        databases = instance_files(folder, db_id)
         if not databases:
             detail = f"{record.where}: no file {folder / db_id / db_id}.sqlite"
             dropped.append(Dropped(id=task_id, reason="database missing", detail=detail))

@@ -70,7 +70,7 @@ def command_of(process: psutil.Process) -> str:
 
 
 def actor_processes() -> list[psutil.Process]:
-    return [p for p in psutil.Process().children(recursive=True) if "RewardServer" in command_of(p)]
+    return [p for p in psutil.Process().children(recursive=True) if "RewardActor" in command_of(p)]
 
 
 def executor_processes() -> list[psutil.Process]:
@@ -141,7 +141,7 @@ def test_memory_survives_a_dead_actor_and_a_checkpoint(database: str, tmp_path: 
     async def use(client: RewardClient) -> None:
         await client.score(task(database, 1), [think + "SELECT 1"])
         await client.commit()
-        await client.save(path)
+        assert await client.save(path)
         for actor in actor_processes():
             actor.kill()
         await client.score(task(database, 2), [f"{THINK}SELECT 2"])

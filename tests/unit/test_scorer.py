@@ -207,3 +207,8 @@ def test_result_facts_for_voting(pool: CountingPool, databases: tuple[str, str])
     assert zero.result_digest == same.result_digest != seven.result_digest
     assert (zero.result_trivial, seven.result_trivial) == (True, False)
     assert failed.result_digest is None
+
+
+def test_without_the_memory_there_is_no_file_to_save(pool: CountingPool, tmp_path: Path) -> None:
+    assert not Scorer(config(), pool).save(str(tmp_path / "memory.sqlite"))
+    assert list(tmp_path.iterdir()) == []
