@@ -8,6 +8,7 @@ from conf.errors import ConfigError
 from conf.load import load
 from conf.schema.model import PretrainedModel
 from conf.schema.root import TrainConfig
+from rollout.shape import PUBLISHED, ModelShape, ShapeUnknown, from_config, shape_of
 from trainer.plan.build import build, rollout_of
 from trainer.plan.estimate import (
     GIB,
@@ -27,7 +28,6 @@ from trainer.plan.estimate import (
 from trainer.plan.layout import Demand, Machine, PlanImpossible, place
 from trainer.plan.machine import assumed
 from trainer.plan.scaling import scaled
-from trainer.plan.shape import PUBLISHED, ModelShape, ShapeUnknown, from_config, shape_of
 from trainer.plan.text import cost, places, table
 
 SHAPE = ModelShape(

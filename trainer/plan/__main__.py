@@ -4,10 +4,10 @@ import sys
 
 from conf.cli import run_entrypoint
 from conf.schema.root import TrainConfig
+from rollout.shape import shape_of
 from trainer.plan.build import build
 from trainer.plan.machine import assumed
 from trainer.plan.scaling import scaled
-from trainer.plan.shape import shape_of
 from trainer.plan.text import MODELLED, cost, places, table
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from conf.schema.root import TrainConfig
+from rollout.shape import ModelShape
 from trainer.plan.estimate import (
     GIB,
     Device,
@@ -17,7 +18,6 @@ from trainer.plan.estimate import (
     step_cost,
 )
 from trainer.plan.layout import Demand, Machine, Place, PlanImpossible, place
-from trainer.plan.shape import ModelShape
 
 BYTES = {"bfloat16": 2, "float32": 4}
 

@@ -11,7 +11,7 @@ trained token: Kaplan et al. 2020, section 2.1.
 from dataclasses import dataclass
 from math import ceil
 
-from trainer.plan.shape import ModelShape
+from rollout.shape import ModelShape
 
 GIB = 2**30
 MASTER_AND_MOMENTS = 12

@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 
 from conf.schema.root import TrainConfig
+from rollout.shape import ModelShape
 from trainer.plan.build import (
     device_of,
     learner_of,
@@ -16,7 +17,6 @@ from trainer.plan.build import (
 )
 from trainer.plan.estimate import StepCost, step_cost
 from trainer.plan.layout import Machine, PlanImpossible, place
-from trainer.plan.shape import ModelShape
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from conf.schema.root import TrainConfig
+from rollout.shape import ShapeUnknown, from_config, shape_of
 from trainer.plan.build import build
 from trainer.plan.machine import assumed, here
-from trainer.plan.shape import ShapeUnknown, from_config, shape_of
 from trainer.plan.text import brief
 
 
