@@ -78,11 +78,13 @@ def read_run(folder: str) -> Run:
         verdicts = [json.loads(line) for line in lines if line]
     except OSError as error:
         raise BenchmarkError(
-            f"{folder}: a finished run expected, with scores.json and verdicts.jsonl ({error})"
+            f"{folder}: a finished run expected, with scores.json and verdicts.jsonl ({error.strerror})"
         ) from error
     except json.JSONDecodeError as error:
         raise BenchmarkError(f"{folder}: not the files of a benchmark run: {error}") from error
-    key = "index" if scores.get("benchmark") == "spider" else "question_id"
+    if not isinstance(scores, dict) or scores.get("benchmark") not in HEADLINE or "totals" not in scores:
+        raise BenchmarkError(f"{folder}/scores.json: the scores of benchmarks.spider, bird or demo expected")
+    key = "index" if scores["benchmark"] == "spider" else "question_id"
     if not verdicts or any(field not in verdict for verdict in verdicts for field in (key, "question", "sql")):
         raise BenchmarkError(f"{folder}/verdicts.jsonl: one verdict a line expected, with {key}, question and sql")
     return Run(name=folder.rstrip("/"), scores=scores, verdicts={verdict[key]: verdict for verdict in verdicts})
@@ -93,8 +95,9 @@ def compare(runs: Sequence[Run], metric: str | None, *, resamples: int = 10_000,
     _check(runs)
     metric = metric or HEADLINE[runs[0].scores["benchmark"]]
     for run in runs:
-        if metric not in next(iter(run.verdicts.values())):
-            raise BenchmarkError(f"{run.name} has no metric {metric}; it has {', '.join(run.scores['totals'])}")
+        metrics = [name for name in run.scores["totals"] if name != "questions"]
+        if metric not in metrics:
+            raise BenchmarkError(f"{run.name} has no metric {metric}; it has {', '.join(metrics)}")
     keys = tuple(k for k in runs[0].verdicts if all(run.verdicts[k][metric] is not None for run in runs))
     if not keys:
         raise BenchmarkError("there is no question that all runs could score")

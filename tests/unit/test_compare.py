@@ -28,7 +28,12 @@ def write_run(folder: Path, right: Sequence[int | None], benchmark: str = "spide
         for i, value in enumerate(right)
     ]
     (folder / "verdicts.jsonl").write_text("".join(json.dumps(v) + "\n" for v in verdicts))
-    scores = {"benchmark": benchmark, "data": "test", "totals": {"exec": {}}, "by_level": {"easy": {}}}
+    scores = {
+        "benchmark": benchmark,
+        "data": "test",
+        "totals": {"questions": 5, "exec": {}, "ex": {}, "soft_f1": {}},
+        "by_level": {"easy": {}},
+    }
     (folder / "scores.json").write_text(json.dumps(scores))
     return str(folder)
 
@@ -96,3 +101,15 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(BenchmarkError, match="no metric speed"):
         compare([read_run(spider), read_run(write_run(tmp_path / "e", [1, 1]))], "speed")
     assert main([spider, "size=3"]) == 2
+
+
+def test_folders_that_hold_no_run(tmp_path: Path) -> None:
+    good = read_run(write_run(tmp_path / "good", [1, 0]))
+    with pytest.raises(BenchmarkError, match=r"good has no metric db_id; it has exec, ex, soft_f1"):
+        compare([good, read_run(write_run(tmp_path / "other", [1, 0]))], "db_id")
+    with pytest.raises(BenchmarkError, match=r"a finished run expected.*\(No such file or directory\)"):
+        read_run(str(tmp_path))
+    for content in ("[]", "{}", '{"benchmark": "rewards"}'):
+        (tmp_path / "good" / "scores.json").write_text(content)
+        with pytest.raises(BenchmarkError, match="the scores of benchmarks.spider, bird or demo expected"):
+            read_run(str(tmp_path / "good"))
