@@ -17,7 +17,8 @@ def run_entrypoint(
 ) -> int:
     """Validates the configuration and runs `job` on it; returns the exit code.
 
-    0: done. 1: the job ended with an error the user can act on. 2: the configuration is wrong. 130: interrupted.
+    0: done. 1: the job ended with an error the user can act on. 2: the configuration is wrong. 130: interrupted
+    (Ctrl-C). 143: asked to leave (SIGTERM).
     """
     overrides = list(arguments)
     if "--help" in overrides or "-h" in overrides:
@@ -32,10 +33,10 @@ def run_entrypoint(
         return job(config)
     except ConfigError as error:
         sys.stderr.write(f"configuration: {error}\n")
-        return 2
+        return error.exit_code
     except QuorumError as error:
         sys.stderr.write(f"error: {error}\n")
-        return 1
+        return error.exit_code
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return 130

@@ -26,8 +26,10 @@ from trainer.pipeline.buffer import GroupBuffer
 from trainer.pipeline.clock import StageClock
 from trainer.pipeline.loop import StepOutcome, TrainingLoop
 from trainer.pipeline.producer import Produced, Producer
+from trainer.preemption import Preempted, Preemption
 from trainer.records import write_atomically
 from trainer.run_folder import RunFolder
+from trainer.skipped import BATCH, SKIPPED, SkippedBatch, TrainingDiverged, write_batch
 from trainer.step_metrics import ledger_row, outcome_metrics
 
 
@@ -44,15 +46,17 @@ class Job:
     checkpoints: CheckpointStore
     resumed: Checkpoint | None
     memory: MemoryWatch
+    preemption: Preemption
     started: float
     """time.monotonic() at which this process began, less the seconds of the processes it continues."""
 
     def __post_init__(self) -> None:
-        self.clock = StageClock()
-        state = self.resumed.state if self.resumed else None
         if self.resumed and self.resumed.stream.is_file():
             self.data.stream.load_state_dict(json.loads(self.resumed.stream.read_text()))
-        self.first_step = state.step if state else 0
+        self.clock = StageClock()
+        state = self.resumed.state if self.resumed else None
+        self.skipped_in_a_row = 0
+        self.done = self.saved = state.step if state else 0
         pipeline, algo = self.config.pipeline, self.config.algo
         self.buffer: GroupBuffer[Produced] = GroupBuffer(
             batch_size=pipeline.prompts_per_step,
@@ -64,14 +68,23 @@ class Job:
 
     async def run(self) -> None:
         """Runs to pipeline.steps. Raises QuorumError for whatever ends the run early."""
+        with self.preemption.gently():
+            try:
+                await self._run()
+            except Preempted:
+                if self.done > self.saved:
+                    await self._checkpoint(self.done)
+                raise
+
+    async def _run(self) -> None:
         steps = self.config.pipeline.steps
         evaluation, checkpoint = self.config.evaluation, self.config.checkpoint
-        if evaluation.before and self.first_step == 0:
+        if evaluation.before and self.done == 0:
             await self._evaluate(0)
-        loop = self._loop()
         step_began = time.monotonic()
-        async for outcome in loop.steps(self.first_step, steps):
+        async for outcome in self._loop().steps(self.done, steps):
             self._record(outcome, time.monotonic() - step_began)
+            await self._look_at_gradient(outcome)
             last = outcome.step == steps
             if last and evaluation.after or evaluation.every and outcome.step % evaluation.every == 0:
                 await self._evaluate(outcome.step)
@@ -93,7 +106,9 @@ class Job:
             producer=producer,
             policy=self.engines.policy,
             memory=self.engines.rewards,
+            history=self.data.stream,
             clock=self.clock,
+            preemption=self.preemption,
             batcher=Batcher(
                 algo=config.algo,
                 component_weights=component_weights(config.reward),
@@ -103,7 +118,6 @@ class Job:
             max_unscorable_share=config.reward.max_unscorable_share,
         )
 
-            history=self.data.stream,
     async def _evaluate(self, step: int) -> None:
         prompts = self._evaluation_prompts()
         if not prompts:
@@ -111,12 +125,14 @@ class Job:
                 "evaluation needs held-out tasks: the data has none (set evaluation=none to train without)"
             )
         with self.console.stage(f"evaluating {len(prompts)} held-out tasks"), self.clock.stage("evaluate"):
-            metrics = await evaluate(
-                prompts,
-                source=self.engines.pool,
-                judge=self.engines.judge,
-                config=self.config.evaluation,
-                sampling=self.config.rollout.sampling,
+            metrics = await self.preemption.unless(
+                evaluate(
+                    prompts,
+                    source=self.engines.pool,
+                    judge=self.engines.judge,
+                    config=self.config.evaluation,
+                    sampling=self.config.rollout.sampling,
+                )
             )
         self._emit(step, metrics)
 
@@ -138,9 +154,31 @@ class Job:
             },
         )
         self.folder.write_ledger(ledger_row(outcome))
+        self.done = outcome.step
         if outcome.step % self.config.logging.samples_every in (0, 1):
             shown = outcome.groups[: self.config.logging.samples_groups]
             self.folder.write_samples(shown, step=outcome.step, version=outcome.version)
+
+    async def _look_at_gradient(self, outcome: StepOutcome) -> None:
+        """Keeps the batch of a skipped update; ends the run after too many steps of that kind in a row."""
+        if not outcome.learner.get("policy/skipped_updates"):
+            self.skipped_in_a_row = 0
+            return
+        self.skipped_in_a_row += 1
+        first = outcome.step - self.skipped_in_a_row + 1
+        place = self.folder.path / SKIPPED / f"step-{first:06d}"
+        if outcome.step == first:
+            task_ids = tuple(entry.group.prompt.task.id for entry in outcome.filtered.kept)
+            batch = SkippedBatch(step=outcome.step, sequences=outcome.sequences, task_ids=task_ids)
+            write_batch(place / BATCH, batch)
+            await self.engines.learner.save(place)
+            self.console.note(f"step {outcome.step}: the gradient was not finite, nothing was updated; kept in {place}")
+        limit = self.config.learner.max_skipped_steps
+        if self.skipped_in_a_row > limit:
+            raise TrainingDiverged(
+                f"the gradients of {self.skipped_in_a_row} steps in a row were not finite "
+                f"(learner.max_skipped_steps={limit}): `python -m trainer.replay {place / BATCH}` shows the cause"
+            )
 
     def _emit(self, step: int, values: dict[str, float]) -> None:
         metrics = StepMetrics(step=step, version=self.buffer.version)
@@ -155,6 +193,7 @@ class Job:
             await self.engines.learner.save(folder.resolve())
             if self.config.reward.memory.enabled:
                 await self.engines.rewards.save(str((folder / "memory.sqlite").resolve()))
+            write_atomically(folder / STREAM, json.dumps(self.data.stream.state_dict()))
             self.folder.sync()
 
         state = RunState(
@@ -166,5 +205,5 @@ class Job:
         )
         with self.clock.stage("checkpoint"):
             await self.checkpoints.save(state, write)
+        self.saved = step
         self._emit(step, {})
-            write_atomically(folder / STREAM, json.dumps(self.data.stream.state_dict()))

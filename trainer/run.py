@@ -6,14 +6,15 @@ intact.
 """
 
 import asyncio
-import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from copy import deepcopy
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from types import FrameType
 
 from conf.errors import QuorumError
 from conf.load import to_yaml
@@ -22,14 +23,16 @@ from rollout.preflight import check_memory
 from rollout.tasks import load_tasks
 from trainer.checkpoint import Checkpoint, CheckpointInvalid, CheckpointStore
 from trainer.console import RunConsole, open_console
-from trainer.data import prepare
+from trainer.data import PreparedData, prepare
 from trainer.engines import engines
 from trainer.job import Job
+from trainer.learner.errors import LearnerLost, LearnerStalled
 from trainer.memory_watch import MemoryWatch
 from trainer.metrics import Sink, Sinks
 from trainer.placement import local_ray
 from trainer.plan.start import check_plan
 from trainer.policy_folder import given_policy, warmed_up
+from trainer.preemption import Preempted, Preemption
 from trainer.registry.register import Registration
 from trainer.report.page import write_report
 from trainer.run_folder import CHECKPOINTS, RunFolder
@@ -63,6 +66,7 @@ class _Session:
         self._folder = folder
         self._checkpoints = checkpoints
         self._resumed = resumed
+        self._preemption = Preemption()
         self._started = time.monotonic() - (resumed.state.wall_s if resumed else 0.0)
         self._entry = Registration(config, folder.path)
 
@@ -76,6 +80,9 @@ class _Session:
             status = "finished"
         except KeyboardInterrupt:
             status, cause = "stopped", "interrupted"
+            raise
+        except Preempted as error:
+            status, cause = "stopped", str(error)
             raise
         except QuorumError as error:
             cause = str(error)
@@ -101,7 +108,7 @@ class _Session:
         if config.cluster.address is None and config.cluster.accelerator == "cpu":
             check_memory(policy, config.rollout.engine)
         # Ray installs a handler of its own for SIGTERM when it starts.
-        with local_ray(config.cluster), _terminable():
+        with local_ray(config.cluster), self._preemption.listening():
             if config.warmup.enabled:
                 with console.stage("warm-up"):
                     policy = await warmed_up(config, tasks, console.note)
@@ -112,23 +119,39 @@ class _Session:
                 console.note(f"left out {count} x {reason}")
             if self._resumed:
                 console.note(f"resuming after step {self._resumed.state.step}")
-            async with AsyncExitStack() as stack:
-                with console.stage("starting engines"):
-                    running = await stack.enter_async_context(engines(config, policy, self._resumed))
-                await Job(
-                    config=config,
-                    folder=folder,
-                    console=console,
-                    sinks=Sinks(sinks),
-                    data=data,
-                    engines=running,
-                    checkpoints=self._checkpoints,
-                    resumed=self._resumed,
-                    memory=memory,
-                    started=self._started,
-                ).run()
+            job = partial(
+                Job,
+                config=config,
+                folder=folder,
+                console=console,
+                sinks=Sinks(sinks),
+                checkpoints=self._checkpoints,
+                memory=memory,
+                preemption=self._preemption,
+                started=self._started,
+            )
+            await self._run_job(job, data, policy, console)
         if wandb is not None:
             wandb.close()
+
+    async def _run_job(self, job: Callable[..., Job], data: PreparedData, policy: Path, console: RunConsole) -> None:
+        """Runs the job, from the last checkpoint again when the learner was lost."""
+        resumed = self._resumed
+        for restarts_left in reversed(range(self._config.learner.max_restarts + 1)):
+            try:
+                async with AsyncExitStack() as stack:
+                    with console.stage("starting engines"):
+                        running = await stack.enter_async_context(engines(self._config, policy, resumed))
+                    # A stream that has seen outcomes of a lost try is not the checkpoint's.
+                    fresh = replace(data, stream=deepcopy(data.stream))
+                    await job(data=fresh, engines=running, resumed=resumed).run()
+                return
+            except (LearnerLost, LearnerStalled) as error:
+                if not restarts_left:
+                    raise
+                console.note(f"{error}; going on from {self._kept()}")
+            resumed = self._checkpoints.latest()
+            self._folder.rewind(resumed.state.step if resumed else None)
 
     def _finish(self, status: Status, cause: str | None, console: RunConsole) -> None:
         rows = self._folder.metrics()
@@ -153,17 +176,3 @@ class _Session:
         except CheckpointInvalid:
             return "the last whole checkpoint"
         return f"the checkpoint of step {latest.state.step}" if latest else "the start"
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends the run as Ctrl-C does: actors stopped, summary written."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

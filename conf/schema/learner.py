@@ -40,5 +40,9 @@ class LearnerConfig(Section):
     """Tokens whose vocabulary logits exist at a time."""
     threads: PositiveInt = 1
     """CPU only: torch threads of each rank."""
+    max_skipped_steps: NonNegativeInt = 5
+    """Steps in a row whose gradient may be not finite (nothing is updated) before the run ends."""
+    max_restarts: NonNegativeInt = 2
+    """Times that a run goes on from its last checkpoint by itself after a rank was lost or did not answer."""
     start_timeout_s: PositiveFloat = 600.0
     step_timeout_s: PositiveFloat = 1800.0

@@ -160,3 +160,44 @@ def test_ctrl_c_ends_with_one_sentence_and_no_orphans(place, finished):
     assert "Traceback" not in errors
     assert_all_end(children)
     assert json.loads((run / "summary.json").read_text())["status"] == "stopped"
+
+
+def test_sigterm_writes_a_checkpoint_of_the_last_step_and_resume_goes_on(place, finished):
+    run = place / "preempted"
+    process = subprocess.Popen(
+        command(place, "preempted", "checkpoint.every=0"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_for_rows(run / "ledger.jsonl", 3, process)
+    process.send_signal(signal.SIGTERM)
+    begun = time.monotonic()
+    while not list((run / "checkpoints").glob("step-*/MANIFEST.json")):
+        assert time.monotonic() < begun + 30, "no checkpoint within 30 s of SIGTERM"
+        time.sleep(0.05)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 143
+    assert errors.strip().endswith("error: stopped by SIGTERM")
+    (checkpoint,) = (run / "checkpoints").glob("step-*")
+    assert int(checkpoint.name.removeprefix("step-")) == len(rows(run / "ledger.jsonl")) >= 3
+    assert json.loads((run / "summary.json").read_text())["status"] == "stopped"
+    answer = subprocess.run(command(place, "preempted", "resume=auto"), capture_output=True, text=True, timeout=420)
+    assert answer.returncode == 0, answer.stderr[-4000:]
+    assert trained_tasks(run) == trained_tasks(finished)
+
+
+def test_a_lost_learner_is_replaced_and_the_run_goes_on_from_its_checkpoint(place, finished):
+    run = place / "learner-lost"
+    process = subprocess.Popen(
+        command(place, "learner-lost"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_for_rows(run / "ledger.jsonl", 3, process)
+    (learner,) = (
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if child.name().startswith("ray::LearnerActor") or "ray::LearnerActor" in " ".join(child.cmdline())
+    )
+    learner.kill()
+    output, errors = process.communicate(timeout=420)
+    assert process.returncode == 0, errors[-4000:]
+    assert "going on from the checkpoint of step 2" in output
+    assert trained_tasks(run) == trained_tasks(finished)
+    assert json.loads((run / "summary.json").read_text())["steps"] == STEPS

@@ -14,6 +14,7 @@ from trainer.pipeline.buffer import GroupBuffer
 from trainer.pipeline.clock import StageClock
 from trainer.pipeline.loop import PipelineStalled, TooManyUnscorable, TrainingLoop
 from trainer.pipeline.producer import Producer
+from trainer.preemption import Preemption
 
 
 def prompt_at(position: int) -> Prompt:
@@ -83,12 +84,12 @@ class FakeMemory:
         self.commits += 1
 
 
-class FlatTasks(FakeScoring):
 class FakeHistory(list):
     def record(self, position, correct):
         self.append((position, correct))
 
 
+class FlatTasks(FakeScoring):
     """Tasks whose number is in `flat` get equal rewards: they teach nothing."""
 
     def __init__(self, flat) -> None:
@@ -125,8 +126,9 @@ def build(
         producer=producer,
         policy=policy,
         memory=FakeMemory(),
-        clock=StageClock(),
         history=history,
+        clock=StageClock(),
+        preemption=Preemption(),
         batcher=Batcher(algo=algo, component_weights={}, completion_budget=8),
         stall_timeout_s=stall,
         max_unscorable_share=0.5,
@@ -198,10 +200,10 @@ def test_resampling_fills_every_batch_with_groups_that_teach(staleness):
     assert policy.batches == [8, 8, 8]
     consumed = [int(task.removeprefix("task-")) for step in trained_ids(outcomes) for task in step]
     assert consumed == list(range(len(consumed)))
-    for outcome in outcomes:
-        dropped = {int(entry.group.group.prompt.task.id.removeprefix("task-")) for entry in outcome.filtered.dropped}
     assert [position for position, _ in history] == consumed
     assert history[0] == (0, [True, True])
+    for outcome in outcomes:
+        dropped = {int(entry.group.group.prompt.task.id.removeprefix("task-")) for entry in outcome.filtered.dropped}
         assert dropped <= flat
         assert outcome.resampled == len(dropped)
         assert len(outcome.filtered.kept) == 4

@@ -18,6 +18,7 @@ from trainer.carriers import ScoredGroup, TrainingSequence
 from trainer.pipeline.buffer import GroupBuffer, Stale
 from trainer.pipeline.clock import StageClock
 from trainer.pipeline.producer import Produced, Producer
+from trainer.preemption import Preemption
 
 
 class PipelineStalled(QuorumError):
@@ -46,8 +47,8 @@ class TaskHistory(Protocol):
     def record(self, position: int, correct: Sequence[bool]) -> None: ...
 
 
-    async def commit(self) -> None: ...
 class RewardMemory(Protocol):
+    async def commit(self) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,9 +62,9 @@ class StepOutcome:
     """Policy version that the groups were compared with when they were taken."""
     groups: tuple[ScoredGroup, ...]
     filtered: FilteredGroups
-    stale: tuple[ScoredGroup, ...]
     sequences: tuple[TrainingSequence, ...]
     """What the learner was given; group_index counts `filtered.kept`."""
+    stale: tuple[ScoredGroup, ...]
     learner: dict[str, float]
     sync: dict[str, float]
     resampled: int
@@ -82,8 +83,9 @@ class TrainingLoop:
         policy: Policy,
         memory: RewardMemory,
         history: TaskHistory,
-        batcher: Batcher,
         clock: StageClock,
+        preemption: Preemption,
+        batcher: Batcher,
         stall_timeout_s: float,
         max_unscorable_share: float,
     ) -> None:
@@ -91,9 +93,10 @@ class TrainingLoop:
         self._producer = producer
         self._policy = policy
         self._memory = memory
-        self._clock = clock
-        self._batcher = batcher
         self._history = history
+        self._clock = clock
+        self._preemption = preemption
+        self._batcher = batcher
         self._stall_timeout_s = stall_timeout_s
         self._max_unscorable_share = max_unscorable_share
         self._tasks: set[asyncio.Task[Produced]] = set()
@@ -135,17 +138,17 @@ class TrainingLoop:
         for entry in batch:
             scored = [result.correct for result in entry.scored.results if result.status == "scored"]
             self._history.record(entry.position, scored)
-            version=version,
-            trained_version=trained_version,
-            groups=tuple(groups),
         self._buffer.advance(version)
         return StepOutcome(
             step=step,
+            version=version,
+            trained_version=trained_version,
+            groups=tuple(groups),
             filtered=filtered,
+            sequences=tuple(sequences),
             stale=tuple(entry.item.scored for entry in stale),
             learner=learner,
             sync=sync,
-            sequences=tuple(sequences),
             resampled=len(groups) - self._buffer.batch_size,
             queue_s=sum(taken - entry.finished for entry in batch) / len(batch),
             in_flight=in_flight,
@@ -194,9 +197,6 @@ class TrainingLoop:
             self._quota -= 1
             self._start(self._buffer.admit())
 
-    def _start(self, position: int) -> None:
-        attempt = self._attempts.get(position, -1) + 1
-        self._attempts[position] = attempt
     def _teaching_nothing(self) -> int | None:
         """A completed group of the next batch that may be replaced; every rejection brings others into that batch."""
         if not self._batcher.resamples or not self._buffer.can_reject():
@@ -208,11 +208,14 @@ class TrainingLoop:
                 self._teaching.add(position)
         return None
 
+    def _start(self, position: int) -> None:
+        attempt = self._attempts.get(position, -1) + 1
+        self._attempts[position] = attempt
         self._tasks.add(asyncio.create_task(self._producer.produce(position, attempt), name=f"group {position}"))
 
     async def _wait_for_one(self) -> None:
-        done, self._tasks = await asyncio.wait(
-            self._tasks, timeout=self._stall_timeout_s, return_when=asyncio.FIRST_COMPLETED
+        done, self._tasks = await self._preemption.unless(
+            asyncio.wait(self._tasks, timeout=self._stall_timeout_s, return_when=asyncio.FIRST_COMPLETED)
         )
         if not done:
             raise PipelineStalled(

@@ -1,0 +1,56 @@
+"""A batch whose gradient was not finite, kept with the policy that met it: `python -m trainer.replay` looks into it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from conf.errors import QuorumError
+from trainer.carriers import TrainingSequence
+from trainer.records import write_atomically
+
+BATCH = "batch.json"
+SKIPPED = "skipped"
+"""Of a run; one folder a step: batch.json beside what a checkpoint holds of the learner."""
+
+
+class TrainingDiverged(QuorumError):
+    """Too many steps in a row had a gradient that was not finite."""
+
+
+class BatchUnreadable(QuorumError):
+    """The file is no batch that a run has kept."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SkippedBatch:
+    step: int
+    sequences: tuple[TrainingSequence, ...]
+    task_ids: tuple[str, ...]
+    """One for each value of TrainingSequence.group_index."""
+
+
+def write_batch(file: Path, batch: SkippedBatch) -> None:
+    """JSON, with NaN and Infinity as Python writes them: they may be what is looked for."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, json.dumps(asdict(batch)))
+
+
+def read_batch(file: Path) -> SkippedBatch:
+    """Raises BatchUnreadable."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return SkippedBatch(
+            step=found["step"],
+            sequences=tuple(_sequence(row) for row in found["sequences"]),
+            task_ids=tuple(found["task_ids"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BatchUnreadable(f"{file} is no batch that a run has kept ({error})") from error
+
+
+def _sequence(row: dict[str, object]) -> TrainingSequence:
+    def fixed(value: object) -> object:
+        return tuple(fixed(entry) for entry in value) if isinstance(value, Sequence) else value
+
+    return TrainingSequence(**{name: fixed(value) for name, value in row.items()})  # type: ignore[arg-type]
