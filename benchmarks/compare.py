@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.carriers import BenchmarkError
-from benchmarks.comparison import Comparison, compare, read_run
+from benchmarks.comparison import Comparison, Pair, compare, read_run
 from benchmarks.report.compare_page import write_comparison
 from conf.errors import ConfigError, QuorumError
 
@@ -60,26 +60,12 @@ def _print(result: Comparison, page: Path) -> None:
     for run in result.runs:
         mean, low, high = result.means[run.name]
         board.append([run.name, f"{100 * mean:.2f}", f"{100 * low:.1f} to {100 * high:.1f}"])
-    pairs = [["second - first", "difference", "95 %", "better in first", "better in second", "p (Holm)", ""]]
-    for pair in result.pairs:
-        mean, low, high = pair.difference
-        pairs.append(
-            [
-                f"{pair.second} - {pair.first}",
-                f"{100 * mean:+.2f}",
-                f"{100 * low:+.1f} to {100 * high:+.1f}",
-                str(pair.only_first),
-                str(pair.only_second),
-                "" if pair.p_value is None else f"{pair.p_value:.3g}",
-                "different" if pair.shown else "no difference shown",
-            ]
-        )
     lines = [
         f"{result.runs[0].scores['data']}, {len(result.keys)} questions",
         "",
         *_aligned(board),
         "",
-        *_aligned(pairs),
+        *_aligned([Pair.COLUMNS, *(pair.cells for pair in result.pairs)]),
     ]
     sys.stdout.write("\n".join([*lines, "", result.conclusion, str(page)]) + "\n")
 

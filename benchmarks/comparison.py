@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from benchmarks.carriers import BenchmarkError
 from benchmarks.metrics.intervals import Interval, bootstrap_mean
@@ -45,6 +45,22 @@ class Pair:
     """Holm-corrected; None for metrics that are not 0 or 1."""
     shown: bool
     """Whether the difference is significant."""
+
+    COLUMNS: ClassVar = ("second - first", "difference", "95 %", "better in first", "better in second", "p (Holm)", "")
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Text for the COLUMNS of a table; differences in points."""
+        mean, low, high = self.difference
+        return (
+            f"{self.second} - {self.first}",
+            f"{100 * mean:+.2f}",
+            f"{100 * low:+.1f} to {100 * high:+.1f}",
+            str(self.only_first),
+            str(self.only_second),
+            "" if self.p_value is None else f"{self.p_value:.3g}",
+            "different" if self.shown else "no difference shown",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -24,3 +24,5 @@ VOTERS: dict[str, Voter] = {
     "log_probability": log_probability.select,
     "confidence_weighted": confidence_weighted.select,
 }
+NEEDS_LOGPROBS = frozenset(("log_probability", "confidence_weighted"))
+"""Voters that only make sense where candidates come with log-probabilities."""

@@ -23,12 +23,11 @@ import plotly.graph_objects as go
 from conf.cli import run_entrypoint
 from conf.schema.selection import StudyConfig
 from selection.ballots import Ballot, ballots
-from selection.builder import VOTERS
+from selection.builder import NEEDS_LOGPROBS, VOTERS
 from selection.candidate import Voter
 from selection.questions import CandidatesUnusable, read_candidates
 from selection.reranker import load_reranker
 
-NEEDS_LOGPROBS = frozenset(("log_probability", "confidence_weighted"))
 PRINTED = (1, 2, 5, 10, 20, 30)
 Curves = dict[str, np.ndarray]
 """Voter -> share of right answers, shape (n, 3): mean, low, high."""

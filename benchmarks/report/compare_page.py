@@ -48,21 +48,7 @@ def _levels(result: Comparison) -> str:
 
 
 def _pairs(result: Comparison) -> str:
-    rows = []
-    for pair in result.pairs:
-        mean, low, high = pair.difference
-        rows.append(
-            [
-                escape(f"{pair.second} − {pair.first}"),
-                f"{100 * mean:+.2f}",
-                f"{100 * low:+.1f} to {100 * high:+.1f}",
-                str(pair.only_first),
-                str(pair.only_second),
-                "" if pair.p_value is None else f"{pair.p_value:.3g}",
-                "different" if pair.shown else "no difference shown",
-            ]
-        )
-    return table(["", "difference", "95 %", "better in first", "better in second", "p (Holm)", ""], rows)
+    return table(Pair.COLUMNS, [[escape(cell) for cell in pair.cells] for pair in result.pairs])
 
 
 def _disagreements(result: Comparison, pair: Pair) -> str:

@@ -10,13 +10,11 @@ from conf.schema.data import Denotation
 from rewards.carriers import Execution
 from rewards.sql.denotation import digest, is_trivial
 from rewards.sql.parse import has_top_level_order_by
-from selection.builder import VOTERS
+from selection.builder import NEEDS_LOGPROBS, VOTERS
 from selection.candidate import Candidate, Context, NoCandidates, Voter
 
 if TYPE_CHECKING:  # it loads pandas, which scoring a file without a reranker must not wait for
     from benchmarks.scoring.reranking import Reranking
-
-NEEDS_LOGPROBS = frozenset(("log_probability", "confidence_weighted"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
