@@ -1,8 +1,9 @@
 """One vLLM engine that is stepped by hand: groups go in, finished groups come out, weights change between two steps.
 
 Guarantees: a group is returned once, whole, with the exact policy version of every token; after `update_weights` no
-token and no cached key or value of the old weights is used, and completions in flight continue under the new ones
-(their keys and values are computed anew). An engine whose update failed refuses to generate.
+token and no cached key or value of the old weights is used; completions in flight continue under the new ones (their
+keys and values are computed anew), or begin anew with rollout.in_flight=abort. An engine whose update failed refuses
+to generate.
 Not guaranteed: the same samples twice, where requests arrive at different times.
 Not thread-safe: one thread owns the engine (see worker.py).
 """
@@ -41,6 +42,7 @@ class RolloutEngine:
         self._spec = spec
         self._collector = Collector(spec.version)
         self._engine = build_engine(spec, self._collector)
+        self._requests: dict[str, GenerationRequest] = {}
         self._session: int | None = None
         self._broken = False
         self.steps = 0
@@ -67,10 +69,13 @@ class RolloutEngine:
                 f"group {request.id}: prompt of {len(request.prompt_ids)} tokens plus"
                 f" max_tokens={request.sampling.max_tokens} exceeds the engine's context of {self._spec.max_model_len}"
             )
+        self._requests[request.id] = request
         add_request(self._engine, request, self._stop)
 
     def abort(self, group_ids: list[str]) -> None:
         """Drop groups that nobody waits for any more; unknown ids are ignored."""
+        for group_id in group_ids:
+            self._requests.pop(group_id, None)
         self._engine.abort_request(group_ids)
 
     def step(self) -> tuple[SampledGroup, ...]:
@@ -123,20 +128,26 @@ class RolloutEngine:
             raise WeightUpdateFailed(f"weights of version {handle.version} could not be loaded: {error}") from error
         loaded = time.perf_counter()
         in_flight = self._collector.running
+        again = list(self._requests.values()) if self._spec.in_flight == "abort" else []
+        self.abort([request.id for request in again])
         self._engine.reset_prefix_cache(reset_running_requests=True)
         self._collector.version = handle.version
+        for request in again:
+            self.add(request)
         return SyncReport(
             version=handle.version,
             pause_s=0.0,
             transfer_s=loaded - began,
             resume_s=time.perf_counter() - loaded,
-            in_flight=in_flight,
+            in_flight=in_flight if not again else 0,
+            aborted=in_flight if again else 0,
         )
 
     def _call(self, method: str, *arguments: Any) -> None:
         self._engine.collective_rpc(method, args=arguments)
 
     def _group(self, group: str, sampled: list[Sampled]) -> SampledGroup:
+        del self._requests[group]
         texts = self._tokenizer.batch_decode([s.token_ids for s in sampled], skip_special_tokens=True)
         return SampledGroup(
             id=group, completions=tuple(_completion(s, text) for s, text in zip(sampled, texts, strict=True))

@@ -17,6 +17,10 @@ from rollout.requests import Harvest, SampledGroup
 T = TypeVar("T")
 
 
+Command = tuple[Callable[[Any], Any], Future[Any], bool]
+"""What to run, who waits for it, and whether it must wait until no group is pending."""
+
+
 class SteppedEngine(Protocol):
     """What the loop needs of an engine."""
 
@@ -37,7 +41,8 @@ class EngineLoop:
     def __init__(self, build: Callable[[], Any]) -> None:
         """`build` makes the engine, inside the thread; `wait_ready` reports how that went."""
         self._build = build
-        self._commands: queue.SimpleQueue[tuple[Callable[[Any], Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
+        self._postponed: list[Command] = []
         self._changed = threading.Condition()
         self._finished: list[SampledGroup] = []
         self._status = (0, 0, 0)
@@ -50,12 +55,13 @@ class EngineLoop:
         """The version of the engine's weights, once it has started; raises what its start raised."""
         return self._ready.result(timeout_s)
 
-    def call(self, command: Callable[[Any], T], timeout_s: float | None = None) -> T:
-        """Run `command(engine)` between two steps and return its result."""
+    def call(self, command: Callable[[Any], T], timeout_s: float | None = None, *, when_idle: bool = False) -> T:
+        """Run `command(engine)` between two steps and return its result; with `when_idle` only once no group is
+        pending, which no later command waits for."""
         if self._failure is not None:
             raise self._failure
         future: Future[T] = Future()
-        self._commands.put((command, future))
+        self._commands.put((command, future, when_idle))
         if self._failure is not None:
             self._refuse(self._failure)
         return future.result(timeout_s)
@@ -95,21 +101,28 @@ class EngineLoop:
 
     def _obey(self, engine: SteppedEngine) -> bool:
         """Run waiting commands (wait for one when the engine is idle); False: stop."""
-        block = not engine.pending
         while True:
+            if self._postponed and not engine.pending:
+                self._execute(self._postponed.pop(0), engine)
+                continue
             try:
-                item = self._commands.get(block)
+                item = self._commands.get(block=not engine.pending)
             except queue.Empty:
                 return True
             if item is None:
                 return False
-            command, future = item
-            try:
-                future.set_result(command(engine))
-            except Exception as error:  # it belongs to the caller, who gets it
-                future.set_exception(error)
-            self._status = (engine.pending, engine.version, engine.steps)
-            block = not engine.pending
+            if item[2] and engine.pending:
+                self._postponed.append(item)
+            else:
+                self._execute(item, engine)
+
+    def _execute(self, item: Command, engine: SteppedEngine) -> None:
+        command, future, _ = item
+        try:
+            future.set_result(command(engine))
+        except Exception as error:  # it belongs to the caller, who gets it
+            future.set_exception(error)
+        self._status = (engine.pending, engine.version, engine.steps)
 
     def _deliver(self, groups: tuple[SampledGroup, ...], engine: SteppedEngine) -> None:
         with self._changed:
@@ -120,6 +133,8 @@ class EngineLoop:
 
     def _refuse(self, error: RolloutError) -> None:
         """Answer the commands that are still queued."""
+        while self._postponed:
+            self._postponed.pop()[1].set_exception(error)
         while True:
             try:
                 item = self._commands.get_nowait()

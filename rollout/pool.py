@@ -107,7 +107,7 @@ class RolloutPool:
         return Group(id=group_id, prompt=prompt, completions=sampled.completions)
 
     async def update_weights(self, handle: WeightHandle) -> SyncReport:
-        """Bring every worker to the handle's weights; groups in flight continue under them.
+        """Bring every worker to the handle's weights; rollout.in_flight says what becomes of the groups in flight.
 
         The handle must stay readable until the next update: replaced workers load it. A worker that misses the update
         is replaced; the call returns when at least one worker has the weights.
@@ -249,5 +249,6 @@ def _merge(reports: Sequence[SyncReport], version: int, *, missed: int) -> SyncR
         transfer_s=max(r.transfer_s for r in reports),
         resume_s=max(r.resume_s for r in reports),
         in_flight=sum(r.in_flight for r in reports),
+        aborted=sum(r.aborted for r in reports),
         restarted=missed,
     )

@@ -1,6 +1,7 @@
 """What crosses between pool and worker: requests without their task, completions without their prompt."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from conf.schema.rollout import EngineConfig, SamplingConfig
 from rollout.carriers import Completion
@@ -21,6 +22,8 @@ class EngineSpec:
     """"cpu" or "gpu"."""
     weight_transfer: str
     """"shared_memory", "ipc" or "nccl"."""
+    in_flight: Literal["keep", "wait", "abort"] = "keep"
+    """rollout.in_flight."""
     version: int = 0
     """Policy version of the folder's weights."""
     log_file: str | None = None

@@ -80,6 +80,7 @@ def ray_workers(
         seed=seed * 1000,
         accelerator=cluster.accelerator,
         weight_transfer=transfer_backend(config, cluster),
+        in_flight=config.in_flight,
         version=version,
         log_file=None,
     )
@@ -125,7 +126,7 @@ class RolloutWorker:
         self._running.call(lambda engine: engine.abort(list(group_ids)))
 
     def update_weights(self, handle: WeightHandle, rank_offset: int) -> SyncReport:
-        """Replace the weights between two steps."""
+        """Replace the weights between two steps, or as soon as nothing is in flight with rollout.in_flight=wait."""
         asked = time.perf_counter()
         started = asked
 
@@ -134,7 +135,7 @@ class RolloutWorker:
             started = time.perf_counter()
             return engine.update_weights(handle, rank_offset=rank_offset)
 
-        report = self._running.call(update)
+        report = self._running.call(update, when_idle=self._spec.in_flight == "wait")
         return dataclasses.replace(report, pause_s=started - asked)
 
     @property

@@ -49,6 +49,8 @@ class LearnerPolicy:
             "perf/sync_pause_s": report.pause_s,
             "perf/sync_transfer_s": report.transfer_s,
             "perf/sync_resume_s": report.resume_s,
+            "async/continued": float(report.in_flight),
+            "async/aborted": float(report.aborted),
         }
 
 

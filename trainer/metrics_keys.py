@@ -171,6 +171,8 @@ _ASYNC = _keys(
         ("dropped_stale", "groups", "sum", "Groups dropped because they were older than max_staleness."),
         ("dropped_zero_variance", "groups", "sum", "Groups dropped because their rewards are all equal."),
         ("dropped_unscorable", "groups", "sum", "Groups dropped because too few completions could be scored."),
+        ("continued", "count", "sum", "Completions in flight that went on after a weight update (in_flight=keep)."),
+        ("aborted", "count", "sum", "Completions in flight that a weight update began anew (in_flight=abort)."),
         ("resampled", "groups", "sum", "Groups drawn in place of others that teach nothing (algo.resample)."),
         ("retried", "groups", "sum", "Groups sent again after a worker or reward actor failed."),
         ("trainer_wait_s", "s", "sum", "Time the learner waited for scored groups."),

@@ -43,6 +43,10 @@ class RolloutConfig(Section):
     engine: EngineConfig = EngineConfig()
     weight_transfer: Literal["auto", "shared_memory", "ipc", "nccl"] = "auto"
     """auto: shared_memory on the CPU, ipc when rollout and learner share one GPU, nccl otherwise."""
+    in_flight: Literal["keep", "wait", "abort"] = "keep"
+    """What a weight update does with completions in flight (pipeline.max_staleness > 0). keep: the engine pauses
+    between two steps and they continue under the new weights. wait: it finishes their groups first. abort: their groups
+    begin anew under the new weights."""
     max_logprob_difference: PositiveFloat = 0.1
     """Mean |engine - learner| log-probability in nats, above which the run stops with "stale or wrong weights"."""
     start_timeout_s: PositiveFloat = 600.0

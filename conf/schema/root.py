@@ -75,3 +75,26 @@ class TrainConfig(Section):
         if self.cluster.accelerator == "cpu" and self.rollout.weight_transfer in ("ipc", "nccl"):
             raise ValueError(f"rollout.weight_transfer={self.rollout.weight_transfer} needs cluster.accelerator=gpu")
         return self
+
+    @model_validator(mode="after")
+    def _can_be_learned_from(self) -> "TrainConfig":
+        sampling, engine = self.rollout.sampling, self.rollout.engine
+        if sampling.temperature == 0.0:
+            raise ValueError(
+                "rollout.sampling.temperature=0 samples the same completion every time, which no group can learn from "
+                "(and the learner divides by it): set it above 0, usually 1.0"
+            )
+        if self.algo.overlong.buffer_tokens > sampling.max_tokens:
+            raise ValueError(
+                f"algo.overlong.buffer_tokens={self.algo.overlong.buffer_tokens} exceeds "
+                f"rollout.sampling.max_tokens={sampling.max_tokens}"
+            )
+        shared_memory = self.rollout.weight_transfer == "shared_memory" or (
+            self.rollout.weight_transfer == "auto" and self.cluster.accelerator == "cpu"
+        )
+        if shared_memory and engine.tensor_parallel_size > 1:
+            raise ValueError(
+                f"weights by shared memory reach one process of an engine, and rollout.engine.tensor_parallel_size="
+                f"{engine.tensor_parallel_size} makes several: set it to 1 and raise rollout.workers instead"
+            )
+        return self

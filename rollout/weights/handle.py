@@ -89,5 +89,7 @@ class SyncReport:
     """Resetting the prefix cache."""
     in_flight: int = 0
     """Completions that continue under the new weights."""
+    aborted: int = 0
+    """Completions that begin anew under the new weights (rollout.in_flight=abort)."""
     restarted: int = 0
     """Workers that missed the update and were restarted."""

@@ -195,6 +195,36 @@ async def nothing_is_left() -> None:
     assert not [name for name in os.listdir("/dev/shm") if "quorum" in name]
 
 
+@pytest.mark.parametrize("in_flight", ["wait", "abort"])
+def test_groups_in_flight_are_finished_or_begun_anew(tiny_policy: Path, in_flight: str) -> None:
+    async def work() -> None:
+        model = load(tiny_policy)
+        settings = config("float32").model_copy(update={"in_flight": in_flight})
+        pool = await start(tiny_policy, settings)
+        sender = SharedMemorySender(torch.float32)
+        try:
+            jobs = [asyncio.create_task(ask(pool, f"in flight{i}", n=16, max_tokens=110)) for i in range(2)]
+            await asyncio.sleep(0.25)
+            before = load(tiny_policy)
+            disturb(model, 77)
+            report = await pool.update_weights(sender.publish(named_weights(model), 1))
+            groups = await asyncio.gather(*jobs)
+            version = {"wait": 0, "abort": 1}[in_flight]
+            assert report.in_flight == 0
+            assert (report.aborted > 0) == (in_flight == "abort"), "the update came after the groups"
+            for group in groups:
+                assert {c.version_spans for c in group.completions} == {((0, version),)}
+                assert differences([before, model][version], group).max() <= 1e-4
+            fresh = await ask(pool, "fresh")
+            assert fresh.oldest_version == 1
+            assert differences(model, fresh).max() <= 1e-4
+        finally:
+            await pool.close()
+            sender.close()
+
+    run(work())
+
+
 def test_bfloat16_agrees_within_a_hundredth(tiny_policy: Path) -> None:
     async def work() -> None:
         model = load(tiny_policy)

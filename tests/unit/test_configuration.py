@@ -40,10 +40,26 @@ def test_every_experiment_validates(experiment):
         ("rollout.engine.max_model_len=16", "rollout.engine.max_model_len=16 is smaller than"),
         ("learner.ranks=5", "must be a multiple of learner.ranks"),
         ("what is this", "write settings as name=value"),
+        ("rollout.sampling.temperature=0", "rollout.sampling.temperature=0 samples the same completion every time"),
+        ("rollout.engine.tensor_parallel_size=2", "weights by shared memory reach one process of an engine"),
+        ("algo.overlong.buffer_tokens=65", "algo.overlong.buffer_tokens=65 exceeds rollout.sampling.max_tokens=64"),
+        ("algo.importance.floor=4", "floor=4 must be smaller than cap=3"),
+        ("algo.loss.delta=1.1", "delta=1.1 must be greater than 1 + epsilon_high"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_to_write_instead(override, message):
     assert message in refused(override)
+
+
+def test_resampling_needs_dropping():
+    assert "set it to true" in refused("algo.resample=true", "algo.drop_zero_variance=false")
+
+
+def test_samplers_and_options_load_by_name():
+    overrides = ["algo.sampler.type=difficulty", "algo.sampler.floor=0.1", "learner.lora.rank=8"]
+    config = load(TrainConfig, "train", overrides)
+    assert config.algo.sampler.type == "difficulty"
+    assert config.learner.lora.rank == 8
 
 
 def test_a_mandatory_setting_is_named():

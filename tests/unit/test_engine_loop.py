@@ -54,6 +54,51 @@ def test_groups_come_once_and_one_thread_owns_the_engine() -> None:
     loop.stop()
 
 
+class GatedEngine(CountingEngine):
+    """Takes no step before its gate opens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+
+    def step(self) -> tuple[SampledGroup, ...]:
+        self.gate.wait(5.0)
+        return super().step()
+
+
+def test_a_command_may_wait_until_nothing_is_pending_while_others_do_not() -> None:
+    engine = GatedEngine()
+    loop = EngineLoop(lambda: engine)
+    order: list[tuple[str, int]] = []
+    loop.call(lambda e: e.queue.extend(["a", "b"]), 5.0)
+    callers = [
+        threading.Thread(
+            target=loop.call,
+            args=(lambda e, name=name: order.append((name, e.pending)), 5.0),
+            kwargs={"when_idle": name == "when idle"},
+        )
+        for name in ("when idle", "at once")
+    ]
+    for caller in callers:
+        caller.start()
+        time.sleep(0.1)
+    engine.gate.set()
+    for caller in callers:
+        caller.join(5.0)
+    assert order == [("at once", 2), ("when idle", 0)]
+    assert collect_all(loop, 2) == ["a", "b"]
+    loop.call(lambda e: order.append(("idle", e.pending)), 5.0, when_idle=True)
+    assert order[-1] == ("idle", 0)
+    loop.stop()
+
+
+def test_who_waits_for_an_idle_engine_hears_of_its_end() -> None:
+    loop = EngineLoop(CountingEngine)
+    loop.call(lambda e: e.queue.append("bad"), 5.0)
+    with pytest.raises(GenerationFailed):
+        loop.call(lambda e: None, 5.0, when_idle=True)
+
+
 def test_an_idle_engine_is_not_stepped() -> None:
     engine = CountingEngine()
     loop = EngineLoop(lambda: engine)
