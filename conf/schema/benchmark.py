@@ -108,7 +108,13 @@ class BenchmarkExecution(Section):
     executors: PositiveInt | None = None
     """SQLite processes (None: one for each CPU)."""
     budget: BudgetConfig = BudgetConfig(
-        vm_steps=2_000_000_000, rows=1_000_000, bytes=256 * 2**20, heap_mib=1024, cpu_s=30.0, wall_s=60.0
+        vm_steps=2_000_000_000,
+        rows=1_000_000,
+        bytes=256 * 2**20,
+        value_bytes=64 * 2**20,
+        heap_mib=1024,
+        cpu_s=30.0,
+        wall_s=60.0,
     )
 
 
