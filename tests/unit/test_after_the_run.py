@@ -1,0 +1,151 @@
+"""A trained policy after its run: which checkpoint, its card, its server's command, and the voted answer."""
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from conf.load import load, to_yaml
+from conf.schema.reward import RewardConfig
+from conf.schema.root import TrainConfig
+from rewards.sql.executor import ExecutorPool
+from rollout.carriers import Completion
+from trainer.ask.answer import Answer, NoAnswer, choose
+from trainer.export.card import card, wilson
+from trainer.export.folder import ExportFailed, export
+from trainer.finished import NotUsable, Trained, trained
+from trainer.serve import ServeRefused, check_host, command, environment
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run folder with checkpoints 20 (evaluated best) and 40."""
+    folder = tmp_path / "runs" / "mine"
+    config = load(TrainConfig, "train", ["experiment=quickstart", f"run.dir={tmp_path / 'runs'}", "run.name=mine"])
+    for step in (20, 40):
+        policy = folder / "checkpoints" / f"step-{step:06d}" / "policy"
+        policy.mkdir(parents=True)
+        (policy / "config.json").write_text("{}")
+        (policy / "model.safetensors").write_bytes(bytes([step]))
+        (policy.parent / "MANIFEST.json").write_text("{}")
+    (folder / "config.yaml").write_text(to_yaml(config))
+    evaluation = {"eval/tasks": 320.0, "eval/n": 30.0, "eval/vote_ex": 0.85, "eval/mean_at_n": 0.75}
+    rows = [{"step": 20, "eval/greedy_ex": 0.84} | evaluation, {"step": 40, "eval/greedy_ex": 0.8375} | evaluation]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_the_checkpoint_is_the_last_the_best_or_a_step(run, tmp_path):
+    assert trained(run).step == 40
+    assert trained(run, "best").step == 20
+    assert trained(run, "20").policy == run / "checkpoints" / "step-000020" / "policy"
+    with pytest.raises(NotUsable, match="no checkpoint 30: choose last, best or 20, 40"):
+        trained(run, "30")
+    with pytest.raises(NotUsable, match="no run folder"):
+        trained(tmp_path)
+
+
+def test_a_configuration_of_another_version_is_named(run):
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text + "old_section: 1\n")
+    with pytest.raises(NotUsable, match="written by another version: old_section is not a setting"):
+        trained(run)
+
+
+def test_wilsons_interval_by_hand():
+    low, high = wilson(0.5, 100)
+    assert (round(low, 4), round(high, 4)) == (0.4038, 0.5962)
+    low, high = wilson(0.0, 10)
+    assert low == 0.0
+    assert high == pytest.approx(0.2775, abs=1e-4)
+
+
+def test_the_card_tells_data_rewards_scores_with_intervals_and_how_to_serve(run):
+    text = card(trained(run), code="c0ffee", data={"train": "4000 tasks, digest d1"})
+    assert "| greedy execution accuracy | 83.8 % | 79.3 to 87.4 % |" in text
+    assert "| mean accuracy of a candidate | 75.0 % |  |" in text
+    assert "On 320 held-out tasks" in text
+    assert "train 4000 tasks, digest d1" in text
+    assert "Rewards: format, execution, atomic SQL operations.\n" in text
+    assert "vllm serve FOLDER --max-model-len 256" in text
+
+
+def test_a_checkpoint_without_evaluation_says_so(run):
+    (run / "metrics.jsonl").write_text("")
+    assert "This checkpoint was not evaluated." in card(trained(run), code="c", data={})
+
+
+def test_an_export_is_the_policy_with_its_card_and_never_overwrites(run, tmp_path):
+    folder = export(trained(run, "20"), tmp_path / "out")
+    assert (folder / "model.safetensors").read_bytes() == bytes([20])
+    assert "20 steps of" in (folder / "README.md").read_text()
+    with pytest.raises(ExportFailed, match="exists"):
+        export(trained(run), tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "runs"]
+
+
+def test_the_server_runs_as_the_engine_of_training_did(run):
+    chosen: Trained = trained(run)
+    line = command(chosen, host="127.0.0.1", port=8001, more=["--seed", "3"])
+    assert line[1:3] == ["serve", str(chosen.policy)]
+    assert line[line.index("--max-model-len") + 1] == "256"
+    assert line[line.index("--served-model-name") + 1] == "mine"
+    assert line[-3:] == ["--enforce-eager", "--seed", "3"]
+    assert environment(chosen)["VLLM_CPU_KVCACHE_SPACE"] == "1"
+
+
+def test_a_server_for_others_needs_a_key():
+    check_host("127.0.0.1", None)
+    check_host("localhost", None)
+    check_host("0.0.0.0", "a key")
+    with pytest.raises(ServeRefused, match="VLLM_API_KEY"):
+        check_host("0.0.0.0", None)
+    with pytest.raises(ServeRefused, match="no IP address"):
+        check_host("example", "a key")
+
+
+def completion(text: str, logprob: float = -1.0) -> Completion:
+    return Completion(text=text, token_ids=(1,), logprobs=(logprob,), version_spans=((0, 0),), finish_reason="stop")
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> str:
+    file = tmp_path / "shop.sqlite"
+    connection = sqlite3.connect(file)
+    connection.executescript("CREATE TABLE item (name TEXT, price REAL); INSERT INTO item VALUES ('a', 1), ('b', 2);")
+    connection.close()
+    return str(file)
+
+
+def vote(database: str, *texts: str) -> Answer:
+    reward = RewardConfig.model_validate({"format": {"thinking": False}})
+    with ExecutorPool(1) as executors:
+        return choose(
+            [completion(text) for text in texts],
+            database=database,
+            question="which?",
+            voter="value_aware",
+            denotation="spider",
+            reward=reward,
+            executors=executors,
+        )
+
+
+def test_the_answer_is_the_result_that_most_candidates_share(database):
+    answer = vote(
+        database,
+        "SELECT name FROM item WHERE price > 1",
+        "SELECT name FROM item WHERE price >= 2",
+        "SELECT max(price) FROM item",
+        "SELECT nonsense FROM item",
+        "DROP TABLE item",
+    )
+    assert answer.execution.rows == (("b",),)
+    assert (answer.agreeing, answer.ran, answer.asked) == (2, 3, 5)
+    assert vote(database, "SELECT count(*) FROM item").execution.rows == ((2,),)
+
+
+def test_no_candidate_that_runs_is_an_error_with_its_reason(database):
+    with pytest.raises(NoAnswer, match="none of 1 candidates ran.*no such column"):
+        vote(database, "SELECT nonsense FROM item")

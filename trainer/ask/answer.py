@@ -1,0 +1,79 @@
+"""From candidates' texts to an answer: extraction, execution, voting. No engine."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from conf.errors import QuorumError
+from conf.schema.data import Denotation
+from conf.schema.reward import RewardConfig
+from rewards.carriers import Execution
+from rewards.components.format import extract
+from rewards.sql.denotation import digest, is_trivial
+from rewards.sql.executor import ExecutorPool, Query
+from rewards.sql.parse import has_top_level_order_by
+from rollout.carriers import Completion
+from selection.builder import VOTERS
+from selection.candidate import Candidate, Context
+
+
+class NoAnswer(QuorumError):
+    """No candidate ran; the message holds what the commonest one said."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    sql: str
+    execution: Execution
+    agreeing: int
+    """Candidates with the same result."""
+    ran: int
+    """Candidates that ran at all."""
+    asked: int
+
+
+def choose(
+    completions: Sequence[Completion],
+    *,
+    database: str,
+    question: str,
+    voter: str,
+    denotation: Denotation,
+    reward: RewardConfig,
+    executors: ExecutorPool,
+) -> Answer:
+    """The voted answer. Raises NoAnswer."""
+    sqls = [extract(completion.text, reward.format).sql or "" for completion in completions]
+    written = list(dict.fromkeys(sql for sql in sqls if sql))
+    if not written:
+        raise NoAnswer(f"none of {len(sqls)} candidates holds a query; the first said: {completions[0].text[:200]!r}")
+    queries = [Query(database=database, sql=sql, budget=reward.execution.budget) for sql in written]
+    results = dict(zip(written, executors.run(queries), strict=True))
+    candidates = [
+        _candidate(index, sql, results.get(sql), denotation, sum(completion.logprobs))
+        for index, (sql, completion) in enumerate(zip(sqls, completions, strict=True))
+    ]
+    ran = [candidate for candidate in candidates if not candidate.failed]
+    if not ran:
+        first = results[written[0]]
+        raise NoAnswer(f"none of {len(sqls)} candidates ran; {written[0]!r} failed: {first.error}")
+    rows = {one.index: results[one.sql].rows for one in ran}
+    winner = candidates[VOTERS[voter](candidates, Context(question=question, rows=rows))]
+    return Answer(
+        sql=winner.sql,
+        execution=results[winner.sql],
+        agreeing=sum(one.digest == winner.digest for one in ran),
+        ran=len(ran),
+        asked=len(candidates),
+    )
+
+
+def _candidate(index: int, sql: str, execution: Execution | None, denotation: Denotation, logprob: float) -> Candidate:
+    if execution is None or execution.status != "ok":
+        return Candidate(index=index, sql=sql, digest=None, failed=True, logprob=logprob)
+    return Candidate(
+        index=index,
+        sql=sql,
+        digest=digest(execution, policy=denotation, ordered=has_top_level_order_by(sql)),
+        trivial=is_trivial(execution),
+        logprob=logprob,
+    )

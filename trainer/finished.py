@@ -1,0 +1,74 @@
+"""A run that is used after training: its configuration, one of its checkpoints, and how that was evaluated."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from conf.errors import QuorumError
+from conf.explain import explain_validation
+from conf.schema.root import TrainConfig
+from trainer.records import Json, read_rows
+from trainer.registry.collect import best_checkpoint, checkpoints, step
+from trainer.run_folder import CONFIG, METRICS
+
+
+class NotUsable(QuorumError):
+    """The folder is no run, or holds no such checkpoint."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trained:
+    run: Path
+    config: TrainConfig
+    checkpoint: Path
+
+    @property
+    def policy(self) -> Path:
+        return self.checkpoint / "policy"
+
+    @property
+    def step(self) -> int:
+        return step(self.checkpoint)
+
+    def evaluation(self) -> Json:
+        """The metrics of the evaluation at the checkpoint's step; empty when none was made."""
+        found: Json = {}
+        for row in read_rows(self.run / METRICS):
+            if row["step"] == self.step:
+                found |= {key: value for key, value in row.items() if key.startswith("eval/")}
+        return found
+
+
+def trained(run: Path, which: str = "last") -> Trained:
+    """`which`: "last", "best" (highest greedy accuracy among the evaluated) or a step. Raises NotUsable."""
+    if not (run / CONFIG).is_file():
+        raise NotUsable(f"{run} holds no {CONFIG}: it is no run folder")
+    whole = checkpoints(run)
+    if not whole:
+        raise NotUsable(f"{run} holds no checkpoint")
+    return Trained(run=run, config=_config(run), checkpoint=_chosen(run, whole, which))
+
+
+def _chosen(run: Path, whole: list[Path], which: str) -> Path:
+    if which == "last":
+        return whole[-1]
+    if which == "best":
+        best = best_checkpoint(run)
+        if best is None:
+            raise NotUsable(f"no checkpoint of {run} was evaluated: choose last or a step")
+        return best
+    for folder in whole:
+        if which.isdecimal() and step(folder) == int(which):
+            return folder
+    raise NotUsable(f"{run} holds no checkpoint {which}: choose last, best or {', '.join(str(step(f)) for f in whole)}")
+
+
+def _config(run: Path) -> TrainConfig:
+    values = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
+    try:
+        return TrainConfig.model_validate(values)
+    except ValidationError as error:
+        explained = explain_validation(TrainConfig, values, error)
+        raise NotUsable(f"{run / CONFIG} was written by another version: {explained}") from error
