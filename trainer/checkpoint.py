@@ -85,7 +85,7 @@ class CheckpointStore:
             write_atomically(hidden / MANIFEST, json.dumps({"step": state.step, "files": files}, indent=1))
             shutil.rmtree(final, ignore_errors=True)
             os.rename(hidden, final)
-        except OSError as error:
+        except (OSError, CheckpointFailed) as error:
             shutil.rmtree(hidden, ignore_errors=True)
             raise CheckpointFailed(
                 f"checkpoint {final} could not be written: {error}; older ones are intact"

@@ -15,7 +15,7 @@ from conf.schema.root import TrainConfig
 from rollout.carriers import Prompt
 from trainer.batch.batcher import Batcher
 from trainer.batch.rewards import component_weights
-from trainer.checkpoint import STREAM, Checkpoint, CheckpointStore, RunState
+from trainer.checkpoint import STREAM, Checkpoint, CheckpointFailed, CheckpointStore, RunState
 from trainer.console import RunConsole
 from trainer.data import PreparedData
 from trainer.engines import Engines
@@ -204,6 +204,11 @@ class Job:
             wall_s=time.monotonic() - self.started,
         )
         with self.clock.stage("checkpoint"):
-            await self.checkpoints.save(state, write)
-        self.saved = step
+            try:
+                await self.checkpoints.save(state, write)
+                self.saved = step
+            except CheckpointFailed as error:
+                if self.config.checkpoint.on_failure == "stop":
+                    raise
+                self.console.note(f"{error}; the run goes on without it (checkpoint.on_failure=continue)")
         self._emit(step, {})

@@ -21,6 +21,10 @@ class RecordsDamaged(QuorumError):
     """The rows cannot be what a run of this program wrote: changed by something else, or incomplete."""
 
 
+class RecordsNotWritten(QuorumError):
+    """The run folder's disk takes no more rows."""
+
+
 @contextmanager
 def _replacing(path: Path) -> Iterator[BinaryIO]:
     """A new file that takes the place of `path` when the block ends well; otherwise nothing changes."""
@@ -99,11 +103,15 @@ class RowWriter:
         self._file = path.open("ab")
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Writes one line, or raises: ValueError for NaN or infinity, TypeError for what JSON lacks."""
+        """Writes one line, or raises: ValueError for NaN or infinity, TypeError for what JSON lacks,
+        RecordsNotWritten for a full or failing disk."""
         line = json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         # Lone surrogates, which a model can produce, have no UTF-8 form; backslashreplace makes them JSON escapes.
-        self._file.write(line.encode("utf-8", "backslashreplace") + b"\n")
-        self._file.flush()
+        try:
+            self._file.write(line.encode("utf-8", "backslashreplace") + b"\n")
+            self._file.flush()
+        except OSError as error:
+            raise RecordsNotWritten(f"{self.path} cannot be written: {error.strerror}") from error
 
     def sync(self) -> None:
         """Waits until everything appended is on the disk."""

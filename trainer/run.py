@@ -164,9 +164,13 @@ class _Session:
             seed=self._config.seed,
             versions=engine_versions(),
         )
-        self._folder.finish(summary)
-        self._entry.end(summary)
-        console.note(f"report: {write_report(self._folder.path)}")
+        try:
+            self._folder.finish(summary)
+            console.note(f"report: {write_report(self._folder.path)}")
+            self._entry.end(summary)
+        except (OSError, QuorumError) as error:
+            # On a full disk what ended the run is the error to raise, and a finished run stays finished.
+            console.note(f"the run's outcome could not be recorded: {error}")
         if status != "finished" and rows:
             console.note(f"to go on from {self._kept()}: the same command with resume=auto")
 

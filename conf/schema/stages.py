@@ -49,6 +49,8 @@ class CheckpointConfig(Section):
     every: NonNegativeInt = 50
     """Optimizer steps between checkpoints (0: only the last)."""
     keep: PositiveInt = 2
+    on_failure: Literal["stop", "continue"] = "stop"
+    """What a run does when a checkpoint cannot be written, on a full disk for instance; the earlier ones are intact."""
 
 
 class WandbConfig(Section):

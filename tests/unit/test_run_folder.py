@@ -10,7 +10,7 @@ import pytest
 from rewards.carriers import RewardResult, SqlTask
 from rollout.carriers import Completion, Group, Prompt
 from trainer.carriers import ScoredGroup
-from trainer.records import Json, RecordsDamaged, RowWriter, read_rows, rewind, write_atomically
+from trainer.records import Json, RecordsDamaged, RecordsNotWritten, RowWriter, read_rows, rewind, write_atomically
 from trainer.run_folder import LedgerRow, RunFolder, RunFolderError, read_summary
 from trainer.summary import Status, engine_versions, summarise
 
@@ -174,6 +174,11 @@ def test_a_run_that_failed_before_its_first_row_may_be_started_again(tmp_path: P
     with RunFolder(tmp_path) as folder:
         assert read_summary(tmp_path) is None
         write_steps(folder, 1, 1)
+
+
+def test_a_full_disk_is_one_sentence() -> None:
+    with pytest.raises(RecordsNotWritten, match="/dev/full cannot be written: No space left on device"):
+        RowWriter(Path("/dev/full")).append({"step": 1})
 
 
 def test_two_drivers_cannot_share_a_folder(tmp_path: Path) -> None:

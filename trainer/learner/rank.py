@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError
 
 from trainer.carriers import TrainingSequence
+from trainer.checkpoint import CheckpointFailed
 from trainer.learner.backend import start_engine
 from trainer.learner.errors import LearnerError, WrongWeights
 from trainer.learner.gather import gathered_weights
@@ -155,9 +157,16 @@ class LearnerRank:
         return self._sender.publish(weights, version, restarts=restarts)
 
     def save(self, folder: Path) -> None:
-        """Write `folder`/policy (Hugging Face format, with the tokenizer) and `folder`/learner (everything else)."""
-        save_state(folder, self._engine, self._spec, self._progress, rank=self._rank, world_size=self._world)
-        dist.barrier()
+        """Write `folder`/policy (Hugging Face format, with the tokenizer) and `folder`/learner (everything else).
+
+        Raises CheckpointFailed, on the rank that cannot write; the others come back.
+        """
+        try:
+            save_state(folder, self._engine, self._spec, self._progress, rank=self._rank, world_size=self._world)
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch.save reports a full disk as RuntimeError
+            raise CheckpointFailed(f"learner rank {self._rank}: {' '.join(str(error).split())}") from error
+        finally:
+            dist.barrier()
 
     def load(self, folder: Path) -> None:
         """Continue from what `save` wrote. Raises LearnerError when it is incomplete or of another shape of learner."""
