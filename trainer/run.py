@@ -26,7 +26,7 @@ from trainer.console import RunConsole, open_console
 from trainer.data import PreparedData, prepare
 from trainer.engines import engines
 from trainer.job import Job
-from trainer.learner.errors import LearnerLost, LearnerStalled
+from trainer.learner.errors import LearnerLost, LearnerStalled, WrongWeights
 from trainer.memory_watch import MemoryWatch
 from trainer.metrics import Sink, Sinks
 from trainer.placement import local_ray
@@ -135,7 +135,7 @@ class _Session:
             wandb.close()
 
     async def _run_job(self, job: Callable[..., Job], data: PreparedData, policy: Path, console: RunConsole) -> None:
-        """Runs the job, from the last checkpoint again when the learner was lost."""
+        """Runs the job; goes on from the last checkpoint, with fresh engines, when a rank or the weights were lost."""
         resumed = self._resumed
         for restarts_left in reversed(range(self._config.learner.max_restarts + 1)):
             try:
@@ -146,7 +146,7 @@ class _Session:
                     fresh = replace(data, stream=deepcopy(data.stream))
                     await job(data=fresh, engines=running, resumed=resumed).run()
                 return
-            except (LearnerLost, LearnerStalled) as error:
+            except (LearnerLost, LearnerStalled, WrongWeights) as error:
                 if not restarts_left:
                     raise
                 console.note(f"{error}; going on from {self._kept()}")

@@ -43,6 +43,7 @@ class LearnerConfig(Section):
     max_skipped_steps: NonNegativeInt = 5
     """Steps in a row whose gradient may be not finite (nothing is updated) before the run ends."""
     max_restarts: NonNegativeInt = 2
-    """Times that a run goes on from its last checkpoint by itself after a rank was lost or did not answer."""
+    """Times that a run goes on from its last checkpoint by itself, with fresh engines: after a rank was lost or did not
+    answer, or after engines were found with other weights than the learner's."""
     start_timeout_s: PositiveFloat = 600.0
     step_timeout_s: PositiveFloat = 1800.0
