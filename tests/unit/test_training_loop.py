@@ -46,8 +46,10 @@ class FakeEngine:
 class FakeScoring:
     def __init__(self, totals: list[float | None]) -> None:
         self.totals = totals
+        self.lengths: list[float] = []
 
-    async def score(self, task, completions):
+    async def score(self, task, completions, *, lengths):
+        self.lengths = list(lengths)
         return tuple(
             RewardResult(status="unscorable" if total is None else "scored", total=total, error="disk full")
             for total, _ in zip(self.totals, completions, strict=True)
@@ -96,10 +98,10 @@ class FlatTasks(FakeScoring):
         super().__init__([1.0, 0.0])
         self.flat = flat
 
-    async def score(self, task, completions):
+    async def score(self, task, completions, *, lengths):
         if int(task.id.removeprefix("task-")) in self.flat:
             return tuple(RewardResult(status="scored", total=1.0, correct=True) for _ in completions)
-        return await super().score(task, completions)
+        return await super().score(task, completions, lengths=lengths)
 
 
 def build(
@@ -228,3 +230,11 @@ def test_a_kl_term_in_the_reward_is_asked_for_before_training():
     # rewards 1 and 0, KL 0 and 1: 1 against -0.5
     assert policy.advantages == pytest.approx([0.75, -0.75])
     assert outcome.learner["policy/kl_reference"] == pytest.approx(0.5)
+
+
+def test_scoring_hears_which_share_of_the_token_budget_was_used():
+    scoring = FakeScoring([1.0, 0.0])
+    run, _, _ = build(batch=1, steps=1, scoring=scoring)
+    asyncio.run(run())
+    # one token of 2,048
+    assert scoring.lengths == [1 / 2048, 1 / 2048]

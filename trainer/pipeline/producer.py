@@ -24,7 +24,11 @@ class GroupSource(Protocol):
 class Scoring(Protocol):
     """What scores a group; the reward client."""
 
-    async def score(self, task: SqlTask, completions: Sequence[str]) -> tuple[RewardResult, ...]: ...
+    async def score(
+        self, task: SqlTask, completions: Sequence[str], *, lengths: Sequence[float]
+    ) -> tuple[RewardResult, ...]:
+        """`lengths`: share of the token budget that each completion used."""
+        ...
 
 
 class PromptAt(Protocol):
@@ -74,7 +78,8 @@ class Producer:
         generated = time.monotonic()
         self.scoring.add(position)
         try:
-            results = await self._scoring.score(prompt.task, [c.text for c in group.completions])
+            lengths = [len(c.token_ids) / self._sampling.max_tokens for c in group.completions]
+            results = await self._scoring.score(prompt.task, [c.text for c in group.completions], lengths=lengths)
         finally:
             self.scoring.discard(position)
         scored = ScoredGroup(group=group, results=results)
