@@ -25,9 +25,9 @@ class Scoring(Protocol):
     """What scores a group; the reward client."""
 
     async def score(
-        self, task: SqlTask, completions: Sequence[str], *, lengths: Sequence[float]
+        self, task: SqlTask, completions: Sequence[str], *, lengths: Sequence[float] | None = None
     ) -> tuple[RewardResult, ...]:
-        """`lengths`: share of the token budget that each completion used."""
+        """`lengths`: share of the token budget that each completion used; only a length penalty asks for it."""
         ...
 
 
