@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,11 +41,23 @@ def read_cases(lines: Iterable[bytes], root: Path, *, golds_only: bool = False) 
         if not line.strip():
             continue
         try:
-            yield parse_case(_with_defaults(json.loads(line), defaults), root)
+            yield parse_case(_with_defaults(load_json(line), defaults), root)
         except (ValueError, RecursionError):
             yield BadLine(number=number, reason="not valid JSON")
         except CaseInvalid as error:
             yield BadLine(number=number, reason=str(error))
+
+
+def load_json(text: bytes) -> Any:
+    """One JSON value. Raises ValueError, also for NaN and Infinity, and RecursionError."""
+    return json.loads(text, parse_constant=_number, parse_float=_number)
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not isfinite(number):
+        raise ValueError(f"{text} is no JSON number")
+    return number
 
 
 def parse_case(value: object, root: Path) -> Case:

@@ -9,10 +9,12 @@ down to at most RANK_GAP of the lowest total that a right answer can have, and a
 the format point only.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from conf.errors import ConfigError
 from conf.schema.reward import PublishedShaping, RewardConfig
+from rewards.components.penalties import penalty_weights
 
 RANK_GAP = 0.95
 RIGHT = 2
@@ -30,10 +32,8 @@ class Components:
     """Best similarity to a gold in [0, 1]; None without SQL or with the component off."""
     memory: float | None
     """Alignment in [0, 1]; None with the component off."""
-    length: float = 0.0
-    """Share of the token budget that the completion used, in [0, 1]."""
-    repetition: float = 0.0
-    """Share of repeated 4-grams in the reasoning, in [0, 1]."""
+    penalties: Mapping[str, float] = field(default_factory=dict)
+    """Values in [0, 1] of the penalties that are on."""
 
 
 class Combiner:
@@ -42,6 +42,7 @@ class Combiner:
 
     def __init__(self, config: RewardConfig) -> None:
         self._config = config
+        self._penalties = penalty_weights(config.penalties)
         self._scale = self._wrong_scale() if config.rank_correct_first else 1.0
 
     def total(self, values: Components) -> float:
@@ -50,7 +51,7 @@ class Combiner:
         right = values.execution == RIGHT
         if config.format_gate and not values.format and not (right and config.rank_correct_first):
             return 0.0
-        penalty = config.penalties.length * values.length + config.penalties.repetition * values.repetition
+        penalty = sum(weight * values.penalties[name] for name, weight in self._penalties.items())
         total = max(0.0, self._sum(values) - penalty)
         return total if right else self._scale * total
 
@@ -78,20 +79,12 @@ class Combiner:
         return total
 
     def _wrong_scale(self) -> float:
-        config = self._config
         highest_wrong = self._sum(Components(format=1.0, execution=1, atomic=1.0, memory=1.0))
         lowest_right = self._sum(Components(format=0.0, execution=RIGHT, atomic=0.0, memory=1.0))
-        lowest_right -= config.penalties.length + config.penalties.repetition
+        lowest_right -= sum(self._penalties.values())
         if lowest_right <= 0.0:
             raise ConfigError(
                 "reward.rank_correct_first needs right answers to earn something: enable reward.execution, or lower "
                 "reward.penalties below its weight"
             )
         return min(1.0, RANK_GAP * lowest_right / highest_wrong) if highest_wrong > 0.0 else 1.0
-
-
-def repeated_share(reasoning: str) -> float:
-    """Share of 4-grams of words that occurred before, in [0, 1]; 0 for fewer than five words."""
-    words = reasoning.lower().split()
-    grams = list(zip(words, words[1:], words[2:], words[3:], strict=False))
-    return 1.0 - len(set(grams)) / len(grams) if len(grams) > 1 else 0.0

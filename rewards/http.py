@@ -12,7 +12,6 @@ one. An unscorable completion has "total": null: leave it out of the loss, never
 
 import asyncio
 import hmac
-import json
 import os
 import signal
 import socket
@@ -32,7 +31,7 @@ from conf.cli import run_entrypoint
 from conf.errors import ConfigError, QuorumError
 from conf.schema.reward_http import RewardHttpConfig
 from rewards.carriers import RewardResult
-from rewards.cases import Case, CaseInvalid, parse_case
+from rewards.cases import Case, CaseInvalid, load_json, parse_case
 from rewards.client import RewardClient, RewardStats
 from rewards.score import as_record
 from rewards.seat import RewardServerLost
@@ -108,7 +107,7 @@ class RewardHttp:
 def parse_request(body: bytes, root: Path) -> list[Case]:
     """The cases of a /score request. Raises HTTPException 422 that names the first wrong one."""
     try:
-        value = json.loads(body)
+        value = load_json(body)
     except (ValueError, RecursionError):
         raise HTTPException(422, "the body is not valid JSON") from None
     entries = value.get("cases") if isinstance(value, dict) else None

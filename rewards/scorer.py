@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from conf.schema.reward import RewardConfig
 from rewards.carriers import RewardResult, SqlTask
-from rewards.combine import RIGHT, Combiner, Components, repeated_share
+from rewards.combine import RIGHT, Combiner, Components
 from rewards.components.execution import Judged
 from rewards.components.format import extract, format_reward
 from rewards.components.memory import MemoryComponent
+from rewards.components.penalties import Facts, penalties, penalty_weights
 from rewards.memory_store import VerifiedTrace
 from rewards.sql.executor import ExecutorPool
 from rewards.sql.parse import Extraction
@@ -54,6 +55,7 @@ class Scorer:
         self._pool = pool
         self._memory = memory if config.memory.enabled else None
         self._combiner = Combiner(config)
+        self._penalties = penalty_weights(config.penalties)
         self._verdicts = Verdicts(config, pool)
         self._tasks = self._completions = self._unscorable = 0
 
@@ -130,18 +132,16 @@ class Scorer:
             alignments = self._memory.score(job.task, [e.reasoning for e in extractions], right)
         flags = (ORDER_FLAG,) * check.order_dependent + (FAILED_GOLD_FLAG,) * inquiry.lost_golds
         lengths = job.lengths if job.lengths is not None else [0.0] * count
-        rows = zip(extractions, verdicts, alignments, lengths, strict=True)
-        return tuple(self._result(e, verdict, a, length, flags) for e, verdict, a, length in rows)
+        facts = [
+            Facts(task=job.task, extraction=e, judged=NO_ANSWER if verdict is None else verdict.judged, length=length)
+            for e, verdict, length in zip(extractions, verdicts, lengths, strict=True)
+        ]
+        return tuple(self._result(*parts, flags) for parts in zip(facts, verdicts, alignments, strict=True))
 
     def _result(
-        self,
-        extraction: Extraction,
-        verdict: Verdict | None,
-        alignment: float | None,
-        length: float,
-        flags: tuple[str, ...],
+        self, facts: Facts, verdict: Verdict | None, alignment: float | None, flags: tuple[str, ...]
     ) -> RewardResult:
-        judged = NO_ANSWER if verdict is None else verdict.judged
+        extraction, judged = facts.extraction, facts.judged
         if judged.unscorable:
             self._unscorable += 1
             return self._unscored(extraction, judged.error)
@@ -150,8 +150,7 @@ class Scorer:
             execution=judged.level,
             atomic=None if verdict is None else verdict.atomic,
             memory=alignment,
-            length=length,
-            repetition=repeated_share(extraction.reasoning) if self._config.penalties.repetition else 0.0,
+            penalties=penalties(facts, self._penalties),
         )
         components = _reported(values, self._config)
         return RewardResult(
@@ -180,4 +179,5 @@ def _reported(values: Components, config: RewardConfig) -> dict[str, float | Non
         "execution": float(values.execution) if config.execution.enabled else None,
         "atomic": values.atomic,
         "memory": values.memory,
+        **values.penalties,
     }

@@ -110,7 +110,8 @@ class MemoryReward(Section):
 
 
 class PenaltyConfig(Section):
-    """Optional deductions of reward=strict; 0 switches one off."""
+    """Weights of optional deductions, each of a value in [0, 1]; 0 switches one off. One field for each of PENALTIES in
+    rewards/components/penalties.py."""
 
     length: NonNegativeFloat = 0.0
     """Deducted in proportion to the completion's share of its token budget."""

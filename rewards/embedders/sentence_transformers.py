@@ -16,7 +16,7 @@ class SentenceTransformersEmbedder:
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
             raise EmbedderUnavailable(
-                "reward.memory.embedder.type=sentence_transformers needs the package sentence-transformers; "
+                f"reward.memory.embedder.type=sentence_transformers needs the package sentence-transformers ({error}); "
                 "install it, or use the type hashing"
             ) from error
         try:
@@ -24,6 +24,7 @@ class SentenceTransformersEmbedder:
         except (OSError, ValueError) as error:
             raise EmbedderUnavailable(f"the embedding model {settings.model!r} cannot be loaded: {error}") from error
         self._settings = settings
+        self._dimensions = self._rows(["dimension"]).shape[1]
 
     @property
     def name(self) -> str:
@@ -31,11 +32,12 @@ class SentenceTransformersEmbedder:
 
     @property
     def dimensions(self) -> int:
-        return int(self._model.get_sentence_embedding_dimension())
+        return self._dimensions
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        if not texts:
-            return np.zeros((0, self.dimensions), dtype=np.float32)
+        return self._rows(texts) if texts else np.zeros((0, self._dimensions), dtype=np.float32)
+
+    def _rows(self, texts: Sequence[str]) -> Vectors:
         vectors = self._model.encode(
             list(texts), batch_size=self._settings.batch_size, convert_to_numpy=True, show_progress_bar=False
         )

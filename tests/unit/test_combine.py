@@ -12,7 +12,9 @@ from conf.schema.reward import (
     PenaltyConfig,
     RewardConfig,
 )
-from rewards.combine import Combiner, Components, repeated_share
+from rewards.combine import Combiner, Components
+from rewards.components.penalties import PENALTIES
+from rewards.components.repetition import repeated_share
 
 STRICT = RewardConfig(
     rank_correct_first=True, atomic=AtomicReward(shaping=LinearShaping()), penalties=PenaltyConfig(length=0.3)
@@ -27,9 +29,8 @@ def values(
     length: float = 0.0,
     repetition: float = 0.0,
 ) -> Components:
-    return Components(
-        format=form, execution=execution, atomic=atomic, memory=memory, length=length, repetition=repetition
-    )
+    shares = {"length": length, "repetition": repetition}
+    return Components(format=form, execution=execution, atomic=atomic, memory=memory, penalties=shares)
 
 
 @pytest.mark.parametrize(
@@ -82,6 +83,10 @@ def test_penalties_are_deducted_but_never_below_zero() -> None:
     combiner = Combiner(RewardConfig(penalties=PenaltyConfig(length=0.5, repetition=2.0)))
     assert combiner.total(values(1, 2, 1.0, 1.0, length=0.5, repetition=0.25)) == pytest.approx(3.25)
     assert combiner.total(values(1, 0, 0.0, 0.0, repetition=1.0)) == 0.0
+
+
+def test_every_penalty_has_its_weight() -> None:
+    assert set(PENALTIES) == set(PenaltyConfig.model_fields)
 
 
 def test_components_switched_off_add_nothing() -> None:

@@ -83,9 +83,10 @@ def test_every_field_of_the_contract(score: Score, tmp_path: Path) -> None:
 def test_bad_lines_are_named_and_the_others_scored(score: Score, tmp_path: Path) -> None:
     lines = ["{broken", case(1, THINK + "SELECT name FROM dog"), '{"id": 3}', case(4, "", db_id="../dogs"), "", "[]"]
     lines += [case(7, "", denotation="other"), case(8, "", gold_sqls=[]), case(9, THINK + "SELECT 1")]
+    lines += [case(float("nan"), ""), case("big", "").replace('"big"', "1e999")]
     code, errors = score(lines)
     assert code == 1
-    assert [line.split(":")[0] for line in errors.splitlines()] == [f"line {n}" for n in (1, 3, 4, 6, 7, 8)]
+    assert [line.split(":")[0] for line in errors.splitlines()] == [f"line {n}" for n in (1, 3, 4, 6, 7, 8, 10, 11)]
     assert [result["id"] for result in results(tmp_path)] == [1, 9]
 
 

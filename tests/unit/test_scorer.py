@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from conf.schema.reward import BudgetConfig, ExecutionReward, MemoryReward, RewardConfig
+from conf.schema.reward import BudgetConfig, ExecutionReward, MemoryReward, PenaltyConfig, RewardConfig
 from rewards.carriers import RewardResult, SqlTask
 from rewards.scorer import ScoreJob, Scorer
 from rewards.sql.executor import ExecutorPool
@@ -212,3 +212,34 @@ def test_result_facts_for_voting(pool: CountingPool, databases: tuple[str, str])
 def test_without_the_memory_there_is_no_file_to_save(pool: CountingPool, tmp_path: Path) -> None:
     assert not Scorer(config(), pool).save(str(tmp_path / "memory.sqlite"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_penalties_are_deducted_and_reported(pool: CountingPool, databases: tuple[str, str]) -> None:
+    settings = config(penalties=PenaltyConfig(length=0.5))
+    asked = task(databases, "SELECT name FROM dog")
+    (result,) = Scorer(settings, pool).score(asked, [THINK + "SELECT name FROM dog"], lengths=[0.4])
+    assert result.total == pytest.approx(3.0 - 0.2)
+    assert result.components["length"] == 0.4
+    assert "repetition" not in result.components
+
+
+def test_verdicts_against_golds_that_read_the_clock_are_not_kept(
+    pool: CountingPool, databases: tuple[str, str]
+) -> None:
+    scorer = Scorer(config(), pool)
+    for gold, kept in (("SELECT name FROM dog WHERE date('now') > 1", 0), ("SELECT name FROM dog", 1)):
+        scorer.score(task(databases, gold), [THINK + "SELECT age FROM dog"])
+        assert scorer.stats().cache_entries == kept
+
+
+def test_a_database_without_a_schema_is_unscorable_for_its_own_task_alone(
+    pool: CountingPool, databases: tuple[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "text.sqlite").write_text("no database " * 200)
+    jobs = [
+        ScoreJob(task=task((str(tmp_path / "text.sqlite"),), "SELECT 1"), completions=[THINK + "SELECT 1"]),
+        ScoreJob(task=task(databases, "SELECT name FROM dog"), completions=[THINK + "SELECT name FROM dog"]),
+    ]
+    broken, whole = Scorer(config(), pool).score_batch(jobs)
+    assert (broken[0].status, broken[0].total) == ("unscorable", None)
+    assert whole[0].correct
