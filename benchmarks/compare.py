@@ -12,7 +12,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.carriers import BenchmarkError
 from benchmarks.comparison import Comparison, Pair, compare, read_run
 from benchmarks.report.compare_page import write_comparison
 from conf.errors import ConfigError, QuorumError
@@ -29,10 +28,7 @@ def main(arguments: Sequence[str]) -> int:
         folders, settings = _split(arguments)
         result = compare([read_run(folder) for folder in folders], settings.get("metric"))
         page = Path(settings.get("output", "compare.html"))
-        try:
-            write_comparison(page, result)
-        except OSError as error:
-            raise BenchmarkError(f"output={page} cannot be written: {error.strerror}") from error
+        write_comparison(page, result)
     except QuorumError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2 if isinstance(error, ConfigError) else 1

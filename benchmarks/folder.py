@@ -33,7 +33,10 @@ def held(output: str) -> Iterator[Path]:
 
 
 def write_whole(file: Path, text: str) -> None:
-    """The name appears by rename."""
+    """The name appears by rename. Raises BenchmarkError."""
     partial = file.with_name(file.name + ".part")
-    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-    partial.replace(file)
+    try:
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+        partial.replace(file)
+    except OSError as error:
+        raise BenchmarkError(f"{file} cannot be written: {error.strerror}") from error

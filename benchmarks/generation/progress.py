@@ -7,6 +7,7 @@ opened again.
 
 import hashlib
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -58,17 +59,24 @@ class Progress:
         self._told = 0.0
         self.done: dict[int, dict[str, Any]] = {}
         """Finished questions by key."""
-        lines = self._file.read_bytes().split(b"\n") if self._file.is_file() else []
-        whole = [line for line in lines[:-1] if line.strip()]
+        content = self._file.read_bytes() if self._file.is_file() else b""
+        whole = content[: content.rfind(b"\n") + 1]
         if whole:
-            _check(self._file, json.loads(whole[0]), made_with)
-        for line in whole[1:]:
-            record = json.loads(line)
-            self.done[record["key"]] = record
-        # A kill may have cut the last line: what is not whole is written again.
-        kept = b"".join(line + b"\n" for line in whole) or json.dumps({"made_with": made_with}).encode() + b"\n"
-        self._file.write_bytes(kept)
+            self._read(whole, made_with)
+            os.truncate(self._file, len(whole))  # a kill may have cut the last line
+        else:
+            self._file.write_text(json.dumps({"made_with": made_with}) + "\n", encoding="utf-8")
         self._stream: TextIO = self._file.open("a", encoding="utf-8")
+
+    def _read(self, content: bytes, made_with: Mapping[str, Any]) -> None:
+        header, *lines = content.decode().splitlines()
+        try:
+            _check(self._file, json.loads(header), made_with)
+            for line in lines:
+                record = json.loads(line)
+                self.done[record["key"]] = record
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise BenchmarkError(f"{self._file} is no file of generations: choose another output=DIR") from error
 
     def __enter__(self) -> "Progress":
         return self
@@ -77,9 +85,12 @@ class Progress:
         self._stream.close()
 
     def add(self, record: dict[str, Any]) -> None:
-        """Keeps one finished question: key, completions, greedy, prompt_tokens, seconds."""
-        self._stream.write(json.dumps(record) + "\n")
-        self._stream.flush()
+        """Keeps one finished question: key, completions, greedy, prompt_tokens. Raises BenchmarkError."""
+        try:
+            self._stream.write(json.dumps(record) + "\n")
+            self._stream.flush()
+        except OSError as error:
+            raise BenchmarkError(f"{self._file} cannot be written: {error.strerror}") from error
         self.done[record["key"]] = record
         self._tell()
 

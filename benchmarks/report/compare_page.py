@@ -4,6 +4,7 @@ from html import escape
 from pathlib import Path
 
 from benchmarks.comparison import Comparison, Pair
+from benchmarks.folder import write_whole
 from benchmarks.report.parts import bars, page, table
 
 MOST_SHOWN = 60
@@ -11,7 +12,7 @@ MOST_SHOWN = 60
 
 
 def write_comparison(file: Path, result: Comparison) -> None:
-    """One self-contained page. Raises OSError."""
+    """One self-contained page. Raises BenchmarkError."""
     names = [run.name for run in result.runs]
     board = [(name, _interval(result, name)) for name in names]
     body = "\n".join(
@@ -25,7 +26,7 @@ def write_comparison(file: Path, result: Comparison) -> None:
             *(_disagreements(result, pair) for pair in result.pairs),
         )
     )
-    file.write_text(page(f"Comparison of {len(names)} runs", body), encoding="utf-8", errors="replace")
+    write_whole(file, page(f"Comparison of {len(names)} runs", body))
 
 
 def _interval(result: Comparison, name: str) -> dict[str, float]:

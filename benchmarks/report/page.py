@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.carriers import Judged
+from benchmarks.folder import write_whole
 from benchmarks.report.parts import bars, interval_text, line_chart, options, page, percent, table, tile
 from benchmarks.report.script import JS
 
@@ -40,7 +41,7 @@ def write_report(file: Path, summary: Mapping[str, Any], judged: Sequence[Judged
             _browser(failures),
         )
     )
-    file.write_text(page(title, body), encoding="utf-8", errors="replace")
+    write_whole(file, page(title, body))
 
 
 def _mean(interval: Mapping[str, float] | None) -> float | None:

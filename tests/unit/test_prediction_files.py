@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.carriers import Answer, BenchmarkError, Question, QuestionSet
 from benchmarks.folder import held
+from benchmarks.generation.progress import Progress
 from benchmarks.predictions import candidate_lines, read_predictions
 
 MARK = "\t----- bird -----\t"
@@ -106,3 +107,21 @@ def test_a_file_in_the_way_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("")
     with pytest.raises(BenchmarkError, match="cannot be used as a folder: File exists"), held(str(tmp_path / "run")):
         pass
+
+
+def test_generations_that_no_run_wrote_are_refused_and_a_cut_line_is_dropped(tmp_path: Path) -> None:
+    file, record = tmp_path / "generations.jsonl", {"key": 3, "completions": [], "greedy": None, "prompt_tokens": 0}
+    with Progress(tmp_path, {"model": "a"}, 2) as progress:
+        progress.add(record)
+    file.write_text(file.read_text() + '{"key": 4, "comp')
+    with Progress(tmp_path, {"model": "a"}, 2) as progress:
+        assert progress.done == {3: record}
+        progress.add({**record, "key": 4})
+    assert [json.loads(line).get("key") for line in file.read_text().splitlines()] == [None, 3, 4]
+    with pytest.raises(BenchmarkError, match=r"other settings \(model\)"):
+        Progress(tmp_path, {"model": "b"}, 2)
+    for content in ("nonsense\n", "[1]\n", '{"made_with": {"model": "a"}}\n{"other": 1}\n'):
+        file.write_text(content)
+        with pytest.raises(BenchmarkError, match="is no file of generations: choose another output=DIR"):
+            Progress(tmp_path, {"model": "a"}, 2)
+        assert file.read_text() == content
