@@ -13,6 +13,7 @@ from pathlib import Path
 from conf.errors import QuorumError
 from conf.schema.root import TrainConfig
 from rollout.carriers import Prompt
+from rollout.drawn_lengths import DrawnLengths, read_lengths
 from trainer.batch.batcher import Batcher
 from trainer.batch.rewards import component_weights
 from trainer.checkpoint import STREAM, Checkpoint, CheckpointFailed, CheckpointStore, RunState
@@ -25,7 +26,7 @@ from trainer.metrics import Sinks, StepMetrics
 from trainer.pipeline.buffer import GroupBuffer
 from trainer.pipeline.clock import StageClock
 from trainer.pipeline.loop import StepOutcome, TrainingLoop
-from trainer.pipeline.producer import Produced, Producer
+from trainer.pipeline.producer import GroupSource, Produced, Producer
 from trainer.preemption import Preempted, Preemption
 from trainer.records import write_atomically
 from trainer.run_folder import RunFolder
@@ -96,7 +97,7 @@ class Job:
         config = self.config
         producer = Producer(
             prompt_at=self.data.prompt_at,
-            source=self.engines.pool,
+            source=self._source(),
             scoring=self.engines.rewards,
             group_size=config.rollout.group_size,
             sampling=config.rollout.sampling,
@@ -117,6 +118,12 @@ class Job:
             stall_timeout_s=config.pipeline.stall_timeout_s,
             max_unscorable_share=config.reward.max_unscorable_share,
         )
+
+    def _source(self) -> GroupSource:
+        lengths = self.config.rollout.lengths
+        if lengths is None:
+            return self.engines.pool
+        return DrawnLengths(self.engines.pool, read_lengths(Path(lengths)), seed=self.config.seed)
 
     async def _evaluate(self, step: int) -> None:
         prompts = self._evaluation_prompts()

@@ -5,13 +5,11 @@ what the component does beside its point.
 """
 
 import json
-import signal
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from conf.errors import QuorumError
+from benchmarks.processes import RunFailed, run_process
 from conf.schema.ablation import AblationConfig
 
 REFERENCE = "finer"
@@ -23,12 +21,6 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "without_memory": ("reward.memory.enabled=false",),
     "without_format": ("reward.format.enabled=false", "reward.format_gate=false"),
 }
-STOP_S = 120.0
-"""Longest wait for a run that was told to stop: it ends its actors and writes its summary."""
-
-
-class RunFailed(QuorumError):
-    """A training run did not reach its last step."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,32 +76,7 @@ def finished(plan: PlannedRun, steps: int) -> bool:
 
 def train(plan: PlannedRun, *, steps: int, timeout_s: float) -> None:
     """Runs the trainer to the end. Raises RunFailed, which names the log."""
-    with plan.log.open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "trainer", *plan.arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            # A Ctrl-C reaches this process alone, which passes it on: the run then ends its actors once.
-            start_new_session=True,
-        )
-        try:
-            code = process.wait(timeout_s)
-        except subprocess.TimeoutExpired as error:
-            raise RunFailed(f"{plan.name} took longer than run_timeout_s={timeout_s:g}: see {plan.log}") from error
-        finally:
-            _stop(process)
+    command = [sys.executable, "-m", "trainer", *plan.arguments]
+    code = run_process(command, name=plan.name, log=plan.log, timeout_s=timeout_s)
     if code or not finished(plan, steps):
         raise RunFailed(f"{plan.name} ended with exit code {code} before step {steps}: see {plan.log}")
-
-
-def _stop(process: "subprocess.Popen[bytes]") -> None:
-    """Ends a run that still goes, gently first."""
-    if process.poll() is not None:
-        return
-    process.send_signal(signal.SIGINT)
-    try:
-        process.wait(STOP_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

@@ -40,6 +40,9 @@ class RolloutConfig(Section):
     workers: PositiveInt = 1
     """Ray actors, one engine each."""
     sampling: SamplingConfig = SamplingConfig()
+    lengths: str | None = None
+    """Speed measurements alone: a file of recorded completion lengths, tokens, one a line; each training completion
+    gets a budget drawn from it (None: sampling.max_tokens for all)."""
     engine: EngineConfig = EngineConfig()
     weight_transfer: Literal["auto", "shared_memory", "ipc", "nccl"] = "auto"
     """auto: shared_memory on the CPU, ipc when rollout and learner share one GPU, nccl otherwise."""

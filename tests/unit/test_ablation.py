@@ -9,7 +9,8 @@ import pytest
 from benchmarks.ablation.__main__ import run
 from benchmarks.ablation.plot import draw
 from benchmarks.ablation.results import as_json, compare, markdown, read_run
-from benchmarks.ablation.runs import PlannedRun, RunFailed, finished, planned, train
+from benchmarks.ablation.runs import PlannedRun, finished, planned, train
+from benchmarks.processes import RunFailed
 from conf.load import load
 from conf.schema.ablation import AblationConfig
 from conf.schema.root import TrainConfig

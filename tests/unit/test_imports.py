@@ -10,6 +10,9 @@ PACKAGES = ("conf", "rewards", "rollout", "selection", "trainer", "benchmarks")
 ENGINES = ("torch", "ray", "vllm", "deepspeed", "transformers", "trl", "datasets", "peft")
 EDGES = (
     "benchmarks.generation.policy",
+    "benchmarks.throughput.peak",
+    "benchmarks.throughput.peer",
+    "benchmarks.throughput.random_policy",
     "rewards.client",
     "rewards.http",
     "rewards.seat",

@@ -1,0 +1,52 @@
+"""Running a long command as a process of its own: its output goes to a log, Ctrl-C ends it gently, its time is limited.
+
+Not guaranteed: that processes which the command started end with it, where it is killed.
+"""
+
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from conf.errors import QuorumError
+
+STOP_S = 120.0
+"""Longest wait for a process that was told to stop: a run ends its actors and writes its summary."""
+
+
+class RunFailed(QuorumError):
+    """A process did not do what it was started for."""
+
+
+def run_process(
+    command: Sequence[str], *, name: str, log: Path, timeout_s: float, environment: Mapping[str, str] | None = None
+) -> int:
+    """The exit code. Raises RunFailed, which names the log, after `timeout_s`."""
+    with log.open("ab") as file:
+        process = subprocess.Popen(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            # A Ctrl-C reaches this process alone, which passes it on: the run then ends its actors once.
+            start_new_session=True,
+        )
+        try:
+            return process.wait(timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise RunFailed(f"{name} took longer than {timeout_s:g} s: see {log}") from error
+        finally:
+            _stop(process)
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    """Ends a process that still goes, gently first."""
+    if process.poll() is not None:
+        return
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,64 @@
+"""How fast a training step is: python -m benchmarks.throughput against=trl [job=short|long|both] [steps=N]
+[output=FILE] [learning.enabled=true], or python -m benchmarks.throughput weights=random model=NAME [device=gpu]
+
+against=trl: this trainer and TRL's GRPOTrainer on the same policy, prompts, rewards, group size and batch, in blocks
+that take turns, each a process of its own on the same cores; medians, their ratio, seconds by stage, and the distance
+from the arithmetic that a step cannot do without. With learning.enabled=true also reward against samples of both over
+several seeds, in a plot beside FILE. weights=random: this trainer alone, with a policy of any published shape.
+"""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks.throughput.blocks import bind
+from benchmarks.throughput.comparison import compare, table
+from benchmarks.throughput.device import measure, show
+from benchmarks.throughput.jobs import make_job
+from benchmarks.throughput.learning import learn
+from conf.cli import run_entrypoint
+from conf.schema.throughput import ThroughputConfig
+
+JOBS = {"short": ("short",), "long": ("long",), "both": ("short", "long")}
+
+
+def run(config: ThroughputConfig) -> int:
+    """Measures, prints and writes. Raises RunFailed."""
+    folder = (Path(config.folder) / datetime.now().strftime("%Y%m%d-%H%M%S")).resolve()
+    folder.mkdir(parents=True)
+    bind(config.cores)
+    found: dict[str, Any] = {
+        "machine": {"platform": platform.machine(), "cpus": os.cpu_count(), "cores": config.cores},
+        "runs": str(folder),
+    }
+    if config.against is None:
+        found["alone"] = measure(config, folder)
+        sys.stdout.write(show(found["alone"]))
+    else:
+        for name in JOBS[config.job]:
+            found[name] = compare(make_job(name, config, folder), config, folder)
+            sys.stdout.write(f"{name}\n{table(found[name])}")
+            sys.stdout.flush()
+            _write(config, found)
+        if config.learning.enabled:
+            found["learning"] = learn(config, folder)
+    _write(config, found)
+    return 0
+
+
+def _write(config: ThroughputConfig, found: dict[str, Any]) -> None:
+    if config.output is not None:
+        Path(config.output).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def main(arguments: Sequence[str]) -> int:
+    return run_entrypoint(ThroughputConfig, "throughput", run, __doc__ or "", arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,139 @@
+"""This trainer alone, with random weights of any shape: what a device makes of generation, training and weight updates.
+
+The quickstart's questions with evidence up to the prompt's length; completion lengths are drawn from a recorded
+distribution. Rewards are real, and worth nothing: all groups are kept.
+"""
+
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+from benchmarks.throughput.arithmetic import utilisation
+from benchmarks.throughput.blocks import TAIL, our_block
+from benchmarks.throughput.comparison import measured_peak
+from benchmarks.throughput.jobs import Job, random_policy, warmed_up
+from benchmarks.throughput.steps import Step, read_rows
+from benchmarks.throughput.tasks import write_long_tasks
+from conf.load import load
+from conf.schema.root import TrainConfig
+from conf.schema.throughput import ThroughputConfig
+from rollout.prompt.tokenizer import load_tokenizer
+from rollout.shape import ModelShape, shape_of
+
+RECORDED = (
+    0.53,
+    0.57,
+    0.62,
+    0.81,
+    0.81,
+    0.86,
+    0.86,
+    0.86,
+    0.86,
+    0.91,
+    1.05,
+    1.1,
+    1.1,
+    1.1,
+    1.15,
+    1.2,
+    1.34,
+    1.39,
+    1.44,
+    1.53,
+)
+"""Completion lengths over their mean at every twentieth of the quickstart's sampled groups (672 completions)."""
+DEVICES = {
+    "cpu": ("cluster=local",),
+    "gpu": ("cluster=single_gpu", "learner=finer", "rollout=finer", "learner.packing=shared_prefix"),
+}
+
+
+def measure(config: ThroughputConfig, folder: Path) -> dict[str, Any]:
+    """Runs one block and returns its figures. Raises RunFailed, ShapeUnknown."""
+    shape = shape_of(config.model)
+    job = _job(config, folder)
+    steps = config.warmup_steps + config.steps + TAIL
+    block, _ = our_block(job, "synchronous", config, folder, name="alone", steps=steps, seed=config.seed)
+    tflops = config.measure.peak_tflops
+    peak = tflops * 1e12 if tflops is not None else measured_peak(config)
+    return summary(block.measured(config.warmup_steps, config.steps), shape, peak)
+
+
+def summary(steps: list[Step], shape: ModelShape, peak: float) -> dict[str, Any]:
+    """Medians over the measured steps; utilisation as a share of `peak` FLOP/s."""
+
+    def middle(stage: str) -> float:
+        return median(step.seconds[stage] for step in steps)
+
+    wall = median(step.wall_s for step in steps if step.wall_s is not None)
+    forwarded = fmean(step.tokens_forwarded for step in steps)
+    waited = middle("generate") + middle("score")
+    generated = fmean(step.generated_tokens for step in steps)
+    memory = [step.row.get("perf/gpu_memory_gib") for step in steps]
+    parts = ("pause", "transfer", "resume")
+    return {
+        "parameters": shape.parameters,
+        "peak_tflops": peak / 1e12,
+        "step_s": wall,
+        "completions_per_s": fmean(step.completions for step in steps) / wall,
+        "generated_tokens_per_s": generated / middle("generate") if middle("generate") else 0.0,
+        "train_tokens_per_s": forwarded / middle("train") if middle("train") else 0.0,
+        "mfu_train": utilisation(shape, tokens=forwarded, seconds=middle("train"), peak=peak),
+        "mfu_wall": utilisation(shape, tokens=forwarded, seconds=wall, peak=peak),
+        "sync_s": middle("sync"),
+        "sync_parts_s": {part: median(step.row.get(f"perf/sync_{part}_s") or 0.0 for step in steps) for part in parts},
+        "trainer_wait_share": waited / wall,
+        "completion_tokens_mean": generated / fmean(step.completions for step in steps),
+        "gpu_memory_gib": max((value for value in memory if value is not None), default=None),
+        "rss_gib": max(step.row["perf/rss_gib"] for step in steps),
+    }
+
+
+def show(figures: dict[str, Any]) -> str:
+    return "".join(f"{name:<26}{value}\n" for name, value in figures.items())
+
+
+def _job(config: ThroughputConfig, folder: Path) -> Job:
+    sizes = config.measure
+    source = warmed_up(config.seed, folder)
+    policy = random_policy(config, tokenizer=source, folder=folder)
+    tasks, lengths = folder / "tasks.jsonl", folder / "lengths.txt"
+    prompt = load(TrainConfig, "train", ["experiment=quickstart"]).prompt
+    steps = config.warmup_steps + config.steps + TAIL
+    count = min(1024, sizes.prompts_per_step * steps)
+    write_long_tasks(tasks, load_tokenizer(source), prompt, tokens=sizes.prompt_tokens, count=count)
+    lengths.write_text("\n".join(map(str, _lengths(config))) + "\n", encoding="utf-8")
+    return Job(
+        name="alone",
+        policy=policy,
+        micro_batch=1,
+        variants=("synchronous",),
+        settings=(
+            "experiment=quickstart",
+            *DEVICES[config.device],
+            "model=pretrained",
+            f"model.path={policy}",
+            "warmup=none",
+            "evaluation=none",
+            "evaluation.every=0",
+            "checkpoint.every=0",
+            "logging.progress=plain",
+            "data=jsonl",
+            f"data.train={tasks}",
+            "data.denotation=spider",
+            f"prompt.max_tokens={sizes.prompt_tokens}",
+            f"rollout.sampling.max_tokens={sizes.max_tokens}",
+            f"rollout.lengths={lengths}",
+            f"rollout.group_size={sizes.group_size}",
+            f"pipeline.prompts_per_step={sizes.prompts_per_step}",
+            f"learner.micro_batch_tokens={sizes.micro_batch_tokens}",
+        ),
+    )
+
+
+def _lengths(config: ThroughputConfig) -> list[int]:
+    sizes = config.measure
+    if sizes.lengths is None:
+        return [max(1, round(share * sizes.completion_tokens)) for share in RECORDED]
+    return [c["tokens"] for row in read_rows(Path(sizes.lengths)) for c in row["completions"] if c["tokens"]]

@@ -1,0 +1,122 @@
+"""The jobs that are measured, as settings of the trainer, and the policy and data that they need.
+
+short: the quickstart's own step, with its warmed-up policy. long: prompts of 600 tokens, completions of up to 100, 32 a
+prompt; its policy has random weights (which hardly ever end a completion), so the job shows speed alone: no answer
+earns anything, and groups that teach nothing must be kept.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.processes import RunFailed, run_process
+from benchmarks.throughput.tasks import write_long_tasks
+from conf.load import load
+from conf.schema.root import TrainConfig
+from conf.schema.throughput import ThroughputConfig, Variant
+from rollout.prompt.tokenizer import load_tokenizer
+
+VARIANTS: dict[Variant, tuple[str, ...]] = {
+    "synchronous": ("algo.drop_zero_variance=false", "pipeline.max_staleness=0"),
+    "dropping": ("algo.drop_zero_variance=true", "pipeline.max_staleness=0"),
+    "one_step_ahead": ("algo.drop_zero_variance=false", "pipeline.max_staleness=1"),
+    "dropping_one_step_ahead": ("algo.drop_zero_variance=true", "pipeline.max_staleness=1"),
+}
+LONG_PROMPT = 600
+LONG_COMPLETION = 100
+LONG_PROMPTS_PER_STEP = 4
+LONG_TASKS = 256
+MICRO_BATCH = {"short": 64, "long": 32}
+"""Completions of one of TRL's forward passes."""
+POLICY_TIMEOUT_S = 3600.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    name: str
+    policy: Path
+    settings: tuple[str, ...]
+    """Of `python -m trainer`, without variant, seed, steps and run folder."""
+    micro_batch: int
+    variants: tuple[Variant, ...]
+
+    def config(self, *more: str) -> TrainConfig:
+        return load(TrainConfig, "train", [*self.settings, *more])
+
+
+def make_job(name: str, config: ThroughputConfig, folder: Path) -> Job:
+    """Makes or finds the job's policy and data. Raises RunFailed."""
+    return {"short": _short, "long": _long}[name](config, folder)
+
+
+def _base(policy: Path) -> tuple[str, ...]:
+    return (
+        "experiment=quickstart",
+        "model=pretrained",
+        f"model.path={policy}",
+        "warmup=none",
+        "evaluation=none",
+        "evaluation.every=0",
+        "checkpoint.every=0",
+        "logging.progress=plain",
+    )
+
+
+def _short(config: ThroughputConfig, folder: Path) -> Job:
+    policy = warmed_up(config.seed, folder)
+    return Job(
+        name="short",
+        policy=policy,
+        settings=_base(policy),
+        micro_batch=config.trl.micro_batch or MICRO_BATCH["short"],
+        variants=("synchronous", *config.variants),
+    )
+
+
+def _long(config: ThroughputConfig, folder: Path) -> Job:
+    source = warmed_up(config.seed, folder)
+    tasks = folder / "long.jsonl"
+    prompt = load(TrainConfig, "train", ["experiment=quickstart"]).prompt
+    write_long_tasks(tasks, load_tokenizer(source), prompt, tokens=LONG_PROMPT, count=LONG_TASKS)
+    policy = random_policy(config, tokenizer=source, folder=folder)
+    return Job(
+        name="long",
+        policy=policy,
+        settings=(
+            *_base(policy),
+            "data=jsonl",
+            f"data.train={tasks.resolve()}",
+            "data.denotation=spider",
+            f"prompt.max_tokens={LONG_PROMPT}",
+            f"rollout.sampling.max_tokens={LONG_COMPLETION}",
+            "rollout.group_size=32",
+            f"pipeline.prompts_per_step={LONG_PROMPTS_PER_STEP}",
+        ),
+        micro_batch=config.trl.micro_batch or MICRO_BATCH["long"],
+        variants=("synchronous", *(v for v in config.variants if not v.startswith("dropping"))),
+    )
+
+
+def warmed_up(seed: int, folder: Path) -> Path:
+    """The quickstart's policy before GRPO, from the trainer's cache or made now. Raises RunFailed."""
+    log = folder / f"warmup-seed{seed}.log"
+    command = [sys.executable, "-m", "trainer.warmup", "experiment=quickstart", f"seed={seed}"]
+    code = run_process(command, name="the warm-up", log=log, timeout_s=POLICY_TIMEOUT_S)
+    lines = log.read_text(encoding="utf-8").splitlines()
+    if code or not lines:
+        raise RunFailed(f"the warm-up ended with exit code {code}: see {log}")
+    return Path(lines[-1].removesuffix(" (from the cache)")).resolve()
+
+
+def random_policy(config: ThroughputConfig, *, tokenizer: Path, folder: Path) -> Path:
+    """A policy of config.model's shape with random weights and the tokenizer of another folder. Raises RunFailed."""
+    policy = folder / "random-policy"
+    log = folder / "random-policy.log"
+    model = config.model.model_dump_json()
+    dtype = "bfloat16" if config.device == "gpu" else "float32"
+    module = "benchmarks.throughput.random_policy"
+    command = [sys.executable, "-m", module, model, str(tokenizer), dtype, str(policy)]
+    code = run_process(command, name="the random policy", log=log, timeout_s=POLICY_TIMEOUT_S)
+    if code:
+        raise RunFailed(f"the random policy could not be made (exit code {code}): see {log}")
+    return policy.resolve()

@@ -1,0 +1,54 @@
+"""A Qwen2 with random weights: python -m benchmarks.throughput.random_policy MODEL TOKENIZER DTYPE FOLDER
+
+MODEL is the JSON of a model section; its shape comes from the section, its folder or its published name, so nothing is
+downloaded. TOKENIZER is a policy folder; a tiny model takes the size of its vocabulary.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from pydantic import TypeAdapter
+from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+
+from conf.schema.model import ModelConfig
+from rollout.shape import ModelShape, shape_of
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+MAX_POSITIONS = 32768
+
+
+def main(arguments: Sequence[str]) -> int:
+    text, source, dtype, folder = arguments
+    model: ModelConfig = TypeAdapter(ModelConfig).validate_json(text)
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    shape = shape_of(model)
+    if model.type == "tiny":
+        shape = replace(shape, vocabulary=len(tokenizer))
+    torch.manual_seed(0)
+    torch.set_default_dtype(DTYPES[dtype])
+    Qwen2ForCausalLM(_config(shape, tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return 0
+
+
+def _config(shape: ModelShape, tokenizer: "AutoTokenizer") -> Qwen2Config:
+    return Qwen2Config(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        max_position_embeddings=MAX_POSITIONS,
+        tie_word_embeddings=shape.tied,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
