@@ -1,6 +1,7 @@
 """The HTTP server as a process: scores, refusals, metrics, and an end that leaves nothing behind."""
 
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -106,6 +108,18 @@ def test_metrics_for_prometheus(server: str) -> None:
     text = httpx.get(f"{server}/metrics", headers=TOKEN, timeout=60).text
     assert "quorum_reward_actors 1.0" in text
     assert "quorum_reward_queue_groups 0.0" in text
+
+
+def test_the_documented_trl_client(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "rewards.md").read_text(), re.DOTALL)
+    monkeypatch.setenv("QUORUM_REWARD_TOKEN", "secret")
+    names: dict[str, Any] = {}
+    exec(code.replace("http://127.0.0.1:8400", server), names)
+    right = THINK + "SELECT name FROM dog"
+    asked = {"db_id": ["dogs", "dogs", "cats"], "gold_sqls": [["SELECT name FROM dog"]] * 3}
+    talk = [{"role": "assistant", "content": right}]
+    assert names["quorum_reward"](["DROP TABLE dog", right, right], prompts=["?"] * 3, **asked) == [0.0, 4.0, None]
+    assert names["quorum_reward"]([talk] * 3, **asked) == [4.0, 4.0, None]
 
 
 def test_an_open_address_needs_a_token(databases: Path) -> None:
