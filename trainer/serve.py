@@ -9,6 +9,7 @@ import math
 import os
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -29,16 +30,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", default="last", help="last (default), best, or a step")
     parser.add_argument("--host", default=LOOPBACK, help=f"address (default: {LOOPBACK}; any other needs {KEY})")
     parser.add_argument("--port", type=int, default=8000, help="default: 8000")
-    parser.add_argument("more", nargs="*", metavar="-- OPTION", help="passed to `vllm serve`")
+    parser.add_argument("more", nargs="*", metavar="-- OPTION", help="passed to vLLM's server")
     return parser
 
 
 def command(chosen: Trained, *, host: str, port: int, more: Sequence[str] = ()) -> list[str]:
-    """The `vllm serve` command of a trained policy, with the engine settings that it was trained with."""
+    """The command of vLLM's OpenAI server for a trained policy, with the engine settings that it was trained with."""
     engine, run = chosen.config.rollout.engine, chosen.config.run
     length = engine.max_model_len or chosen.config.prompt.max_tokens + chosen.config.rollout.sampling.max_tokens
     line = [
-        *(str(Path(sys.executable).with_name("vllm")), "serve", str(chosen.policy.resolve())),
+        # What `vllm serve` runs; that command itself needs a distribution named vllm, and the CPU build's is not.
+        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(chosen.policy.resolve())),
         *("--served-model-name", run.name, "--host", host, "--port", str(port)),
         *("--dtype", engine.dtype, "--max-model-len", str(length), "--max-num-seqs", str(engine.max_num_seqs)),
         *("--tensor-parallel-size", str(engine.tensor_parallel_size)),
@@ -80,8 +82,8 @@ def main() -> int:
         chosen = trained(arguments.run, arguments.checkpoint)
         check_host(arguments.host, os.environ.get(KEY))
         line = command(chosen, host=arguments.host, port=arguments.port, more=arguments.more)
-        if not Path(line[0]).is_file():
-            raise ServeRefused(f"{line[0]} is missing: install vLLM (the cpu or gpu extra)")
+        if find_spec("vllm") is None:
+            raise ServeRefused("vLLM is not installed: install the cpu or the gpu extra")
     except QuorumError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
