@@ -6,7 +6,7 @@ A group of n completions teaches unless all are right or all are wrong. With a t
 Guarantees: seeded; a draw depends on the seed, the position and what was recorded before it, nothing else, and a task
 is not drawn again before its group was recorded (unless all are in flight). With `state_dict` a resumed run draws what
 an uninterrupted one would have drawn. Positions are asked for in rising order the first time, as the pipeline admits
-them. One draw costs time in proportion to the number of tasks (3 ms for 10,000).
+them. One draw costs time in proportion to the number of tasks (half a millisecond for 10,000).
 """
 
 import random

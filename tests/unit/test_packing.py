@@ -2,6 +2,7 @@
 log-probabilities."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ from trainer.learner.packed import PackedBatch
 from trainer.learner.padded import pack_padded
 from trainer.learner.policy import Policy
 from trainer.learner.shared_prefix import pack_shared_prefix
+from trainer.learner.uncertain import quantile
 from trainer.loss.objective import Objective
 from trainer.loss.tokens import LossTokens, LossTotals
 
@@ -172,6 +174,39 @@ def test_shared_prefix_loss_and_gradients_equal_padded(monkeypatch, loss, merge_
     for name, gradient in expected_gradients.items():
         error = (gradients[name] - gradient).norm() / gradient.norm().clamp(min=1e-8)
         assert error < 1e-5, name
+
+
+@pytest.mark.parametrize("pack", [pack_padded, pack_shared_prefix])
+def test_every_token_carries_its_own_age(pack):
+    sequences = [replace(s, completion_ids=(1, 2, 3, 4), logprobs=(-1.0,) * 4) for s in make_sequences(1, 2)]
+    sequences[0] = replace(sequences[0], lags=((0, 3), (1, 2), (3, 0)))
+    (batch,) = pack(sequences, budget=1000)
+    ages = dict(zip(batch.members, batch.staleness.split(batch.lengths), strict=True))
+    assert ages[0].tolist() == [3.0, 2.0, 2.0, 0.0]
+    assert ages[1].tolist() == [0.0] * 4
+
+
+def test_the_quantile_is_that_of_torch():
+    values = torch.rand(101, generator=torch.Generator().manual_seed(0))
+    for q in (0.0, 0.2, 0.333, 0.8, 1.0):
+        assert quantile(values, q) == pytest.approx(torch.quantile(values.double(), q).item(), rel=1e-12)
+    assert quantile(values[:1], 0.8) == pytest.approx(values[0].item())
+
+
+@pytest.mark.parametrize("frozen", ["hidden", "weight"])
+def test_chunked_logprobs_spare_what_is_frozen(frozen):
+    generator = torch.Generator().manual_seed(0)
+    tensors = {name: torch.randn(size, 6, generator=generator) for name, size in (("hidden", 11), ("weight", 9))}
+    targets = torch.randint(0, 9, (11,), generator=generator)
+
+    def gradient(*names: str) -> list[torch.Tensor]:
+        leaves = {name: value.clone().requires_grad_(name in names) for name, value in tensors.items()}
+        logp, _ = token_logprobs(leaves["hidden"], leaves["weight"], targets, temperature=1.0, chunk=4)
+        return list(torch.autograd.grad(logp.sum(), [leaves[name] for name in names]))
+
+    trained = "weight" if frozen == "hidden" else "hidden"
+    both = dict(zip(("hidden", "weight"), gradient("hidden", "weight"), strict=True))
+    torch.testing.assert_close(gradient(trained), [both[trained]])
 
 
 def test_chunked_logprobs_and_entropy_have_exact_gradients():
