@@ -22,7 +22,7 @@ from rewards.components.atomic_operations import (
     add_all,
     add_whole,
 )
-from rewards.components.atomic_scope import Relation, Scope, Source, fold, quoted
+from rewards.components.atomic_scope import Relation, Scope, Source, derived, fold, quoted, written_names
 from rewards.sql.parse import SqlSyntaxError, SqlTooComplex, parse_query
 
 MAX_READINGS = 200
@@ -111,9 +111,9 @@ class _QueryReader(ExpressionReader):
         name = fold(cte.alias)
         label = f"C{1 + max((int(r.label[1:]) for r in relations.values() if r.label[0] == 'C'), default=-1)}"
         given = tuple(fold(column.name) for column in cte.args["alias"].args.get("columns") or ())
-        relations[name] = _derived(label, given or _written_names(cte.this), bool(given))
+        relations[name] = derived(label, given or written_names(cte.this), bool(given))
         body = self.read(cte.this, parent, relations, f"{path}{label}>")
-        relations[name] = _derived(label, given or body.columns, bool(given) or body.complete)
+        relations[name] = derived(label, given or body.columns, bool(given) or body.complete)
         return body
 
     def _compound(self, node: exp.Expr, parent: Scope | None, relations: Mapping[str, Relation], path: str) -> _Block:
@@ -166,7 +166,7 @@ class _QueryReader(ExpressionReader):
         if not isinstance(item, exp.Table):
             block = self.read(item, parent, relations, f"{path}from>")
             add_all(found, block.operations)
-            return Source(fold(item.alias), _derived("D", block.columns, block.complete), body=block.form)
+            return Source(fold(item.alias), derived("D", block.columns, block.complete), body=block.form)
         name, database = fold(item.name), fold(item.text("db"))
         relation = relations.get(name) if database in ("", "main") else None
         if relation is None:
@@ -294,21 +294,6 @@ class _QueryReader(ExpressionReader):
 
 def _present(node: exp.Expr) -> Iterator[str]:
     return (key for key, value in node.args.items() if value is not None and value is not False and value != [])
-
-
-def _derived(label: str, names: tuple[str | None, ...], complete: bool) -> Relation:
-    columns: dict[str, str] = {}
-    for position, name in enumerate(names):
-        columns.setdefault(f"#{position}" if name is None else name, f"#{position}")
-    return Relation(label, columns, complete and None not in names)
-
-
-def _written_names(query: exp.Expr) -> tuple[str | None, ...]:
-    """Output names of a query's first SELECT as they are written."""
-    first = query
-    while isinstance(first, (exp.SetOperation, exp.Subquery)):
-        first = first.this
-    return tuple(fold(item.output_name) or None for item in first.expressions)
 
 
 def _position(key: exp.Expr, items: list[str]) -> str | None:

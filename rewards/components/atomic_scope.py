@@ -114,3 +114,19 @@ def schema_relations(schema: DatabaseSchema) -> dict[str, Relation]:
         )
         for table in schema.tables
     }
+
+
+def derived(label: str, names: tuple[str | None, ...], complete: bool) -> Relation:
+    """A subquery in FROM or WITH, given its output names in order (None where SQLite makes one up)."""
+    columns: dict[str, str] = {}
+    for position, name in enumerate(names):
+        columns.setdefault(f"#{position}" if name is None else name, f"#{position}")
+    return Relation(label, columns, complete and None not in names)
+
+
+def written_names(query: exp.Expr) -> tuple[str | None, ...]:
+    """Output names of a query's first SELECT as they are written."""
+    first = query
+    while isinstance(first, (exp.SetOperation, exp.Subquery)):
+        first = first.this
+    return tuple(fold(item.output_name) or None for item in first.expressions)
