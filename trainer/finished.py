@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
+from omegaconf import OmegaConf
 from pydantic import ValidationError
 
 from conf.errors import QuorumError
@@ -66,7 +66,7 @@ def _chosen(run: Path, whole: list[Path], which: str) -> Path:
 
 
 def _config(run: Path) -> TrainConfig:
-    values = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
+    values = OmegaConf.to_container(OmegaConf.load(run / CONFIG))
     try:
         return TrainConfig.model_validate(values)
     except ValidationError as error:

@@ -33,6 +33,7 @@ from trainer.placement import local_ray
 from trainer.plan.start import check_plan
 from trainer.policy_folder import given_policy, warmed_up
 from trainer.preemption import Preempted, Preemption
+from trainer.prometheus_sink import PrometheusSink
 from trainer.registry.register import Registration
 from trainer.report.page import write_report
 from trainer.run_folder import CHECKPOINTS, RunFolder
@@ -100,6 +101,8 @@ class _Session:
         )
         if wandb is not None:
             sinks.append(wandb)
+        if config.logging.prometheus:
+            sinks.append(PrometheusSink(config.run.name))
         # What can be wrong is looked at before anything slow starts.
         tasks = load_tasks(config.data)
         self._entry.add_data(tasks)

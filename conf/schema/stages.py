@@ -65,6 +65,8 @@ class LoggingConfig(Section):
     """Optimizer steps between groups written to samples.jsonl in full."""
     samples_groups: PositiveInt = 2
     wandb: WandbConfig = WandbConfig()
+    prometheus: bool = False
+    """Also set the metrics as gauges of Ray's exporter, which the nodes of a cluster run (docker/grafana)."""
 
 
 class RunConfig(Section):

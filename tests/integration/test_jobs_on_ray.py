@@ -1,15 +1,19 @@
 """A real Ray head on the loopback address: submit, follow, stop, and the end of the head."""
 
+import contextlib
+import json
 import os
+import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
-from trainer.jobs.client import JobsClient
+from trainer.jobs.client import JobsClient, auth_headers
 from trainer.jobs.head import running_head
 from trainer.jobs.submit import submit
 
@@ -57,6 +61,44 @@ def test_a_wrong_token_is_refused_by_the_head(place, monkeypatch):
     assert head is not None
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 32)
     assert not JobsClient(head.address).answers()
+
+
+PROGRAM = """
+import ray, time
+from trainer.prometheus_sink import PrometheusSink
+ray.init(address='auto')
+sink = PrometheusSink('mine')
+sink.write({'step': 7, 'version': 7, 'reward/accuracy': 0.5, 'policy/entropy': None})
+print('written', flush=True)
+time.sleep(300)
+"""
+
+
+def test_rays_exporter_serves_a_runs_metrics(place):
+    from ray.job_submission import JobSubmissionClient
+
+    head = running_head(place / "runs/.cache/head.json")
+    assert head is not None
+    client = JobSubmissionClient(head.address, headers=auth_headers())
+    job = client.submit_job(
+        entrypoint=shlex.join([sys.executable, "-c", PROGRAM]), runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}}
+    )
+    found, limit = "", time.monotonic() + 90
+    while "ray_quorum_reward_accuracy{" not in found and time.monotonic() < limit:
+        time.sleep(2)
+        found = "\n".join(_scrapes(Path(head.folder)))
+    client.stop_job(job)
+    lines = [line for line in found.splitlines() if line.startswith("ray_quorum_")]
+    assert any(line.startswith("ray_quorum_reward_accuracy{") and 'run="mine"' in line for line in lines), lines
+    assert not any("entropy" in line for line in lines)
+
+
+def _scrapes(folder: Path) -> Iterator[str]:
+    """What Prometheus would get from every exporter that Ray announces."""
+    for group in json.loads((folder / "prom_metrics_service_discovery.json").read_text()):
+        for target in group["targets"]:
+            with contextlib.suppress(OSError), urlopen(f"http://{target}/metrics", timeout=10) as answer:
+                yield answer.read().decode()
 
 
 def test_a_job_is_stopped_and_the_head_ends_with_all_its_processes(place):

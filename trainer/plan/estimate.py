@@ -98,9 +98,8 @@ def learner_memory(shape: ModelShape, learner: Learner) -> LearnerMemory:
     count = shape.parameters + adapters
     trained = adapters or count
     chunk = min(learner.logit_tokens, learner.micro_batch_tokens)
-    if stage == 0:
-        weights, gradients, optimizer = 4 * count, 4 * trained, 8 * trained
-    else:
+    weights, gradients, optimizer = 4.0 * count, 4.0 * trained, 8.0 * trained
+    if stage > 0:
         weights = learner.weight_bytes * count / (ranks if stage == 3 else 1)
         gradients = learner.weight_bytes * trained / (ranks if stage >= 2 else 1)
         optimizer = MASTER_AND_MOMENTS * trained / ranks
@@ -180,7 +179,7 @@ def generate_seconds(shape: ModelShape, rollout: Rollout, work: Work, device: De
     prompts = ceil(work.prompts / rollout.workers)
     prefill = 2 * shape.parameters * prompts * work.prompt_tokens / (device.prefill_flops * width)
     held = work.prompt_tokens + work.completion_tokens / 2
-    read = shape.parameters * rollout.weight_bytes
+    read = float(shape.parameters * rollout.weight_bytes)
     read += running * held * kv_bytes_per_token(shape, rollout.weight_bytes)
     one = max(read / (device.decode_bytes * width), 2 * shape.parameters * running / (device.prefill_flops * width))
     return prefill + ceil(sequences / running) * work.completion_tokens * one
