@@ -92,9 +92,9 @@ class Answers:
     """Where they come from, for reports."""
     answers: tuple[Answer, ...]
     start_s: float = 0.0
-    """Wall clock of starting the engines; 0 where none was needed."""
+    """Wall clock until the engines were ready, imports and Ray included; 0 where none was needed."""
     seconds: float = 0.0
-    """Wall clock of generation without that start, of this process alone; 0 for predictions that were read."""
+    """Wall clock from then until the last answer, of this process alone; 0 for predictions that were read."""
     requests: int = 0
     """Requests to a hosted model, repetitions included."""
 

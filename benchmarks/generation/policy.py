@@ -36,20 +36,19 @@ def generate(
     folder = Path(config.model.path)
     if not (folder / "config.json").is_file():
         raise BenchmarkError(f"model.path={folder}: a Hugging Face folder with config.json expected")
-    started, start_s = time.perf_counter(), 0.0
+    started, start_s, seconds = time.perf_counter(), 0.0, 0.0
     with Progress(output, settings(config, questions, folder_identity(folder)), len(questions)) as progress:
         missing = [question for question in questions if question.key not in progress.done]
         if missing:
             prompts = _prompts(config, missing, denotation, progress)
             try:
                 with local_ray(config.cluster):
-                    start_s = asyncio.run(_sample(config, prompts, progress, output))
+                    start_s, seconds = asyncio.run(_sample(config, prompts, progress, output, started))
             except RolloutError as error:
                 raise BenchmarkError(
                     f"{error}; the same command continues after {len(progress.done)} questions"
                 ) from error
         answers = progress.answers(questions, thinking=config.prompt.thinking)
-    seconds = time.perf_counter() - started - start_s
     return Answers(source=str(folder), answers=answers, start_s=start_s, seconds=seconds)
 
 
@@ -71,10 +70,15 @@ def _prompts(
 
 
 async def _sample(
-    config: BenchmarkConfig, prompts: Sequence[tuple[Question, Prompt]], progress: Progress, output: Path
-) -> float:
-    """Samples and keeps every prompt's group; returns the seconds that the engines took to start."""
-    asked = time.perf_counter()
+    config: BenchmarkConfig,
+    prompts: Sequence[tuple[Question, Prompt]],
+    progress: Progress,
+    output: Path,
+    started: float,
+) -> tuple[float, float]:
+    """Samples and keeps every prompt's group; returns the seconds from `started` until the engines were ready, and from
+    then until the last answer.
+    """
     sampling = SamplingConfig(**config.sampling.model_dump(include={"temperature", "top_p", "top_k", "max_tokens"}))
     greedy = SamplingConfig(temperature=0.0, max_tokens=sampling.max_tokens)
     rollout = RolloutConfig(workers=config.workers, engine=config.engine, sampling=sampling)
@@ -87,7 +91,7 @@ async def _sample(
         *(model, rollout, config.cluster), max_model_len=length, seed=config.seed, log_dir=str(logs.resolve())
     )
     pool = await RolloutPool.start(rollout, factories, max_model_len=length)
-    start_s = time.perf_counter() - asked
+    ready = time.perf_counter()
     slots = asyncio.Semaphore(QUESTIONS_UNDER_WAY)
 
     async def one(question: Question, prompt: Prompt) -> None:
@@ -107,11 +111,12 @@ async def _sample(
         async with asyncio.TaskGroup() as tasks:
             for question, prompt in prompts:
                 tasks.create_task(one(question, prompt))
+        done = time.perf_counter()
     except* RolloutError as errors:
         raise errors.exceptions[0] from None
     finally:
         await pool.close()
-    return start_s
+    return ready - started, done - ready
 
 
 def _kept(completion: Completion) -> dict[str, Any]:
