@@ -28,6 +28,7 @@ from trainer.pipeline.clock import StageClock
 from trainer.pipeline.loop import StepOutcome, TrainingLoop
 from trainer.pipeline.producer import GroupSource, Produced, Producer
 from trainer.preemption import Preempted, Preemption
+from trainer.profile.profiler import StepProfiler
 from trainer.records import write_atomically
 from trainer.run_folder import RunFolder
 from trainer.skipped import BATCH, SKIPPED, SkippedBatch, TrainingDiverged, write_batch
@@ -82,8 +83,11 @@ class Job:
         evaluation, checkpoint = self.config.evaluation, self.config.checkpoint
         if evaluation.before and self.done == 0:
             await self._evaluate(0)
+        profiler = StepProfiler(self.config.profile, self.folder.path, self.clock, self.engines.learner)
+        await profiler.before(self.done + 1)
         step_began = time.monotonic()
         async for outcome in self._loop().steps(self.done, steps):
+            await profiler.after(outcome.step)
             self._record(outcome, time.monotonic() - step_began)
             await self._look_at_gradient(outcome)
             last = outcome.step == steps
@@ -91,6 +95,7 @@ class Job:
                 await self._evaluate(outcome.step)
             if last or checkpoint.every and outcome.step % checkpoint.every == 0:
                 await self._checkpoint(outcome.step)
+            await profiler.before(outcome.step + 1)
             step_began = time.monotonic()
 
     def _loop(self) -> TrainingLoop:

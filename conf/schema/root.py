@@ -19,6 +19,7 @@ from conf.schema.stages import (
     EvaluationConfig,
     LoggingConfig,
     PipelineConfig,
+    ProfileConfig,
     RunConfig,
     WarmupConfig,
 )
@@ -45,6 +46,7 @@ class TrainConfig(Section):
     cluster: ClusterConfig
     logging: LoggingConfig
     plan: PlanConfig = PlanConfig()
+    profile: ProfileConfig = ProfileConfig()
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainConfig":
@@ -62,6 +64,10 @@ class TrainConfig(Section):
             )
         if self.model.type == "tiny" and not self.warmup.enabled:
             raise ValueError("model=tiny has random weights: set warmup.enabled=true, or choose model=pretrained")
+        if self.profile.steps is not None and self.profile.steps[1] > self.pipeline.steps:
+            raise ValueError(
+                f"profile.steps ends at {self.profile.steps[1]}, beyond pipeline.steps={self.pipeline.steps}"
+            )
         if self.prompt.thinking != self.reward.format.thinking:
             raise ValueError(
                 f"prompt.thinking={self.prompt.thinking} contradicts "

@@ -69,6 +69,19 @@ class LoggingConfig(Section):
     """Also set the metrics as gauges of Ray's exporter, which the nodes of a cluster run (docker/grafana)."""
 
 
+class ProfileConfig(Section):
+    steps: tuple[PositiveInt, PositiveInt] | None = None
+    """First and last optimizer step that are profiled into the run folder's profile/: a torch trace of each learner
+    rank and a timeline of stages and groups, for Perfetto (None: none)."""
+
+    @field_validator("steps")
+    @classmethod
+    def _in_order(cls, steps: tuple[int, int] | None) -> tuple[int, int] | None:
+        if steps is not None and steps[0] > steps[1]:
+            raise ValueError(f"the first step, {steps[0]}, comes after the last, {steps[1]}")
+        return steps
+
+
 class RunConfig(Section):
     name: str = Field(default="quickstart", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     dir: str = "runs"

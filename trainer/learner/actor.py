@@ -18,6 +18,7 @@ from trainer.learner.spec import LearnerSpec, Rendezvous
 
 if TYPE_CHECKING:
     from trainer.learner.rank import LearnerRank
+    from trainer.learner.trace import Trace
 
 
 def rank_options(config: LearnerConfig, cluster: ClusterConfig) -> dict[str, Any]:
@@ -48,6 +49,7 @@ class LearnerActor:
     def __init__(self, spec: LearnerSpec) -> None:
         self._spec = spec
         self._rank: LearnerRank | None = None
+        self._trace: Trace | None = None
 
     def meeting_place(self, *, loopback: bool) -> tuple[str, int]:
         """(address, free port) of this process's machine, for rank 0 to offer."""
@@ -79,6 +81,17 @@ class LearnerActor:
 
     def publish(self, version: int, restarts: int) -> Any:
         return self._joined.publish(version, restarts=restarts)
+
+    def start_trace(self) -> None:
+        from trainer.learner.trace import Trace
+
+        self._trace = Trace()
+
+    def stop_trace(self, file: str) -> None:
+        """Ends the recording that start_trace began."""
+        assert self._trace is not None, "start_trace() comes before stop_trace()"
+        self._trace.write(Path(file))
+        self._trace = None
 
     def save(self, folder: str) -> None:
         self._joined.save(Path(folder))

@@ -80,6 +80,15 @@ class LearnerGroup:
         """
         return (await self._step("publishing weights", [a.publish.remote(version, restarts) for a in self._actors]))[0]
 
+    async def start_trace(self) -> None:
+        """Every rank begins to record a torch profile."""
+        await self._step("starting a trace", [a.start_trace.remote() for a in self._actors])
+
+    async def stop_trace(self, folder: Path) -> None:
+        """Writes `folder`/learner-rank<r>.json; all ranks must see the folder."""
+        files = [str(folder.resolve() / f"learner-rank{rank}.json") for rank in range(len(self._actors))]
+        await self._step("writing a trace", [a.stop_trace.remote(f) for a, f in zip(self._actors, files, strict=True)])
+
     async def save(self, folder: Path) -> None:
         """Write `folder`/policy and `folder`/learner; all ranks must see the folder."""
         await self._step("saving", [a.save.remote(str(folder.resolve())) for a in self._actors])

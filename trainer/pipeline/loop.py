@@ -6,7 +6,6 @@ exceeded, the error says who waits for whom. The first infrastructure failure en
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,7 +15,7 @@ from trainer.batch.batcher import Batcher
 from trainer.batch.filter import FilteredGroups
 from trainer.carriers import ScoredGroup, TrainingSequence
 from trainer.pipeline.buffer import GroupBuffer, Stale
-from trainer.pipeline.clock import StageClock
+from trainer.pipeline.clock import StageClock, now
 from trainer.pipeline.producer import Produced, Producer
 from trainer.preemption import Preemption
 
@@ -119,7 +118,7 @@ class TrainingLoop:
     async def _step(self, step: int) -> StepOutcome:
         in_flight = self._buffer.in_flight
         batch, stale = await self._collect()
-        taken = time.monotonic()
+        taken = now()
         groups = [entry.scored for entry in batch]
         self._check_scorable(groups)
         filtered = self._batcher.filter(groups)
@@ -166,7 +165,7 @@ class TrainingLoop:
 
     async def _collect(self) -> tuple[list[Produced], list[Stale[Produced]]]:
         """Admits what fits and waits until the next batch is complete and young enough."""
-        start = time.monotonic()
+        start = now()
         all_stale: list[Stale[Produced]] = []
         while True:
             self._fill()
@@ -184,8 +183,10 @@ class TrainingLoop:
             del self._attempts[entry.position]
         generated = max(start, *(entry.generated for entry in batch))
         finished = max(generated, *(entry.finished for entry in batch))
-        self._clock.add("generate", generated - start)
-        self._clock.add("score", finished - generated)
+        self._clock.add("generate", start, generated)
+        self._clock.add("score", generated, finished)
+        for entry in batch:
+            self._clock.group(entry.position, entry.started, entry.generated, entry.finished)
         return batch, all_stale
 
     def _fill(self) -> None:

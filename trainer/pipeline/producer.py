@@ -4,7 +4,6 @@ Scoring starts as soon as a group is generated, so it overlaps the generation of
 reward actors happen inside the pool and the client; what reaches this module as an exception ends the run.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,6 +12,7 @@ from conf.schema.rollout import SamplingConfig
 from rewards.carriers import RewardResult, SqlTask
 from rollout.carriers import Group, Prompt
 from trainer.carriers import ScoredGroup
+from trainer.pipeline.clock import now
 
 
 class GroupSource(Protocol):
@@ -39,7 +39,7 @@ class PromptAt(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Produced:
-    """A scored group with the moments it was made, in seconds of time.monotonic()."""
+    """A scored group with the moments it was made, in seconds of the event loop's clock."""
 
     position: int
     scored: ScoredGroup
@@ -67,7 +67,7 @@ class Producer:
     async def produce(self, position: int, attempt: int) -> Produced:
         """Generates and scores the group at `position`; `attempt` counts regenerations of stale groups from 0."""
         prompt = self._prompt_at(position)
-        started = time.monotonic()
+        started = now()
         self.generating.add(position)
         try:
             group = await self._source.generate(
@@ -75,7 +75,7 @@ class Producer:
             )
         finally:
             self.generating.discard(position)
-        generated = time.monotonic()
+        generated = now()
         self.scoring.add(position)
         try:
             lengths = [len(c.token_ids) / self._sampling.max_tokens for c in group.completions]
@@ -83,6 +83,4 @@ class Producer:
         finally:
             self.scoring.discard(position)
         scored = ScoredGroup(group=group, results=results)
-        return Produced(
-            position=position, scored=scored, started=started, generated=generated, finished=time.monotonic()
-        )
+        return Produced(position=position, scored=scored, started=started, generated=generated, finished=now())

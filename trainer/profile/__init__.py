@@ -1,0 +1,1 @@
+"""Profiles of chosen optimizer steps, as traces that Perfetto opens."""
