@@ -53,6 +53,11 @@ def bare(node: exp.Expr) -> exp.Expr:
     return node
 
 
+def present(node: exp.Expr) -> list[str]:
+    """Names of the arguments that are there, in order."""
+    return sorted(key for key, value in node.args.items() if value is not None and value is not False and value != [])
+
+
 def terms(node: exp.Expr, kind: type[exp.Expr]) -> list[exp.Expr]:
     """The operands of a chain of ANDs (or ORs), however it is grouped, from left to right."""
     stack, found = [node], []
@@ -102,10 +107,7 @@ class ExpressionReader:
 
     def _generic(self, node: exp.Expr, scope: Scope) -> str:
         parts = [type(node).__name__.lower()]
-        for key in sorted(node.args):
-            value = node.args[key]
-            if value is not None and value is not False and value != []:
-                parts.append(f"{key}:{self._value(value, scope)}")
+        parts += [f"{key}:{self._value(node.args[key], scope)}" for key in present(node)]
         return "(" + " ".join(parts) + ")"
 
     def _value(self, value: object, scope: Scope) -> str:

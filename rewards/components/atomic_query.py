@@ -6,12 +6,12 @@ WITH. Sources that share a name are numbered in the way that gives the least for
 of a self-join show.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlglot import exp
 
-from rewards.components.atomic_forms import ExpressionReader, bare, digest, terms
+from rewards.components.atomic_forms import ExpressionReader, bare, digest, present, terms
 from rewards.components.atomic_from import Entry, from_entries, numberings
 from rewards.components.atomic_operations import (
     CLAUSE_WEIGHTS,
@@ -78,7 +78,7 @@ class _QueryReader(ExpressionReader):
 
     def read(self, node: exp.Expr, parent: Scope | None, relations: Mapping[str, Relation], path: str) -> _Block:
         """A SELECT, compound or VALUES with its common table expressions."""
-        while isinstance(node, exp.Subquery) and set(_present(node)) <= {"this", "alias"}:
+        while isinstance(node, exp.Subquery) and set(present(node)) <= {"this", "alias"}:
             node = node.this
         if node.args.get("with_") is None:
             return self._plain(node, parent, relations, path)
@@ -186,7 +186,7 @@ class _QueryReader(ExpressionReader):
         scope.clause = "having"
         having = sorted(self._conditions(node, "having", scope))
         scope.clause = "other"
-        others = [f"{k} {self._value(node.args[k], scope)}" for k in sorted(set(_present(node)) - _SELECT_ARGS)]
+        others = [f"{k} {self._value(node.args[k], scope)}" for k in sorted(set(present(node)) - _SELECT_ARGS)]
         if node.args.get("distinct"):
             others.append("distinct")
             add(scope.operations, f"{scope.path}distinct", CLAUSE_WEIGHTS["distinct"])
@@ -264,7 +264,7 @@ class _QueryReader(ExpressionReader):
         group = node.args.get("group")
         if group is None:
             return []
-        extra = [f"{k} {self._value(group.args[k], scope)}" for k in sorted(set(_present(group)) - {"expressions"})]
+        extra = [f"{k} {self._value(group.args[k], scope)}" for k in sorted(set(present(group)) - {"expressions"})]
         return sorted(_position(key, items) or self.form(key, scope) for key in group.expressions) + extra
 
     def _order(self, node: exp.Expr, scope: Scope, items: list[str]) -> str:
@@ -290,10 +290,6 @@ class _QueryReader(ExpressionReader):
         ]
         add_whole(scope.operations, scope.path, "limit", found)
         return "".join(f" {form}" for form in found)
-
-
-def _present(node: exp.Expr) -> Iterator[str]:
-    return (key for key, value in node.args.items() if value is not None and value is not False and value != [])
 
 
 def _position(key: exp.Expr, items: list[str]) -> str | None:

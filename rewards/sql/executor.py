@@ -55,6 +55,13 @@ class Query:
     reverse_unordered: bool = False
     """Scan in the other direction where no ORDER BY asks for one: shows results that hang on scan order."""
 
+    def refusal(self) -> Execution | None:
+        """The verdict on a query that no executor needs to see."""
+        if len(self.sql) <= self.budget.sql_chars:
+            return None
+        message = f"the query has {len(self.sql)} characters, more than {self.budget.sql_chars}"
+        return Execution(status="error", error_kind="too_large", error=message)
+
     def request(self) -> Request:
         limits = self.budget
         path = os.path.abspath(self.database)
@@ -104,12 +111,14 @@ class ExecutorPool:
 
     def run(self, queries: Sequence[Query]) -> list[Execution]:
         """One execution a query, in order. Thread-safe. Raises ExecutorsBusy, and RuntimeError after `close`."""
-        results: list[Execution | None] = [_refusal(query) for query in queries]
+        results: list[Execution | None] = [query.refusal() for query in queries]
         jobs = deque(_Job(index=i, query=q) for i, q in enumerate(queries) if results[i] is None)
         if jobs:
             with self._borrowed(len(jobs)) as seats:
                 self.restarts += _Dispatch(jobs, seats, results).run()
-        return [_answered(result) for result in results]
+        if any(result is None for result in results):
+            raise AssertionError("a query was left without an execution")
+        return cast(list[Execution], results)
 
     def pids(self) -> tuple[int, ...]:
         """Process ids of the executors that nobody uses at the moment."""
@@ -283,14 +292,6 @@ class _Dispatch:
         self._results[job.index] = Execution(status="unscorable", error=reason)
 
 
-def _refusal(query: Query) -> Execution | None:
-    """Queries that no executor needs to see."""
-    if len(query.sql) > query.budget.sql_chars:
-        message = f"the query has {len(query.sql)} characters, more than {query.budget.sql_chars}"
-        return Execution(status="error", error_kind="too_large", error=message)
-    return None
-
-
 def _execution(answer: Answer) -> Execution:
     status, columns, rows, kind, message, steps = answer
     return Execution(
@@ -301,9 +302,3 @@ def _execution(answer: Answer) -> Execution:
         error=message,
         vm_steps=steps,
     )
-
-
-def _answered(result: Execution | None) -> Execution:
-    if result is None:
-        raise AssertionError("a query was left without an execution")
-    return result
