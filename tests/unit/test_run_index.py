@@ -13,6 +13,7 @@ from conf.load import load
 from conf.schema.root import TrainConfig
 from rewards.carriers import SqlTask
 from rollout.tasks import TaskSet
+from trainer.registry.__main__ import main
 from trainer.registry.collect import best_checkpoint, collect, garbage
 from trainer.registry.identity import CODE_VERSION, code_version, data_digests, parent_checkpoint
 from trainer.registry.index import IndexUnusable, RunIndex, RunRow
@@ -183,7 +184,7 @@ def test_compare_shows_results_and_only_settings_that_differ():
     assert "d1" in full(ROW)
 
 
-def test_the_command_shows_what_gc_would_delete_and_deletes_only_when_told(tmp_path):
+def test_the_command_shows_what_gc_would_delete_and_deletes_only_when_told(tmp_path, monkeypatch, capsys):
     run = tmp_path / "run"
     first = checkpoint(run, 10)
     checkpoint(run, 20)
@@ -191,10 +192,12 @@ def test_the_command_shows_what_gc_would_delete_and_deletes_only_when_told(tmp_p
     RunIndex(index).put(row(folder=str(run)))
 
     def gc(*more: str) -> str:
-        command = [sys.executable, "-m", "trainer.registry", "--index", str(index), "gc", *more]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+        monkeypatch.setattr(sys, "argv", ["runs", "--index", str(index), "gc", *more])
+        assert main() == 0
+        return capsys.readouterr().out
 
     assert "nothing was deleted: repeat with --yes" in gc()
     assert first.is_dir()
     assert "deleted" in gc("--yes")
     assert not first.exists()
+    assert gc() == "nothing to delete\n"

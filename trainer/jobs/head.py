@@ -105,10 +105,10 @@ def stop_head(file: Path = HEAD_FILE) -> bool:
     """Ends the head and the jobs on it; False when none runs. Raises HeadFailed."""
     head = running_head(file)
     if head is not None:
-        # The head is the leader of a process group of its own.
-        for number in (signal.SIGTERM, signal.SIGKILL):
+        # At SIGTERM the head ends its processes itself; all are of the process group that it leads.
+        for end, number in ((os.kill, signal.SIGTERM), (os.killpg, signal.SIGKILL)):
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(head.pid, number)
+                end(head.pid, number)
             deadline = time.monotonic() + STOP_S
             while head.alive() and time.monotonic() < deadline:
                 _reap(head.pid)

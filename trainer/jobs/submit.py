@@ -5,10 +5,12 @@ the cluster's nodes, never into a job, whose environment the dashboard shows.
 """
 
 import json
+import logging
 import secrets
 import shlex
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -21,6 +23,10 @@ from trainer.registry.identity import CODE_VERSION, JOB_ID, code_version
 STOP_WAIT_S = 60
 """How long Ray waits between SIGTERM and SIGKILL when a job is stopped; a run writes its summary in it."""
 
+NODES_S = 60.0
+NO_NODE = "No available agent to submit job"
+"""How Ray says that no node runs jobs yet."""
+
 
 class SubmitFailed(QuorumError):
     """The cluster did not take the job."""
@@ -30,6 +36,8 @@ def submit(address: str, *, python: str, module: str, arguments: Sequence[str], 
     """Submits `python -m module arguments`; returns the job's id. Raises SubmitFailed, PackageTooLarge."""
     from ray.job_submission import JobSubmissionClient
 
+    for talkative in ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging"):
+        logging.getLogger(talkative).setLevel(logging.WARNING)
     identity = f"{name}-{datetime.now():%m%d-%H%M%S}-{secrets.token_hex(2)}"
     code = code_version(CONF.parent)
     variables = {CODE_VERSION: code, JOB_ID: identity, "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
@@ -37,8 +45,8 @@ def submit(address: str, *, python: str, module: str, arguments: Sequence[str], 
         stage(CONF.parent, Path(package))
         try:
             client = JobSubmissionClient(address, headers=auth_headers())
-            return str(
-                client.submit_job(
+            return _taken(
+                lambda: client.submit_job(
                     entrypoint=shlex.join([python, "-m", module, *arguments]),
                     submission_id=identity,
                     runtime_env={"working_dir": package, "env_vars": variables},
@@ -47,3 +55,15 @@ def submit(address: str, *, python: str, module: str, arguments: Sequence[str], 
             )
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             raise SubmitFailed(f"{address} did not take the job: {' '.join(str(error).split())}") from error
+
+
+def _taken(submit_job: Callable[[], str]) -> str:
+    """Asks again while no node of a cluster that has just started takes jobs; at most NODES_S."""
+    limit = time.monotonic() + NODES_S
+    while True:
+        try:
+            return submit_job()
+        except RuntimeError as error:
+            if NO_NODE not in str(error) or time.monotonic() > limit:
+                raise
+        time.sleep(1)
