@@ -6,7 +6,7 @@ STAMP := $(VENV)/.ready
 UV_VERSION := 0.13.8
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: setup quickstart test unit lint lock clean
+.PHONY: setup quickstart test unit chaos lint lock clean
 
 setup: $(STAMP)
 
@@ -30,6 +30,10 @@ test: setup
 
 unit: setup
 	$(BIN)/python -m pytest tests/unit -m "not integration" $(ARGS)
+
+# What a training run survives: half an hour on two cores.
+chaos: setup
+	$(BIN)/python -m benchmarks.chaos output=runs/chaos $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -25,6 +25,7 @@ VERBS = {
     ("bench", "bird"): ("benchmarks.bird", "measure a policy or predictions on BIRD"),
     ("bench", "demo"): ("benchmarks.demo", "measure a policy on the demo's held-out questions"),
     ("bench", "rewards"): ("benchmarks.rewards", "measure the reward system"),
+    ("chaos",): ("benchmarks.chaos", "break small training runs and count what they lose"),
     ("compare",): ("benchmarks.compare", "compare benchmark runs"),
     ("study",): ("selection.study", "compare voters on candidates"),
     ("reranker",): ("selection.train_reranker", "train the reranker on candidates"),

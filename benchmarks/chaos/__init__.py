@@ -1,0 +1,1 @@
+"""Breaking real training runs from outside and counting what they lose."""

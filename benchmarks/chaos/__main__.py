@@ -1,0 +1,66 @@
+"""What a training run survives: python -m benchmarks.chaos output=DIR [faults=[learner_dies,sigterm]] [soak=true]
+
+Trains small runs, breaks each in another way from outside (kills or stops its processes, fills its disk, takes a node
+away), lets it recover, and counts from its ledger what was lost or trained twice, against an undisturbed run of the
+same seed. DIR receives summary.json and a run folder and a log for each fault. Exit code 1 when a run did not recover.
+
+soak=true: one long run with a random fault every soaking.every steps instead; DIR receives soak.json.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.chaos.faults import FAULTS
+from benchmarks.chaos.ledgers import read_ledger
+from benchmarks.chaos.soak import soak, write
+from benchmarks.chaos.table import markdown, write_summary
+from benchmarks.chaos.trial import Lab, try_fault
+from conf.cli import run_entrypoint
+from conf.schema.chaos import ChaosConfig
+
+UNDISTURBED = "undisturbed"
+
+
+def run(config: ChaosConfig) -> int:
+    """Raises TrialFailed when not even an undisturbed run succeeds."""
+    lab = Lab(config)
+    return _soak(lab) if config.soak else _suite(lab)
+
+
+def _suite(lab: Lab) -> int:
+    config, output = lab.config, Path(lab.config.output)
+    _tell(f"{UNDISTURBED} ...")
+    reference = read_ledger(lab.undisturbed(UNDISTURBED, config.steps) / "ledger.jsonl")
+    rows = []
+    for name in config.faults or tuple(FAULTS):
+        _tell(f"{name} ...")
+        rows.append(try_fault(name, lab, reference))
+        _tell(f"{name}: {rows[-1].status}")
+        write_summary(output / "summary.json", rows, settings=config.settings)
+    sys.stdout.write(markdown(rows))
+    return int(any(row.failed for row in rows))
+
+
+def _soak(lab: Lab) -> int:
+    soaked = soak(lab)
+    write(Path(lab.config.output) / "soak.json", soaked)
+    for name, value in asdict(soaked).items():
+        sys.stdout.write(f"{name}: {', '.join(value) if isinstance(value, list) else value}\n")
+    problems = soaked.problems()
+    sys.stdout.writelines(f"failed: {problem}\n" for problem in problems)
+    return int(bool(problems))
+
+
+def _tell(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def main(arguments: Sequence[str]) -> int:
+    return run_entrypoint(ChaosConfig, "chaos", run, __doc__ or "", arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

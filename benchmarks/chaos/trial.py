@@ -1,0 +1,203 @@
+"""One fault made to one run: start, wait for the step, break it, watch it recover, count what was lost."""
+
+import json
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.chaos.faults import FAULTS
+from benchmarks.chaos.ledgers import Consumed, account, read_ledger
+from benchmarks.chaos.scene import NotPossible, Scene
+from benchmarks.chaos.watched import POLL_S, TrainerRun, TrialFailed
+from conf.schema.chaos import ChaosConfig, FaultName
+
+PASSED = "passed"
+NOT_RUN = "not run"
+SMALL = (
+    "experiment=quickstart",
+    "data.warmup_size=400",
+    "data.train_size=64",
+    "data.heldout_size=12",
+    "warmup.steps=40",
+    "model.layers=2",
+    "pipeline.prompts_per_step=4",
+    "rollout.group_size=8",
+    "evaluation=none",
+    "checkpoint.every=2",
+    "logging.progress=plain",
+)
+"""A run that is real in every part and takes a minute."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """What one fault did to one run."""
+
+    fault: str
+    injected_at_step: int
+    detected_s: float | None
+    """From the fault until the run reacted: a new process, a line in its log, its end. None: nothing to see."""
+    recovered_s: float | None
+    """From the fault until an optimizer step was done that had not been done before; None where none should be."""
+    usual_step_s: float
+    """Median seconds of this run's steps."""
+    steps_done: int
+    steps_asked: int
+    groups_lost: int
+    groups_trained_twice: int
+    status: str
+    """passed, not run: why, or failed: why."""
+
+    @property
+    def failed(self) -> bool:
+        return not self.status.startswith((PASSED, NOT_RUN))
+
+
+class Lab:
+    """Starts runs that share one warm-up and one set of databases."""
+
+    def __init__(self, config: ChaosConfig) -> None:
+        self.config = config
+        self.place = Path(config.output)
+
+    def run(self, name: str, steps: int, *settings: str) -> TrainerRun:
+        """A run that is not started yet."""
+        command = [
+            *(sys.executable, "-m", "trainer", *SMALL),
+            *(f"seed={self.config.seed}", f"run.dir={self.place}", f"run.name={name}", f"pipeline.steps={steps}"),
+            *(f"data.root={self.place / 'demo'}", f"warmup.cache={self.place / 'warmup'}"),
+            *self.config.settings,
+            *settings,
+        ]
+        return TrainerRun(command, folder=self.place / name, log=self._log(name), limit_s=self.config.run_timeout_s)
+
+    def clear(self, name: str) -> Path:
+        """The run's folder, after an earlier run of this name was removed."""
+        folder = self.place / name
+        shutil.rmtree(folder, ignore_errors=True)
+        self.place.mkdir(parents=True, exist_ok=True)
+        self._log(name).unlink(missing_ok=True)
+        return folder
+
+    def undisturbed(self, name: str, steps: int, *settings: str) -> Path:
+        """The folder of a run that nothing happened to. Raises TrialFailed."""
+        folder = self.clear(name)
+        with self.run(name, steps, *settings) as run:
+            run.start()
+            if code := run.wait():
+                raise TrialFailed(f"an undisturbed run ended with exit code {code}: see {run.log}")
+        return folder
+
+    def _log(self, name: str) -> Path:
+        return self.place / f"{name}.log"
+
+
+def try_fault(name: FaultName, lab: Lab, undisturbed: Sequence[Consumed]) -> Row:
+    """Makes the fault; whatever comes of it is a row."""
+    folder = lab.clear(name)
+    trial = _Trial(name, lab, undisturbed, folder)
+    try:
+        with FAULTS[name](folder) as scene:
+            return trial.through(scene)
+    except NotPossible as error:
+        return trial.row(f"{NOT_RUN}: {error}")
+    except TrialFailed as error:
+        return trial.row(f"failed: {error}")
+
+
+class _Trial:
+    def __init__(self, name: str, lab: Lab, undisturbed: Sequence[Consumed], folder: Path) -> None:
+        self._name, self._lab, self._folder = name, lab, folder
+        self._undisturbed = undisturbed
+        self._asked = lab.config.steps
+        self._at_step = 0
+        self._detected: float | None = None
+        self._recovered: float | None = None
+
+    def through(self, scene: Scene) -> Row:
+        config = self._lab.config
+        self._asked = scene.steps or config.steps
+        wanted = config.at_step if scene.at_step is None else scene.at_step
+        with self._lab.run(self._name, config.steps, *scene.settings) as run:
+            run.start()
+            if wanted:
+                run.until(lambda: run.step >= wanted, f"step {wanted}")
+            self._break(scene, run)
+            code = run.wait()
+            expected = 0 if scene.resumes or scene.exit_code is None else scene.exit_code
+            problem = None if code == expected else f"exit code {code} at the end: see {run.log}"
+            left = run.left_behind()
+            problem = problem or self._miscounted() or scene.check(run)
+            problem = problem or (f"{len(left)} processes were left behind: {left[0]}" if left else None)
+        return self.row(f"failed: {problem}" if problem else PASSED)
+
+    def row(self, status: str) -> Row:
+        done = read_ledger(self._folder / "ledger.jsonl")
+        counts = account(self._undisturbed, done, steps=self._asked)
+        ran = bool(done)
+        return Row(
+            fault=self._name,
+            injected_at_step=self._at_step,
+            detected_s=self._detected,
+            recovered_s=self._recovered,
+            usual_step_s=usual_step(self._folder),
+            steps_done=max((entry.step for entry in done), default=0),
+            steps_asked=self._asked,
+            groups_lost=counts.groups_lost if ran else 0,
+            groups_trained_twice=counts.groups_trained_twice,
+            status=status,
+        )
+
+    def _break(self, scene: Scene, run: TrainerRun) -> None:
+        """Makes the fault and follows the run to its next new step, or to the end that it should come to."""
+        run.remember()
+        self._at_step = step = run.step
+        began = time.monotonic()
+        noticed = scene.inject(run)
+        resumed = False
+        while self._recovered is None:
+            now = time.monotonic() - began
+            if now > self._lab.config.run_timeout_s:
+                raise TrialFailed(f"no new step within {now:.0f} s of the fault: see {run.log}")
+            if self._detected is None and noticed is not None and noticed():
+                self._detected = now
+                if scene.exit_code is None:
+                    scene.heal()
+            code = run.exit_code
+            if code is not None and not resumed:
+                if code != (scene.exit_code or 0):
+                    raise TrialFailed(f"the run ended with exit code {code}: see {run.log}")
+                scene.heal()
+                step, resumed = run.step, True
+                if not scene.resumes or scene.exit_code is None:
+                    return
+                run.start("resume=auto")
+            elif code is not None and run.step <= step:
+                raise TrialFailed(f"the resumed run ended with exit code {code}: see {run.log}")
+            can_recover = resumed if scene.exit_code is not None else noticed is None or self._detected is not None
+            if can_recover and run.step > step:
+                self._recovered = time.monotonic() - began
+                run.remember()
+            time.sleep(POLL_S)
+
+    def _miscounted(self) -> str | None:
+        row = self.row("")
+        if row.steps_done != row.steps_asked:
+            return f"{row.steps_done} steps were done"
+        if row.groups_lost or row.groups_trained_twice:
+            return f"{row.groups_lost} groups were lost, {row.groups_trained_twice} trained twice"
+        return None
+
+
+def usual_step(folder: Path) -> float:
+    """Median seconds of an optimizer step in a run's metrics; 0 where none is logged."""
+    file = folder / "metrics.jsonl"
+    if not file.is_file():
+        return 0.0
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    seconds = [row["perf/step_s"] for row in rows if row.get("perf/step_s")]
+    return statistics.median(seconds) if seconds else 0.0

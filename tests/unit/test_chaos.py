@@ -1,0 +1,194 @@
+"""Counting what a fault cost, and following a run from outside."""
+
+import json
+import mmap
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.chaos import segment
+from benchmarks.chaos.faults import FAULTS, IN_PASSING
+from benchmarks.chaos.ledgers import account, parse, read_ledger
+from benchmarks.chaos.scene import NotPossible
+from benchmarks.chaos.soak import Soaked, ends, noise
+from benchmarks.chaos.table import markdown, write_summary
+from benchmarks.chaos.trial import Row, usual_step
+from benchmarks.chaos.watched import TrainerRun, TrialFailed
+from conf.errors import ConfigError
+from conf.load import load
+from conf.schema.chaos import ChaosConfig, FaultName
+
+
+def ledger(*steps: dict) -> list:
+    return parse([{"step": number, "version": number, **step} for number, step in enumerate(steps, start=1)])
+
+
+WHOLE = ledger(
+    {"trained": [["0.0", "a", 0], ["1.0", "b", 0]], "dropped": []},
+    {"trained": [["2.0", "c", 1]], "dropped": [["3.0", "d", "no variance"]]},
+)
+
+
+def counts(*steps: dict, until: int = 2) -> tuple[int, int]:
+    found = account(WHOLE, ledger(*steps), steps=until)
+    return found.groups_lost, found.groups_trained_twice
+
+
+def test_the_same_groups_in_another_order_lose_nothing():
+    first = {"trained": [["1.0", "b", 0]], "dropped": [["0.0", "a", "no variance"]]}
+    assert counts(first, {"trained": [["3.0", "d", 1], ["2.0", "c", 1]], "dropped": []}) == (0, 0)
+
+
+def test_a_stale_group_that_is_made_again_is_neither_lost_nor_repeated():
+    first = {"trained": [["0.0", "a", 0], ["1.1", "b", 0]], "dropped": [["1.0", "b", "stale"]]}
+    assert counts(first, {"trained": [["2.0", "c", 1], ["3.0", "d", 1]], "dropped": []}) == (0, 0)
+
+
+def test_missing_foreign_and_unscorable_groups_are_lost():
+    assert counts({"trained": [["0.0", "a", 0]], "dropped": []}) == (3, 0)
+    assert counts({"trained": [["0.0", "a", 0], ["1.0", "other", 0]], "dropped": []}, until=1) == (1, 0)
+    first = {"trained": [["0.0", "a", 0]], "dropped": [["1.0", "b", "unscorable"]]}
+    assert counts(first, until=1) == (1, 0)
+
+
+def test_a_position_trained_on_in_two_steps_is_counted():
+    first = {"trained": [["0.0", "a", 0], ["1.0", "b", 0]], "dropped": []}
+    second = {"trained": [["2.0", "c", 1], ["3.0", "d", 1], ["1.1", "b", 1]], "dropped": []}
+    assert counts(first, second) == (0, 1)
+    assert counts(first, second, until=1) == (0, 0)
+
+
+def test_no_ledger_is_nothing_consumed(tmp_path):
+    assert read_ledger(tmp_path / "ledger.jsonl") == []
+
+
+def test_every_fault_has_a_way_to_be_made():
+    assert set(FAULTS) == set(FaultName.__args__)
+    assert set(IN_PASSING) <= set(FAULTS)
+
+
+def test_a_suite_without_room_for_recovery_is_refused():
+    with pytest.raises(ConfigError, match="at least two must follow"):
+        load(ChaosConfig, "chaos", ["output=x", "steps=4"])
+    assert load(ChaosConfig, "chaos", ["output=x"]).at_step == 3
+
+
+ACTING = """
+import json, sys, time
+folder = sys.argv[1]
+for step in (1, 2, 3):
+    with open(folder + "/ledger.jsonl", "a") as file:
+        file.write(json.dumps({"step": step, "trained": [[f"{step}.0", f"t{step}", 0]], "dropped": []}) + "\\n")
+    print("did step", step, flush=True)
+    time.sleep(0.05)
+sys.exit(5)
+"""
+
+
+def acting(tmp_path: Path, limit_s: float = 20.0) -> TrainerRun:
+    command = [sys.executable, "-c", ACTING, str(tmp_path)]
+    return TrainerRun(command, folder=tmp_path, log=tmp_path / "log", limit_s=limit_s)
+
+
+def test_a_run_is_followed_by_its_ledger_and_its_log(tmp_path):
+    with acting(tmp_path) as run:
+        assert run.step == 0
+        run.start()
+        run.until(lambda: run.step >= 2, "step 2")
+        since = run.log_size()
+        run.until(lambda: run.said("did step 3"), "the last step")
+        assert run.wait() == 5
+        assert not run.said("did step 1", since=since)
+        assert run.left_behind() == []
+
+
+def test_a_run_that_ends_or_stands_still_fails_the_trial(tmp_path):
+    with acting(tmp_path) as run:
+        run.start()
+        with pytest.raises(TrialFailed, match="exit code 5 before step 9"):
+            run.until(lambda: run.step >= 9, "step 9")
+    with acting(tmp_path, limit_s=0.01) as run:
+        run.start()
+        with pytest.raises(TrialFailed, match=r"step 9 was not seen within 0\.01 s"):
+            run.until(lambda: run.step >= 9, "step 9")
+
+
+def test_leaving_a_run_ends_its_process(tmp_path):
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with TrainerRun(command, folder=tmp_path, log=tmp_path / "log", limit_s=5) as run:
+        run.start()
+        process = run.process
+        assert process.is_running()
+    assert not process.is_running()
+
+
+def test_a_half_written_ledger_row_is_not_read(tmp_path):
+    run = acting(tmp_path)
+    (tmp_path / "ledger.jsonl").write_text('{"step": 4}\n{"st')
+    assert run.step == 4
+
+
+def test_half_of_a_weight_segment_is_damaged_through_proc(monkeypatch):
+    fd = os.memfd_create("quorum-weights")
+    try:
+        os.write(fd, b"\1" * 4096)
+        assert segment.damage(os.getpid()) == 2048
+        with mmap.mmap(fd, 4096) as view:
+            assert view[:] == b"\1" * 2048 + b"\0" * 2048
+    finally:
+        os.close(fd)
+    with pytest.raises(NotPossible, match="no weight segment"):
+        segment.damage(os.getpid())
+
+
+def row(**changes: object) -> Row:
+    values: dict = {
+        "fault": "learner_dies", "injected_at_step": 3, "detected_s": 0.25, "recovered_s": None, "usual_step_s": 2.0,
+        "steps_done": 8, "steps_asked": 8, "groups_lost": 0, "groups_trained_twice": 0, "status": "passed",
+    }  # fmt: skip
+    return Row(**(values | changes))
+
+
+def test_the_summary_holds_the_promised_keys(tmp_path):
+    rows = [row(), row(status="not run: no permission to mount"), row(status="failed: exit code 1")]
+    assert [each.failed for each in rows] == [False, False, True]
+    write_summary(tmp_path / "summary.json", rows, settings=[])
+    told = json.loads((tmp_path / "summary.json").read_text())
+    promised = (
+        "fault injected_at_step detected_s recovered_s steps_done steps_asked groups_lost groups_trained_twice status"
+    )
+    assert set(promised.split()) <= set(told["faults"][0])
+    assert told["machine"]["cpus"] >= 1
+    assert "| learner_dies | 3 | 0.2 | - | 2.0 | 8/8 | 0 | 0 | passed |" in markdown(rows)
+
+
+def test_the_usual_step_is_the_median_of_the_metrics(tmp_path):
+    assert usual_step(tmp_path) == 0.0
+    rows = [
+        {"step": 1, "perf/step_s": 9.0},
+        {"step": 1},
+        {"step": 2, "perf/step_s": 1.0},
+        {"step": 3, "perf/step_s": 2.0},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
+    assert usual_step(tmp_path) == 2.0
+
+
+def soaked(**changes: object) -> Soaked:
+    values: dict = {
+        "steps_done": 300, "steps_asked": 300, "faults": [], "groups_lost": 0, "groups_trained_twice": 0,
+        "memory_first_gib": 4.0, "memory_last_gib": 4.39, "accuracy": 0.70, "accuracy_undisturbed": 0.72,
+        "accuracy_allowed": 0.03,
+    }  # fmt: skip
+    return Soaked(**(values | changes))
+
+
+def test_a_soak_is_judged_by_steps_counts_memory_and_accuracy():
+    assert soaked().problems() == []
+    assert soaked(memory_last_gib=4.5).problems() == ["memory grew from 4.00 to 4.50 GiB"]
+    assert soaked(accuracy=0.60).problems() == ["accuracy 0.600, undisturbed 0.720"]
+    assert len(soaked(steps_done=299, groups_lost=1).problems()) == 2
+    assert ends([1.0, 2.0, 3.0, 50.0, 7.0, 8.0, 9.0, 0.0, 9.5]) == (2.0, 9.0)
+    assert noise([0.0, 2.0], [1.0, 1.0]) == pytest.approx(3.0)
