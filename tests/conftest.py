@@ -18,9 +18,10 @@ from trainer.run_folder import LedgerRow, RunFolder
 from trainer.summary import summarise
 
 # CI repeats the same examples, so that a change is judged by itself; everywhere else hypothesis goes on looking.
-settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+# No deadline: how long an example takes is the machine's business.
+settings.register_profile("ci", derandomize=True, deadline=None)
+settings.register_profile("exploring", deadline=None)
+settings.load_profile("ci" if os.environ.get("CI") else "exploring")
 
 
 MakeRun = Callable[..., Path]

@@ -1,8 +1,8 @@
 """Composition, validation and the messages that a wrong setting gets."""
 
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -81,15 +81,15 @@ def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_help_answers_in_under_two_seconds_without_heavy_imports():
-    start = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     answer = run_python("-X", "importtime", "-m", "trainer", "--help")
-    elapsed = time.monotonic() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert answer.returncode == 0
     assert "experiment" in answer.stdout
     for heavy in ("torch", "ray", "vllm", "transformers", "deepspeed"):
         assert f"| {heavy}\n" not in answer.stderr.replace(" " * 2, "")
-    # Twice the promise: a loaded machine is no reason to fail.
-    assert elapsed < 4.0
+    # CPU time: what others do on the machine is no reason to fail.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2.0
 
 
 def test_a_wrong_setting_ends_with_code_2_and_one_line():
