@@ -8,6 +8,8 @@ from conf.schema.base import Section
 class PlanConfig(Section):
     """Assumptions of `python -m trainer.plan`, and of the check before a run starts."""
 
+    refuse: bool = True
+    """Do not start a run that finds no place; false: only say so, where you know better than the estimates."""
     gpu_memory_gib: PositiveFloat = 80.0
     """Memory of one device (a local run asks its own devices)."""
     node_memory_gib: PositiveFloat = 512.0

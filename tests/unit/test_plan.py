@@ -28,6 +28,7 @@ from trainer.plan.estimate import (
 from trainer.plan.layout import Demand, Machine, PlanImpossible, place
 from trainer.plan.machine import assumed
 from trainer.plan.scaling import scaled
+from trainer.plan.start import check_plan
 from trainer.plan.text import cost, places, table
 
 SHAPE = ModelShape(
@@ -199,3 +200,25 @@ def test_shapes_come_from_settings_folders_and_published_names(tmp_path):
 def test_an_efficiency_above_one_is_refused():
     with pytest.raises(ConfigError, match=r"plan\.train_efficiency"):
         config("plan.train_efficiency=1.5")
+
+
+def test_a_run_shows_its_plan_and_is_refused_when_no_machine_holds_it(tmp_path):
+    small = load(TrainConfig, "train", ["experiment=quickstart"])
+    notes: list[str] = []
+    check_plan(small, None, notes.append)
+    assert notes[0].startswith("plan: 1 x learner rank, ")
+    assert any(note.startswith("plan: 2 x reward actor") for note in notes)
+    huge = load(TrainConfig, "train", ["experiment=quickstart", "plan.process_gib=1e6"])
+    with pytest.raises(PlanImpossible, match=r"process 1000000\.0 .* of host memory, and the machine has"):
+        check_plan(huge, None, notes.append)
+    notes.clear()
+    check_plan(
+        load(TrainConfig, "train", ["experiment=quickstart", "plan.process_gib=1e6", "plan.refuse=false"]),
+        None,
+        notes.append,
+    )
+    assert "1000000.0" in notes[0]
+    (tmp_path / "config.json").write_text('{"model_type": "other"}')
+    notes.clear()
+    check_plan(small, tmp_path, notes.append)
+    assert notes[0].startswith("no plan: the shape of the model is not known")
