@@ -15,8 +15,8 @@ from trainer.plan.text import brief
 def check_plan(config: TrainConfig, policy: Path | None, note: Callable[[str], None]) -> None:
     """`policy`: the model's folder, where it exists already.
 
-    A model that is no plain decoder cannot be estimated: that is said, and the run starts. Raises PlanImpossible, unless
-    plan.refuse=false.
+    A model that is no plain decoder cannot be estimated: that is said, and the run starts. Raises PlanImpossible,
+    unless plan.refuse=false.
     """
     try:
         file = policy / "config.json" if policy else None
