@@ -5,7 +5,7 @@ predictions=FILE         BIRD's JSON object, or JSON lines {"question_id", "cand
 model.path=FOLDER        generates with vLLM: sampling.n=30 sampling.temperature=1.0 selection=value_aware
 model.api=URL model.name=NAME   a hosted model that speaks the OpenAI protocol
 metrics.ves=true         also times right answers (VES, R-VES)
-output=DIR               receives verdicts.jsonl, scores.json, report.html and official/
+output=DIR               receives verdicts.jsonl, scores.json, report.html, candidates.jsonl and official/
 """
 
 import sys

@@ -3,7 +3,7 @@
 model.path=FOLDER        a policy of the quickstart: runs/quickstart/checkpoints/step-000040/policy
 model.api=URL model.name=NAME   a hosted model that speaks the OpenAI protocol
 predictions=FILE         one SQL a line, or JSON lines {"index", "candidates": [..]}
-output=DIR               receives verdicts.jsonl, scores.json, report.html and official/
+output=DIR               receives verdicts.jsonl, scores.json, report.html, candidates.jsonl and official/
 
 Scored as Spider is. The prompt, the completion budget and the engine are those of the quickstart, and data.* makes the
 same databases and questions as in training.

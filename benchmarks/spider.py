@@ -1,11 +1,11 @@
 """python -m benchmarks.spider: measures predictions, a policy or a hosted model on Spider as the official scripts do.
 
-data.root=DIR            the published layout; data.split=dev|test|train, data.databases=FOLDER for test-suite
-databases
+data.root=DIR            the published layout; data.split=dev|test|train
+data.databases=FOLDER    other databases than the split's: the test suite's
 predictions=FILE         one SQL a line, or JSON lines {"index", "candidates": [..]}
 model.path=FOLDER        generates with vLLM: sampling.n=30 sampling.temperature=1.0 selection=value_aware
 model.api=URL model.name=NAME   a hosted model that speaks the OpenAI protocol
-output=DIR               receives verdicts.jsonl, scores.json, report.html and official/
+output=DIR               receives verdicts.jsonl, scores.json, report.html, candidates.jsonl and official/
 """
 
 import sys
