@@ -224,6 +224,8 @@ class Lane:
     def _fail(self, error: RolloutError) -> None:
         if not self._failed.done():
             self._failed.set_exception(error)
+            # Counts as heard: a second failure may come when nobody waits for it any more.
+            self._failed.exception()
 
     @property
     def _live_port(self) -> WorkerPort:
