@@ -1,0 +1,10 @@
+"""python -m benchmarks.scaling: starts `python -m trainer.simulation` with the same settings; see its --help.
+
+The simulation runs the trainer's pipeline itself, so it lives in the trainer, which benchmarks never import.
+"""
+
+import subprocess
+import sys
+
+if __name__ == "__main__":
+    sys.exit(subprocess.run([sys.executable, "-m", "trainer.simulation", *sys.argv[1:]]).returncode)

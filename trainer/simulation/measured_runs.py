@@ -1,0 +1,108 @@
+"""Run folders as calibration and as something to predict."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from conf.errors import QuorumError
+from conf.schema.root import TrainConfig
+from trainer.records import read_rows
+from trainer.run_folder import CONFIG, METRICS, SAMPLES
+from trainer.simulation.costs import Costs, Machine, Row, measured
+from trainer.simulation.run import TAIL, WARMUP, simulated
+
+
+class RunUnusable(QuorumError):
+    """A run folder that cannot serve; the message says why."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeasuredRun:
+    name: str
+    config: TrainConfig
+    steps: tuple[tuple[Row, float], ...]
+    """(metrics row, wall seconds) of the counted steps, which are those that a simulation counts."""
+    total: int
+    lengths: tuple[int, ...]
+
+    @property
+    def step_s(self) -> float:
+        return sum(wall for _, wall in self.steps) / len(self.steps)
+
+    @property
+    def cores(self) -> float:
+        return float(self.config.cluster.cpus or os.cpu_count() or 1)
+
+
+def read_run(folder: Path) -> MeasuredRun:
+    """Raises RunUnusable."""
+    try:
+        config = TrainConfig.model_validate(OmegaConf.to_container(OmegaConf.load(folder / CONFIG)))
+        rows = [row for row in read_rows(folder / METRICS) if row.get("perf/completions") is not None]
+    except (OSError, ValueError) as error:
+        raise RunUnusable(f"{folder} is no run folder that can be read: {error}") from error
+    if len(rows) < WARMUP + TAIL + 1:
+        raise RunUnusable(f"{folder} holds {len(rows)} steps: at least {WARMUP + TAIL + 1} are needed")
+    counted = zip(rows[WARMUP - 1 : -TAIL - 1], rows[WARMUP:-TAIL], strict=True)
+    return MeasuredRun(
+        name=folder.name,
+        config=config,
+        steps=tuple((row, row["perf/elapsed_s"] - before["perf/elapsed_s"]) for before, row in counted),
+        total=len(rows),
+        lengths=tuple(_lengths(folder)),
+    )
+
+
+def _lengths(folder: Path) -> Iterator[int]:
+    file = folder / SAMPLES
+    if file.is_file():
+        for row in read_rows(file):
+            yield from (completion["tokens"] for completion in row["completions"])
+
+
+def calibrated(runs: Sequence[MeasuredRun]) -> Costs:
+    """Raises RunUnusable for runs that overlapped generation and training, or that were taken on several devices."""
+    for run in runs:
+        if run.config.pipeline.max_staleness:
+            raise RunUnusable(f"{run.name} overlapped its stages: costs are fitted to runs with max_staleness=0")
+        if run.config.rollout.workers > 1:
+            raise RunUnusable(f"{run.name} had several workers: costs are fitted to runs with one")
+    config = runs[0].config
+    lengths = [length for run in runs for length in run.lengths]
+    if not lengths:
+        raise RunUnusable("no calibration run has samples.jsonl, which the lengths of completions come from")
+    server = config.reward.server
+    machine = Machine(
+        engine_threads=config.rollout.engine.threads,
+        learner_threads=config.learner.threads,
+        max_num_seqs=config.rollout.engine.max_num_seqs,
+        scorers=server.actors,
+    )
+    return measured([step for run in runs for step in run.steps], lengths, machine)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prediction:
+    run: str
+    measured_s: float
+    predicted_s: float
+
+    @property
+    def error(self) -> float:
+        """Relative."""
+        return self.predicted_s / self.measured_s - 1.0
+
+    def as_json(self) -> dict[str, Any]:
+        figures = {"measured_s": self.measured_s, "predicted_s": self.predicted_s, "error": self.error}
+        return json.loads(json.dumps({"run": self.run} | figures))
+
+
+def predict(run: MeasuredRun, costs: Costs) -> Prediction:
+    """The run's mean step, by simulation of its settings with as many steps."""
+    found = simulated(run.config, costs, steps=run.total, workers=run.config.rollout.workers, cores=run.cores)
+    return Prediction(run=run.name, measured_s=run.step_s, predicted_s=found.step_s)
