@@ -27,6 +27,7 @@ SMALL = (
     "pipeline.prompts_per_step=4",
     "rollout.group_size=8",
     "evaluation=none",
+    "evaluation.every=0",
     "checkpoint.every=2",
     "logging.progress=plain",
 )
