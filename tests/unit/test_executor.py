@@ -180,6 +180,21 @@ def test_step_budget_is_deterministic(pool: ExecutorPool, database: str) -> None
     assert steps.pop() > 1_000_000
 
 
+@pytest.mark.parametrize(
+    "call", ["printf('%d', a.n)", "replace(a.n || '', '1', '2')", "trim(a.n, '1')", "random()", "instr(a.n || '', '1')"]
+)
+def test_calls_of_replaced_functions_count_as_steps(pool: ExecutorPool, database: str, call: str) -> None:
+    """A million of them would take many times the CPU of as many plain instructions."""
+    budget = BUDGET.model_copy(update={"vm_steps": 2_000_000, "cpu_s": 60.0})
+    plain, called = (
+        run(pool, database, f"SELECT count({what}) FROM big a, big b, (SELECT n FROM big LIMIT 20)", budget)
+        for what in ("a.n", call)
+    )
+    assert plain.status == "ok"
+    assert (called.error_kind, called.error) == ("timeout", "out of the VM step budget")
+    assert called.vm_steps < 2_000_000
+
+
 def test_random_is_the_same_in_every_run(pool: ExecutorPool, database: str) -> None:
     sql = "SELECT random(), hex(randomblob(4)), n FROM big ORDER BY random() LIMIT 3"
     first, second = run(pool, database, sql), run(pool, database, sql)

@@ -1,10 +1,22 @@
-"""Replacements for SQLite built-ins that are random, or that a single call can keep busy for seconds."""
+"""Replacements for SQLite built-ins that are random, or that a single call can keep busy for seconds.
+
+Each call is charged to the step budget of its query for what it costs beside the VM instruction that makes it, so that
+a query full of calls ends at the same place on every machine.
+"""
 
 import sqlite3
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 Value = int | float | str | bytes | None
+SEED = 20_260_101
+CALL_STEPS = 10
+"""VM instructions that take as long as a call into Python."""
+NATIVE_STEPS = 100
+"""As long as a call that asks SQLite in turn."""
+BYTES_PER_STEP = 64
+"""Text or blob that is read or written in the time of one VM instruction."""
 TRIM_WORK = 100_000_000
 """Comparisons of one trim call."""
 
@@ -48,26 +60,28 @@ class Functions:
     def __init__(self) -> None:
         self._plain = sqlite3.connect(":memory:")
         self.limit = 0
-        self._state = 0
+        self.steps = 0
+        """Charged to the current query so far, in VM instructions."""
+        self._generator: Random | None = None
 
     def begin(self, limit: int) -> None:
         """Start a query: the same random numbers every time, values of at most `limit` bytes."""
         self.limit = limit
-        self._state = 0x9E3779B97F4A7C15
+        self.steps = 0
+        self._generator = None
 
     def random(self) -> int:
-        """Next signed 64-bit number (splitmix64)."""
-        mask = 0xFFFFFFFFFFFFFFFF
-        self._state = (self._state + 0x9E3779B97F4A7C15) & mask
-        mixed = ((self._state ^ (self._state >> 30)) * 0xBF58476D1CE4E5B9) & mask
-        mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & mask
-        mixed ^= mixed >> 31
-        return mixed - (1 << 64) if mixed >> 63 else mixed
+        """The query's next signed 64-bit number; seeding takes longer than most queries, so it waits for the first."""
+        self.steps += CALL_STEPS
+        if self._generator is None:
+            self._generator = Random(SEED)
+        return self._generator.getrandbits(64) - (1 << 63)
 
     def randomblob(self, size: Value) -> bytes:
         count = max(1, int(size)) if isinstance(size, int | float) else 1
         if count > self.limit:
             raise OverflowError  # sqlite3 turns this into "string or blob too big"
+        self.steps += count // BYTES_PER_STEP
         block = b"".join(self.random().to_bytes(8, "little", signed=True) for _ in range(min(128, count // 8 + 1)))
         return (block * (count // len(block) + 1))[:count]
 
@@ -75,19 +89,23 @@ class Functions:
         """SQLite's own printf, refused before it starts when it would pad beyond the length limit."""
         if not arguments or arguments[0] is None:
             return None
-        if _formatted_size(arguments) > self.limit:
+        size = _formatted_size(arguments)
+        if size > self.limit:
             raise OverflowError
+        self.steps += size // BYTES_PER_STEP
         return self._native("printf", *arguments)
 
     def instr(self, text: Value, part: Value) -> int | None:
         """SQLite's instr in linear time; its own compares at every position."""
         if type(text) is type(part) and isinstance(text, str | bytes):
+            self.steps += CALL_STEPS + len(text) // BYTES_PER_STEP
             return text.find(part) + 1  # type: ignore[arg-type]
         return self._native("instr", text, part)
 
     def replace(self, text: Value, old: Value, new: Value) -> str | None:
         """SQLite's replace, refused before it builds a value beyond the length limit."""
         if isinstance(text, str) and isinstance(old, str) and isinstance(new, str):
+            self.steps += CALL_STEPS + len(text) // BYTES_PER_STEP
             if not old:
                 return text
             if len(text) + text.count(old) * (len(new) - len(old)) > self.limit:
@@ -100,13 +118,16 @@ class Functions:
 
         def trimmed(text: Value, characters: Value) -> str | None:
             if isinstance(text, str | bytes) and isinstance(characters, str | bytes):
-                if len(text) * len(characters) > TRIM_WORK:
+                work = len(text) * len(characters)
+                if work > TRIM_WORK:
                     raise OverflowError
+                self.steps += work // BYTES_PER_STEP
             return self._native(name, text, characters)
 
         return trimmed
 
     def _native(self, name: str, *arguments: Value) -> Any:
+        self.steps += NATIVE_STEPS
         marks = ",".join("?" * len(arguments))
         return self._plain.execute(f"SELECT {name}({marks})", arguments).fetchone()[0]
 

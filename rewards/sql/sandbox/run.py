@@ -22,10 +22,12 @@ selects)."""
 
 
 class Steps:
-    """Counts VM instructions in units of STEP_INTERVAL; interrupts beyond the budget, or when the parent is gone."""
+    """Counts VM instructions in units of STEP_INTERVAL; interrupts when they and the steps charged by `functions` pass
+    the budget, or when the parent is gone."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, functions: Functions) -> None:
         self.calls = 0
+        self._functions = functions
         self._limit = max(1, limit // STEP_INTERVAL)
         self._parent = os.getppid()
 
@@ -33,7 +35,7 @@ class Steps:
         self.calls += 1
         if self.calls & 63 == 0 and os.getppid() != self._parent:
             os._exit(0)
-        return self.calls > self._limit
+        return self.calls + self._functions.steps // STEP_INTERVAL > self._limit
 
 
 def _collect(cursor: Iterator[tuple[Value, ...]], max_rows: int, max_bytes: int) -> tuple[tuple[Value, ...], ...]:
@@ -86,7 +88,7 @@ class Executor:
     def _run(self, request: Request, text_errors: str | None) -> Answer:
         """text_errors None decodes strictly in C, which is the fast way."""
         path, sql, max_steps, max_rows, max_bytes, max_value, _, _, reverse = request
-        steps = Steps(max_steps)
+        steps = Steps(max_steps, self._functions)
         try:
             connection = self._connections.get(path, reverse)
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max_value)
