@@ -92,7 +92,7 @@ def run_case(case: dict, rank: int, world_size: int, port: int, folder: Path) ->
         "logprobs": logprobs,
         "indices": mine,
         "forwards": forwards_of_a_step,
-        "passes": sum(len(PACKERS[spec.learner.packing](s, budget=spec.learner.micro_batch_tokens)) for s in trained),
+        "passes": [len(PACKERS[spec.learner.packing](s, budget=spec.learner.micro_batch_tokens)) for s in trained],
         "reference_kl": learner_kl,
         "resumed_exactly": same,
         "skip_left_weights": untouched,

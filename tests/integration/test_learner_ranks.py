@@ -187,12 +187,13 @@ def test_options_choose_tokens_by_weight_age_and_entropy(results):
 
 
 def test_a_second_pass_is_paid_only_where_it_is_needed(results):
+    once, twice = ("padded", "shared", "grpo", "updates_engine", "in_reward", "lora"), ("updates", "options")
     for ranks in results.values():
-        for rank in ranks:
-            for name in ("padded", "shared", "grpo", "updates_engine", "in_reward", "lora"):
-                assert rank[name]["forwards"] == rank[name]["passes"], name
-            for name in ("updates", "options"):
-                assert rank[name]["forwards"] == 2 * rank[name]["passes"], name
+        for name in (*once, *twice):
+            # A rank with fewer passes than another idles along: sharded parameters need every rank.
+            passes = sum(map(max, zip(*(rank[name]["passes"] for rank in ranks), strict=True)))
+            for rank in ranks:
+                assert rank[name]["forwards"] == passes * (2 if name in twice else 1), name
 
 
 def test_the_divergence_in_the_reward_is_that_of_the_reference(results):
