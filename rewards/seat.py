@@ -7,7 +7,7 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from conf.errors import QuorumError
 from conf.schema.reward import RewardConfig
@@ -58,12 +58,13 @@ class Seat:
                 return await self._answer(
                     actor, method, *arguments, timeout_s=timeout_s or self._config.server.timeout_s
                 )
-            except (RayActorError, TimeoutError) as error:
+            except RayTaskError as error:
+                raise ActorLost(f"the reward actor failed in {method}: {_first_line(error)}") from error
+            except (RayError, TimeoutError) as error:
+                # The actor died, is silent, or its node went with the answer.
                 self.discard()
                 self.restarts += 1
                 raise ActorLost(f"the reward actor was lost in {method}: {_first_line(error)}") from error
-            except RayTaskError as error:
-                raise ActorLost(f"the reward actor failed in {method}: {_first_line(error)}") from error
 
     def discard(self) -> None:
         """Ends the actor's process, and with it its executors."""
@@ -76,7 +77,7 @@ class Seat:
         if self._actor is not None and ray.is_initialized():
             try:
                 await self._answer(self._actor, "close", timeout_s=5.0)
-            except (RayActorError, RayTaskError, TimeoutError):
+            except (RayError, TimeoutError):
                 pass  # it ends below in any case
             self.discard()
 
@@ -86,7 +87,7 @@ class Seat:
             self._actor = ray.remote(RewardActor).options(**self._options).remote(self._config)
             try:
                 await self._restore(self._actor)
-            except (RayActorError, RayTaskError, TimeoutError) as error:
+            except (RayError, TimeoutError) as error:
                 self.discard()
                 failures += 1
                 if failures == START_LIMIT:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from conf.errors import QuorumError
 from conf.schema.stages import ClusterConfig
@@ -145,8 +145,7 @@ async def _one(rank: int, what: str, call: Awaitable[Any]) -> Any:
         if isinstance(error.cause, QuorumError):
             raise error.cause from None
         raise LearnerError(f"learner rank {rank} failed while {what}: {error.cause!r}") from error
-    except RayActorError as error:
+    except RayError as error:
+        # It died, or its node went with the answer.
         reason = " ".join(str(error).split())
         raise LearnerLost(f"learner rank {rank} was lost while {what}: {reason}") from error
-    except RayError as error:
-        raise LearnerError(f"learner rank {rank} could not be reached while {what}: {error}") from error
