@@ -15,6 +15,7 @@ from benchmarks.throughput.jobs import Job, random_policy, warmed_up
 from benchmarks.throughput.steps import Step, read_rows
 from benchmarks.throughput.tasks import write_long_tasks
 from conf.load import load
+from conf.schema.data import DemoData
 from conf.schema.root import TrainConfig
 from conf.schema.throughput import ThroughputConfig
 from rollout.prompt.tokenizer import load_tokenizer
@@ -102,7 +103,7 @@ def _job(config: ThroughputConfig, folder: Path) -> Job:
     prompt = load(TrainConfig, "train", ["experiment=quickstart"]).prompt
     steps = config.warmup_steps + config.steps + TAIL
     count = min(1024, sizes.prompts_per_step * steps)
-    write_long_tasks(tasks, load_tokenizer(source), prompt, tokens=sizes.prompt_tokens, count=count)
+    write_long_tasks(tasks, load_tokenizer(source), prompt, DemoData(), tokens=sizes.prompt_tokens, count=count)
     lengths.write_text("\n".join(map(str, _lengths(config))) + "\n", encoding="utf-8")
     return Job(
         name="alone",

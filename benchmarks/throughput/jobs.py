@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmarks.processes import RunFailed, run_process
 from benchmarks.throughput.tasks import write_long_tasks
 from conf.load import load
+from conf.schema.data import DemoData
 from conf.schema.root import TrainConfig
 from conf.schema.throughput import ThroughputConfig, Variant
 from rollout.prompt.tokenizer import load_tokenizer
@@ -77,7 +78,7 @@ def _long(config: ThroughputConfig, folder: Path) -> Job:
     source = warmed_up(config.seed, folder)
     tasks = folder / "long.jsonl"
     prompt = load(TrainConfig, "train", ["experiment=quickstart"]).prompt
-    write_long_tasks(tasks, load_tokenizer(source), prompt, tokens=LONG_PROMPT, count=LONG_TASKS)
+    write_long_tasks(tasks, load_tokenizer(source), prompt, DemoData(), tokens=LONG_PROMPT, count=LONG_TASKS)
     policy = random_policy(config, tokenizer=source, folder=folder)
     return Job(
         name="long",

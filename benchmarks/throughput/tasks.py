@@ -28,12 +28,14 @@ def prompts_of(config: TrainConfig, tokenizer: ChatTokenizer, pool: ExecutorPool
     return [by_id[stream.task_at(position).id] for position in range(count)]
 
 
-def write_long_tasks(file: Path, tokenizer: ChatTokenizer, prompt: PromptConfig, *, tokens: int, count: int) -> None:
+def write_long_tasks(
+    file: Path, tokenizer: ChatTokenizer, prompt: PromptConfig, data: DemoData, *, tokens: int, count: int
+) -> None:
     """Demo questions whose evidence is long enough for prompts of `tokens` tokens, or a few less.
 
     The evidence is made of other questions, so that it consists of words which the tokenizer knows.
     """
-    tasks = load_tasks(DemoData()).train
+    tasks = load_tasks(data).train
     # No budget: what is too long is seen by its length, not by columns left out.
     renderer = PromptRenderer(prompt.model_copy(update={"max_tokens": 2**20}), tokenizer)
     with file.open("w", encoding="utf-8") as out:
