@@ -133,3 +133,10 @@ def test_wrong_settings_end_with_one_sentence(score: Score, override: str, words
     assert code in (1, 2)
     assert words in errors
     assert len(errors.splitlines()) == 1
+
+
+def test_the_command_starts_without_what_it_does_not_need() -> None:
+    """pandas alone takes seconds to import."""
+    program = "import sys, rewards.score; print(sorted({'pandas', 'sqlite_utils', 'torch', 'ray'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
