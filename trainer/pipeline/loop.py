@@ -99,6 +99,8 @@ class TrainingLoop:
         self._stall_timeout_s = stall_timeout_s
         self._max_unscorable_share = max_unscorable_share
         self._tasks: set[asyncio.Task[Produced]] = set()
+        # Tasks announce themselves: asyncio.wait would go through all groups in flight for each that ends.
+        self._finished: asyncio.Queue[asyncio.Task[Produced]] = asyncio.Queue()
         self._quota = 0
         self._teaching: set[int] = set()
         self._attempts: dict[int, int] = {}
@@ -169,9 +171,11 @@ class TrainingLoop:
         all_stale: list[Stale[Produced]] = []
         while True:
             self._fill()
-            while self._buffer.waiting_for():
-                await self._wait_for_one()
-                self._fill()
+            # Looking at the whole batch costs time, and it cannot be complete before as many groups as it lacks are.
+            while missing := len(self._buffer.waiting_for()):
+                while missing > 0:
+                    missing -= await self._wait_for_some()
+                    self._fill()
             batch, stale = self._buffer.take()
             if not stale:
                 break
@@ -212,21 +216,28 @@ class TrainingLoop:
     def _start(self, position: int) -> None:
         attempt = self._attempts.get(position, -1) + 1
         self._attempts[position] = attempt
-        self._tasks.add(asyncio.create_task(self._producer.produce(position, attempt), name=f"group {position}"))
+        task = asyncio.create_task(self._producer.produce(position, attempt), name=f"group {position}")
+        task.add_done_callback(self._finished.put_nowait)
+        self._tasks.add(task)
 
-    async def _wait_for_one(self) -> None:
-        done, self._tasks = await self._preemption.unless(
-            asyncio.wait(self._tasks, timeout=self._stall_timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        )
-        if not done:
+    async def _wait_for_some(self) -> int:
+        """Waits for a group and stores it with all others that are finished by then; their number."""
+        wait = asyncio.wait_for(self._finished.get(), self._stall_timeout_s)
+        try:
+            done = [await self._preemption.unless(wait)]
+        except TimeoutError:
             raise PipelineStalled(
                 f"no group finished for {self._stall_timeout_s:g} s: the learner waits for "
                 f"{len(self._buffer.waiting_for())} groups; {len(self._producer.generating)} wait for the rollout "
                 f"workers, {len(self._producer.scoring)} for the reward server"
-            )
+            ) from None
+        while not self._finished.empty():
+            done.append(self._finished.get_nowait())
+        self._tasks.difference_update(done)
         for task in done:
             produced = task.result()
             self._buffer.complete(produced.position, produced)
+        return len(done)
 
     def _check_scorable(self, groups: Sequence[ScoredGroup]) -> None:
         results = [result for group in groups for result in group.results]
