@@ -143,7 +143,8 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _percent(value: Spread) -> str:
-    return f"{100 * value.mean:.1f} ± {100 * value.deviation:.1f}"
+    around = f" ± {100 * value.deviation:.1f}" if value.deviation else ""
+    return f"{100 * value.mean:.1f}{around}"
 
 
 def _points(value: Spread) -> str:
