@@ -25,11 +25,15 @@ $(STAMP): pyproject.toml $(LOCK)
 quickstart: setup
 	$(BIN)/python -m trainer experiment=quickstart $(ARGS)
 
+# Unit tests side by side; the others have the machine to themselves, one after the other.
+SIDE_BY_SIDE := -n auto --maxprocesses 4
+
 test: setup
-	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
+	$(BIN)/python -m pytest tests/unit $(SIDE_BY_SIDE) $(ARGS)
+	$(BIN)/python -m pytest tests/integration -m "not gpu" $(ARGS)
 
 unit: setup
-	$(BIN)/python -m pytest tests/unit -m "not integration" $(ARGS)
+	$(BIN)/python -m pytest tests/unit -m "not integration" $(SIDE_BY_SIDE) $(ARGS)
 
 # What a training run survives: half an hour on two cores.
 chaos: setup

@@ -125,19 +125,20 @@ def canonical(sql: str) -> str:
     """A key for de-duplication: white space, comments and the letter case of bare ASCII words do not count.
 
     Everything else does, so equal keys mean that SQLite runs the same program. Text that is long, holds characters that
-    are no SQLite token, or has anything behind its semicolon is its own key (stripped). A limit on the length of a
+    are no SQLite token, or has anything behind its semicolon is its own key. A limit on the length of a
     query is to be applied before: white space counts for it, and not here.
     """
-    stripped = sql.strip(SQLITE_SPACE)
-    if len(stripped) > MAX_CANONICAL_CHARS:
-        return stripped
-    tokens = lex(stripped)
+    # White space at the end counts: a "/*" with something behind it is a comment, a bare one is two operators.
+    text = sql.lstrip(SQLITE_SPACE)
+    if len(text) > MAX_CANONICAL_CHARS:
+        return text
+    tokens = lex(text)
     if not tokens:
-        return stripped
-    if tokens[-1].text == ";" and stripped.endswith(";"):
+        return text
+    if tokens[-1].text == ";" and text.rstrip(SQLITE_SPACE).endswith(";"):
         tokens.pop()
     if any(token.text == ";" for token in tokens):
-        return stripped
+        return text
     return " ".join(t.text.translate(_ASCII_LOWER) if t.kind in ("word", "number") else t.text for t in tokens)
 
 

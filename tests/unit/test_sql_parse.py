@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rewards.sql import parse
@@ -101,6 +101,8 @@ def _outcome(connection: sqlite3.Connection, sql: str) -> object:
 
 @settings(max_examples=400, deadline=None)
 @given(st.lists(_PIECES, max_size=8))
+@example(["NULL", "/*", " "])
+@example(["NULL", "/*"])
 def test_canonical_text_runs_like_the_original(pieces: list[str]) -> None:
     connection = sqlite3.connect(":memory:")
     connection.execute("CREATE TABLE t (a, b)")
