@@ -243,3 +243,22 @@ def test_a_database_without_a_schema_is_unscorable_for_its_own_task_alone(
     broken, whole = Scorer(config(), pool).score_batch(jobs)
     assert (broken[0].status, broken[0].total) == ("unscorable", None)
     assert whole[0].correct
+
+
+def test_the_nearest_gold_counts(pool: CountingPool, databases: tuple[str, str]) -> None:
+    near, far = "SELECT name FROM dog WHERE age > 4", "SELECT count(*) FROM dog"
+    completion = THINK + "SELECT name FROM dog WHERE age < 4"
+    for golds in ((near, far), (far, near)):
+        (result,) = Scorer(config(), pool).score(task(databases, *golds), [completion])
+        assert result.components["atomic"] == pytest.approx(0.5)
+
+
+def test_one_question_twice_in_a_batch_is_executed_once(pool: CountingPool, databases: tuple[str, str]) -> None:
+    job = ScoreJob(task=task(databases, "SELECT name FROM dog"), completions=[THINK + "SELECT age FROM dog"])
+    scorer = Scorer(config(), pool)
+    scorer.score_batch([ScoreJob(task=job.task, completions=[])])
+    before = pool.executed
+    first, second = scorer.score_batch([job, job])
+    assert pool.executed == before + 1
+    assert first == second
+    assert first[0].components["execution"] == 1
