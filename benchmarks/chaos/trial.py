@@ -17,6 +17,7 @@ from conf.schema.chaos import ChaosConfig, FaultName
 
 PASSED = "passed"
 NOT_RUN = "not run"
+TRAINER = (sys.executable, "-m", "trainer")
 SMALL = (
     "experiment=quickstart",
     "data.warmup_size=400",
@@ -61,14 +62,17 @@ class Row:
 class Lab:
     """Starts runs that share one warm-up and one set of databases."""
 
-    def __init__(self, config: ChaosConfig) -> None:
+    def __init__(self, config: ChaosConfig, trainer: Sequence[str] = TRAINER) -> None:
+        """`trainer`: the command that takes the settings."""
         self.config = config
         self.place = Path(config.output)
+        self._trainer = trainer
 
     def run(self, name: str, steps: int, *settings: str) -> TrainerRun:
         """A run that is not started yet."""
         command = [
-            *(sys.executable, "-m", "trainer", *SMALL),
+            *self._trainer,
+            *SMALL,
             *(f"seed={self.config.seed}", f"run.dir={self.place}", f"run.name={name}", f"pipeline.steps={steps}"),
             *(f"data.root={self.place / 'demo'}", f"warmup.cache={self.place / 'warmup'}"),
             *self.config.settings,

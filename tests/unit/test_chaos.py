@@ -14,7 +14,7 @@ from benchmarks.chaos.ledgers import account, parse, read_ledger
 from benchmarks.chaos.scene import NotPossible
 from benchmarks.chaos.soak import Soaked, ends, noise
 from benchmarks.chaos.table import markdown, write_summary
-from benchmarks.chaos.trial import Row, usual_step
+from benchmarks.chaos.trial import Lab, Row, try_fault, usual_step
 from benchmarks.chaos.watched import TrainerRun, TrialFailed
 from conf.errors import ConfigError
 from conf.load import load
@@ -141,6 +141,45 @@ def test_half_of_a_weight_segment_is_damaged_through_proc(monkeypatch):
         os.close(fd)
     with pytest.raises(NotPossible, match="no weight segment"):
         segment.damage(os.getpid())
+
+
+TRAINER = """
+import json, os, signal, sys, time
+settings = dict(each.split("=", 1) for each in sys.argv[1:])
+folder = os.path.join(settings["run.dir"], settings["run.name"])
+os.makedirs(folder, exist_ok=True)
+ledger = os.path.join(folder, "ledger.jsonl")
+done = len(open(ledger).readlines()) if os.path.exists(ledger) else 0
+assert (done > 0) == (settings.get("resume") == "auto")
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+for step in range(done + 1, int(settings["pipeline.steps"]) + 1):
+    time.sleep(0.05)
+    position = step - 1 - (step > int(settings.get("repeats.at", 99)))
+    with open(ledger, "a") as file:
+        file.write(json.dumps({"step": step, "trained": [[f"{position}.0", f"t{position}", 0]], "dropped": []}) + "\\n")
+"""
+
+
+def tried(tmp_path: Path, fault: FaultName, *settings: str) -> Row:
+    script = tmp_path / "trainer.py"
+    script.write_text(TRAINER)
+    config = ChaosConfig(output=str(tmp_path), steps=8, settings=settings)
+    whole = [{"step": n + 1, "trained": [[f"{n}.0", f"t{n}", 0]], "dropped": []} for n in range(8)]
+    return try_fault(fault, Lab(config, trainer=(sys.executable, str(script))), parse(whole))
+
+
+@pytest.mark.parametrize("fault", ["driver_dies", "sigterm"])
+def test_a_run_that_ends_from_its_fault_is_resumed(tmp_path, fault):
+    found = tried(tmp_path, fault)
+    assert found.status == "passed"
+    assert (found.steps_done, found.groups_lost, found.groups_trained_twice) == (8, 0, 0)
+    assert found.injected_at_step >= 3
+    assert found.detected_s < found.recovered_s
+
+
+def test_a_run_that_repeats_and_loses_a_group_fails(tmp_path):
+    found = tried(tmp_path, "sigterm", "repeats.at=6")
+    assert found.status == "failed: 1 groups were lost, 1 trained twice"
 
 
 def row(**changes: object) -> Row:
