@@ -28,7 +28,7 @@ figure { margin: 0; } svg { max-width: 100%; height: auto; } svg text { fill: va
 .filters label { font-size: .85rem; color: var(--soft); }
 select, input, button { font: inherit; color: inherit; background: var(--wash); border: 1px solid var(--line);
   border-radius: 6px; padding: 5px 8px; max-width: 100%; }
-button { cursor: pointer; } select:focus, input:focus, button:focus { outline: 2px solid var(--accent); }
+input[type=search] { min-width: 16em; } button { cursor: pointer; } select:focus, input:focus, button:focus { outline: 2px solid var(--accent); }
 article { border: 1px solid var(--line); border-radius: 8px; margin: 14px 0; padding: 12px 14px; }
 article h3 { font-size: 1rem; margin: 0 0 6px; overflow-wrap: anywhere; }
 .tags { display: flex; flex-wrap: wrap; gap: 6px; margin-bottom: 8px; }
