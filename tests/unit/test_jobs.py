@@ -17,6 +17,7 @@ from trainer.jobs.client import JobInfo, JobsClient, JobsUnavailable, JobUnknown
 from trainer.jobs.head import Head, running_head
 from trainer.jobs.package import MAX_BYTES, PackageTooLarge, source_files, stage
 from trainer.jobs.settings import KINDS, prepare, take_address
+from trainer.jobs.submit import NO_NODE, taken
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "t0ken"
@@ -180,3 +181,19 @@ def test_a_head_whose_process_is_another_is_gone(tmp_path):
     file.write_text(json.dumps(head))
     assert Head(**head).alive() is False
     assert running_head(file) is None
+
+
+def test_a_head_that_has_just_started_is_asked_again_and_another_refusal_is_not(monkeypatch):
+    monkeypatch.setattr("trainer.jobs.submit.PAUSE_S", 0.0)
+    answers: list[str | RuntimeError] = [RuntimeError(f"status code 500: {NO_NODE}"), "id"]
+
+    def submit_job() -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, RuntimeError):
+            raise answer
+        return answer
+
+    assert taken(submit_job) == "id"
+    answers.append(RuntimeError("Job id already exists"))
+    with pytest.raises(RuntimeError, match="already exists"):
+        taken(submit_job)

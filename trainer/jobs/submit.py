@@ -23,7 +23,7 @@ from trainer.registry.identity import CODE_VERSION, JOB_ID, code_version
 STOP_WAIT_S = 60
 """How long Ray waits between SIGTERM and SIGKILL when a job is stopped; a run writes its summary in it."""
 
-NODES_S = 60.0
+NODES_S, PAUSE_S = 60.0, 1.0
 NO_NODE = "No available agent to submit job"
 """How Ray says that no node runs jobs yet."""
 
@@ -45,7 +45,7 @@ def submit(address: str, *, python: str, module: str, arguments: Sequence[str], 
         stage(CONF.parent, Path(package))
         try:
             client = JobSubmissionClient(address, headers=auth_headers())
-            return _taken(
+            return taken(
                 lambda: client.submit_job(
                     entrypoint=shlex.join([python, "-m", module, *arguments]),
                     submission_id=identity,
@@ -57,7 +57,7 @@ def submit(address: str, *, python: str, module: str, arguments: Sequence[str], 
             raise SubmitFailed(f"{address} did not take the job: {' '.join(str(error).split())}") from error
 
 
-def _taken(submit_job: Callable[[], str]) -> str:
+def taken(submit_job: Callable[[], str]) -> str:
     """Asks again while no node of a cluster that has just started takes jobs; at most NODES_S."""
     limit = time.monotonic() + NODES_S
     while True:
@@ -66,4 +66,4 @@ def _taken(submit_job: Callable[[], str]) -> str:
         except RuntimeError as error:
             if NO_NODE not in str(error) or time.monotonic() > limit:
                 raise
-        time.sleep(1)
+        time.sleep(PAUSE_S)
