@@ -19,6 +19,7 @@ p.lead { color: var(--soft); margin: 0 0 18px; overflow-wrap: anywhere; } .soft 
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: 5px 12px 5px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-weight: 600; color: var(--soft); font-size: .85rem; } td.n, th.n { text-align: right; }
+td.n { white-space: nowrap; }
 td.bar { min-width: 120px; } .track { background: var(--wash); border-radius: 3px; height: 12px; }
 .track i { display: block; height: 12px; border-radius: 3px; background: var(--bar); }
 figure { margin: 0; } svg { max-width: 100%; height: auto; } svg text { fill: var(--soft); font-size: 12px; }
@@ -28,7 +29,8 @@ figure { margin: 0; } svg { max-width: 100%; height: auto; } svg text { fill: va
 .filters label { font-size: .85rem; color: var(--soft); }
 select, input, button { font: inherit; color: inherit; background: var(--wash); border: 1px solid var(--line);
   border-radius: 6px; padding: 5px 8px; max-width: 100%; }
-input[type=search] { min-width: 16em; } button { cursor: pointer; } select:focus, input:focus, button:focus { outline: 2px solid var(--accent); }
+input[type=search] { min-width: 16em; }
+button { cursor: pointer; } select:focus, input:focus, button:focus { outline: 2px solid var(--accent); }
 article { border: 1px solid var(--line); border-radius: 8px; margin: 14px 0; padding: 12px 14px; }
 article h3 { font-size: 1rem; margin: 0 0 6px; overflow-wrap: anywhere; }
 .tags { display: flex; flex-wrap: wrap; gap: 6px; margin-bottom: 8px; }
@@ -41,7 +43,7 @@ pre { background: var(--wash); border-radius: 6px; padding: 8px 10px; margin: 0 
 .result { overflow-x: auto; max-height: 300px; } .result table { font-size: .82rem; }
 .result td, .result th { white-space: nowrap; } .null { color: var(--soft); font-style: italic; }
 .error { color: var(--bad); overflow-wrap: anywhere; }
-@media (max-width: 560px) { main { padding: 14px 12px 40px; } h1 { font-size: 1.3rem; }
+@media (max-width: 560px) { td.bar { min-width: 48px; } main { padding: 14px 12px 40px; } h1 { font-size: 1.3rem; }
   .tiles { grid-template-columns: 1fr 1fr; } .filters { position: static; } .filters label, .filters select,
   .filters input { width: 100%; } }
 """
