@@ -31,7 +31,8 @@ def run(config: ThroughputConfig) -> int:
     """Measures, prints and writes. Raises RunFailed."""
     folder = (Path(config.folder) / datetime.now().strftime("%Y%m%d-%H%M%S")).resolve()
     folder.mkdir(parents=True)
-    bind(config.cores)
+    if config.device == "cpu":
+        bind(config.cores)
     found: dict[str, Any] = {
         "machine": {"platform": platform.machine(), "cpus": os.cpu_count(), "cores": config.cores},
         "runs": str(folder),

@@ -110,26 +110,32 @@ def _job(config: ThroughputConfig, folder: Path) -> Job:
         policy=policy,
         micro_batch=1,
         variants=("synchronous",),
-        settings=(
-            "experiment=quickstart",
-            *DEVICES[config.device],
-            "model=pretrained",
-            f"model.path={policy}",
-            "warmup=none",
-            "evaluation=none",
-            "evaluation.every=0",
-            "checkpoint.every=0",
-            "logging.progress=plain",
-            "data=jsonl",
-            f"data.train={tasks}",
-            "data.denotation=spider",
-            f"prompt.max_tokens={sizes.prompt_tokens}",
-            f"rollout.sampling.max_tokens={sizes.max_tokens}",
-            f"rollout.lengths={lengths}",
-            f"rollout.group_size={sizes.group_size}",
-            f"pipeline.prompts_per_step={sizes.prompts_per_step}",
-            f"learner.micro_batch_tokens={sizes.micro_batch_tokens}",
-        ),
+        settings=settings_of(config, policy=policy, tasks=tasks, lengths=lengths),
+    )
+
+
+def settings_of(config: ThroughputConfig, *, policy: Path, tasks: Path, lengths: Path) -> tuple[str, ...]:
+    """Of `python -m trainer`."""
+    sizes = config.measure
+    return (
+        "experiment=quickstart",
+        *DEVICES[config.device],
+        "model=pretrained",
+        f"model.path={policy}",
+        "warmup=none",
+        "evaluation=none",
+        "evaluation.every=0",
+        "checkpoint.every=0",
+        "logging.progress=plain",
+        "data=jsonl",
+        f"data.train={tasks}",
+        "data.denotation=spider",
+        f"prompt.max_tokens={sizes.prompt_tokens}",
+        f"rollout.sampling.max_tokens={sizes.max_tokens}",
+        f"rollout.lengths={lengths}",
+        f"rollout.group_size={sizes.group_size}",
+        f"pipeline.prompts_per_step={sizes.prompts_per_step}",
+        f"learner.micro_batch_tokens={sizes.micro_batch_tokens}",
     )
 
 

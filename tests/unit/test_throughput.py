@@ -10,7 +10,7 @@ from benchmarks.processes import RunFailed
 from benchmarks.throughput.blocks import Block, check_same_data
 from benchmarks.throughput.comparison import compare, table
 from benchmarks.throughput.curves import Curve, draw
-from benchmarks.throughput.device import summary
+from benchmarks.throughput.device import settings_of, summary
 from benchmarks.throughput.jobs import VARIANTS, Job
 from benchmarks.throughput.steps import Step, figures, our_steps, our_tasks, peer_steps, recorded_lengths
 from benchmarks.throughput.tasks import write_long_tasks
@@ -157,6 +157,20 @@ def test_wrong_settings_are_refused():
         load(ThroughputConfig, "throughput", [])
     with pytest.raises(ConfigError, match="trl.generation=vllm needs device=gpu"):
         load(ThroughputConfig, "throughput", ["against=trl", "trl.generation=vllm"])
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_a_device_is_measured_with_a_valid_configuration(tmp_path, device):
+    given = [f"device={device}", "model=qwen2_5_coder_3b", "weights=random", "measure.completion_tokens=200"]
+    config = load(ThroughputConfig, "throughput", given)
+    names = settings_of(config, policy=tmp_path, tasks=tmp_path / "tasks.jsonl", lengths=tmp_path / "lengths.txt")
+    train = load(TrainConfig, "train", [*names, *VARIANTS["synchronous"]])
+    assert train.cluster.accelerator == device
+    assert (train.rollout.engine.dtype, train.learner.dtype) == (
+        ("bfloat16", "bfloat16") if device == "gpu" else ("float32", "float32")
+    )
+    assert train.learner.packing == "shared_prefix"
+    assert train.rollout.lengths == str(tmp_path / "lengths.txt")
 
 
 class WordTokenizer:
