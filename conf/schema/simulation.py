@@ -1,6 +1,6 @@
 """The pipeline simulated beyond the machines at hand (python -m benchmarks.scaling)."""
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
 from conf.schema.base import Section
 
@@ -23,12 +23,12 @@ class SimulationConfig(Section):
         "plan.completion_tokens=300",
     )
     """Settings of the training that is simulated on more and more devices; plan.* are what it assumes of them."""
-    largest: PositiveInt = 1024
-    """Devices; powers of two up to it are simulated."""
+    devices: tuple[PositiveInt, ...] = (2, 8, 32, 128, 512, 1024)
+    """Powers of two from 2 on."""
     prompts_per_device: NonNegativeFloat = 8.0
     """The batch grows to this many prompts for each device (0: it stays at pipeline.prompts_per_step)."""
-    max_staleness: tuple[NonNegativeInt, ...] = (0, 1, 2)
-    steps: int = Field(default=12, ge=5)
+    max_staleness: tuple[NonNegativeInt, ...] = (0, 1)
+    steps: int = Field(default=7, ge=5)
     score_group_s: PositiveFloat = 0.02
     """Assumed time to score one group."""
     scorers: PositiveInt = 16
@@ -37,6 +37,13 @@ class SimulationConfig(Section):
     """Assumed time of the driver for each completion of a step."""
     equal_share: float = Field(default=0.3, ge=0.0, lt=1.0)
     """Assumed share of groups whose rewards are all equal."""
-    seed: NonNegativeInt = 0
     output: str | None = None
     """JSON file for the figures."""
+
+    @field_validator("devices")
+    @classmethod
+    def _powers_of_two(cls, devices: tuple[int, ...]) -> tuple[int, ...]:
+        wrong = [count for count in devices if count < 2 or count & (count - 1)]
+        if wrong:
+            raise ValueError(f"{wrong[0]} is not one of 2, 4, 8, ...")
+        return devices

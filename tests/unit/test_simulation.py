@@ -235,7 +235,7 @@ def test_a_folder_without_steps_is_refused(tmp_path):
 
 
 def test_more_devices_do_more_and_being_ahead_helps():
-    rows = table(SimulationConfig(largest=4, max_staleness=(0, 1), steps=6))
+    rows = list(table(SimulationConfig(devices=(2, 4), max_staleness=(0, 1), steps=6)))
     by_place = {(row.devices, row.max_staleness): row for row in rows}
     assert set(by_place) == {(2, 0), (2, 1), (4, 0), (4, 1)}
     assert by_place[4, 0].found.completions_per_s > 1.8 * by_place[2, 0].found.completions_per_s

@@ -1,5 +1,5 @@
 """The pipeline beyond the machines at hand: python -m benchmarks.scaling [calibrate=[RUN,...] check=[RUN,...]]
-[largest=1024] [output=FILE]
+[devices=[2,8,32]] [output=FILE]
 
 Runs the trainer's own buffer, staleness rules and loop against timed stand-ins for engines, rewards and learner, on a
 clock that jumps. With calibrate and check: costs fitted to the stage times of synchronous runs predict the steps of
@@ -16,7 +16,7 @@ from typing import Any
 from conf.cli import run_entrypoint
 from conf.errors import ConfigError
 from conf.schema.simulation import SimulationConfig
-from trainer.simulation.devices import table, text
+from trainer.simulation.devices import HEAD, line, table
 from trainer.simulation.measured_runs import calibrated, predict, read_run
 
 
@@ -26,9 +26,13 @@ def run(config: SimulationConfig) -> int:
         raise ConfigError("calibrate and check come together: costs are fitted to the one and tested on the other")
     if config.calibrate:
         return _check(config)
-    rows = table(config)
-    sys.stdout.write(text(rows))
-    _write(config, {"rows": [row.as_json() for row in rows]})
+    rows = []
+    sys.stdout.write(HEAD)
+    for row in table(config):
+        sys.stdout.write(line(row))
+        sys.stdout.flush()
+        rows.append(row.as_json())
+        _write(config, {"rows": rows})
     return 0
 
 

@@ -1,7 +1,7 @@
 """The pipeline on more and more devices: costs from a plan's assumptions, everything else simulated."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -70,21 +70,17 @@ class Row:
         }
 
 
-def table(config: SimulationConfig) -> list[Row]:
-    """Powers of two from 2 devices on, each divided between ranks and workers as the plan finds best."""
+def table(config: SimulationConfig) -> Iterator[Row]:
+    """Each number of devices, divided between ranks and workers as the plan finds best; left out where none fits."""
     base = load(TrainConfig, "train", config.train)
     shape, machine = shape_of(base.model), assumed_machine(base)
-    rows = []
-    for devices in _powers(config.largest):
+    for devices in config.devices:
         prompts = max(base.pipeline.prompts_per_step, math.ceil(config.prompts_per_device * devices))
         for staleness in config.max_staleness:
             train = _with(base, prompts=prompts, max_staleness=staleness)
-            rows += _row(train, shape, machine, devices, config)
-    return rows
-
-
-def _powers(largest: int) -> Iterator[int]:
-    return (2**power for power in range(1, int(math.log2(largest)) + 1))
+            row = _row(train, shape, machine, devices, config)
+            if row is not None:
+                yield row
 
 
 def _with(base: TrainConfig, *, prompts: int, max_staleness: int) -> TrainConfig:
@@ -92,10 +88,10 @@ def _with(base: TrainConfig, *, prompts: int, max_staleness: int) -> TrainConfig
     return base.model_copy(update={"pipeline": pipeline})
 
 
-def _row(train: TrainConfig, shape: ModelShape, machine: Machine, devices: int, config: SimulationConfig) -> list[Row]:
+def _row(train: TrainConfig, shape: ModelShape, machine: Machine, devices: int, config: SimulationConfig) -> Row | None:
     best = [row for row in scaled(train, shape, machine, largest=devices) if row.devices == devices]
     if not best:
-        return []
+        return None
     division = best[0]
     divided = train.model_copy(
         update={
@@ -119,16 +115,14 @@ def _row(train: TrainConfig, shape: ModelShape, machine: Machine, devices: int, 
         equal_share=config.equal_share,
     )
     found = simulated(divided, costs, steps=config.steps, workers=division.workers)
-    return [
-        Row(
-            devices=devices,
-            ranks=division.ranks,
-            workers=division.workers,
-            prompts=division.prompts,
-            max_staleness=train.pipeline.max_staleness,
-            found=found,
-        )
-    ]
+    return Row(
+        devices=devices,
+        ranks=division.ranks,
+        workers=division.workers,
+        prompts=division.prompts,
+        max_staleness=train.pipeline.max_staleness,
+        found=found,
+    )
 
 
 def limit(row: Row) -> str:
@@ -146,36 +140,36 @@ def limit(row: Row) -> str:
     return name if share > BOUND else "learner: add ranks"
 
 
-def text(rows: Sequence[Row]) -> str:
-    """One line a row."""
-    head = (
-        "devices",
-        "ranks",
-        "workers",
-        "prompts",
-        "stale",
-        "step s",
-        "compl/s",
-        "per dev",
-        "wait",
-        "idle",
-        "driver s",
+COLUMNS = (
+    "devices",
+    "ranks",
+    "workers",
+    "prompts",
+    "stale",
+    "step s",
+    "compl/s",
+    "per dev",
+    "wait",
+    "idle",
+    "driver s",
+)
+HEAD = "".join(f"{name:>9}" for name in COLUMNS) + "  limit\n"
+
+
+def line(row: Row) -> str:
+    """The row under HEAD."""
+    found = row.found
+    cells = (
+        f"{row.devices}",
+        f"{row.ranks}",
+        f"{row.workers}",
+        f"{row.prompts}",
+        f"{row.max_staleness}",
+        f"{found.step_s:.2f}",
+        f"{found.completions_per_s:,.0f}",
+        f"{row.per_device:.2f}",
+        f"{100 * found.trainer_wait_share:.0f} %",
+        f"{100 * found.rollout_idle_share:.0f} %",
+        f"{found.driver_cpu_s:.2f}",
     )
-    lines = ["".join(f"{name:>9}" for name in head) + "  limit"]
-    for row in rows:
-        found = row.found
-        cells = (
-            f"{row.devices}",
-            f"{row.ranks}",
-            f"{row.workers}",
-            f"{row.prompts}",
-            f"{row.max_staleness}",
-            f"{found.step_s:.2f}",
-            f"{found.completions_per_s:,.0f}",
-            f"{row.per_device:.2f}",
-            f"{100 * found.trainer_wait_share:.0f} %",
-            f"{100 * found.rollout_idle_share:.0f} %",
-            f"{found.driver_cpu_s:.2f}",
-        )
-        lines.append("".join(f"{cell:>9}" for cell in cells) + f"  {limit(row)}")
-    return "\n".join(lines) + "\n"
+    return "".join(f"{cell:>9}" for cell in cells) + f"  {limit(row)}\n"
