@@ -43,12 +43,11 @@ class Trained:
 
 def trained(run: Path, which: str = "last") -> Trained:
     """`which`: "last", "best" (highest greedy accuracy among the evaluated) or a step. Raises NotUsable."""
-    if not (run / CONFIG).is_file():
-        raise NotUsable(f"{run} holds no {CONFIG}: it is no run folder")
+    config = run_config(run)
     whole = checkpoints(run)
     if not whole:
         raise NotUsable(f"{run} holds no checkpoint")
-    return Trained(run=run, config=_config(run), checkpoint=_chosen(run, whole, which))
+    return Trained(run=run, config=config, checkpoint=_chosen(run, whole, which))
 
 
 def _chosen(run: Path, whole: list[Path], which: str) -> Path:
@@ -65,8 +64,12 @@ def _chosen(run: Path, whole: list[Path], which: str) -> Path:
     raise NotUsable(f"{run} holds no checkpoint {which}: choose last, best or {', '.join(str(step(f)) for f in whole)}")
 
 
-def _config(run: Path) -> TrainConfig:
-    values = OmegaConf.to_container(OmegaConf.load(run / CONFIG))
+def run_config(run: Path) -> TrainConfig:
+    """The configuration that a run was made with. Raises NotUsable."""
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(run / CONFIG))
+    except OSError as error:
+        raise NotUsable(f"{run} holds no {CONFIG} that can be read: it is no run folder") from error
     try:
         return TrainConfig.model_validate(values)
     except ValidationError as error:

@@ -11,12 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from conf.errors import QuorumError
 from conf.schema.root import TrainConfig
 from trainer.carriers import TrainingSequence
-from trainer.run_folder import CONFIG
+from trainer.finished import run_config
 from trainer.skipped import SkippedBatch, read_batch
 
 if TYPE_CHECKING:
@@ -34,9 +32,8 @@ def main(arguments: Sequence[str]) -> int:
     file = Path(arguments[0])
     try:
         batch = read_batch(file)
-        config = TrainConfig.model_validate(yaml.safe_load((file.parents[2] / CONFIG).read_text(encoding="utf-8")))
-        lines = replay(batch, config, file.parent / "policy")
-    except (QuorumError, OSError) as error:
+        lines = replay(batch, run_config(file.resolve().parents[2]), file.parent / "policy")
+    except QuorumError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     sys.stdout.write("".join(f"{line}\n" for line in lines))
