@@ -25,6 +25,8 @@ VERBS = {
     ("bench", "bird"): ("benchmarks.bird", "measure a policy or predictions on BIRD"),
     ("bench", "demo"): ("benchmarks.demo", "measure a policy on the demo's held-out questions"),
     ("bench", "rewards"): ("benchmarks.rewards", "measure the reward system"),
+    ("bench", "throughput"): ("benchmarks.throughput", "measure training steps, also beside TRL"),
+    ("bench", "scaling"): ("benchmarks.scaling", "simulate the pipeline on more devices"),
     ("chaos",): ("benchmarks.chaos", "break small training runs and count what they lose"),
     ("compare",): ("benchmarks.compare", "compare benchmark runs"),
     ("study",): ("selection.study", "compare voters on candidates"),
