@@ -14,7 +14,7 @@ from trainer.simulation.__main__ import main
 from trainer.simulation.clock import SimulationStuck, simulate
 from trainer.simulation.cores import Cores, Job
 from trainer.simulation.costs import Costs, EngineCosts, Machine, measured
-from trainer.simulation.devices import table
+from trainer.simulation.devices import limit, table
 from trainer.simulation.measured_runs import RunUnusable, calibrated, predict, read_run
 from trainer.simulation.run import simulated
 
@@ -241,3 +241,11 @@ def test_more_devices_do_more_and_being_ahead_helps():
     assert by_place[4, 0].found.completions_per_s > 1.8 * by_place[2, 0].found.completions_per_s
     assert by_place[4, 1].found.completions_per_s > by_place[4, 0].found.completions_per_s
     assert by_place[4, 1].ranks + by_place[4, 1].workers == 4
+    assert limit(by_place[4, 0]).startswith("rollout")
+    assert limit(by_place[4, 1]).startswith("learner")
+
+
+def test_a_slow_driver_is_named():
+    (row,) = table(SimulationConfig(devices=(4,), max_staleness=(1,), steps=6, completion_s=0.01))
+    assert row.driver_s == pytest.approx(64 * 32 * 0.01)
+    assert limit(row).startswith("driver")

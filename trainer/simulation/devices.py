@@ -50,6 +50,8 @@ class Row:
     workers: int
     prompts: int
     max_staleness: int
+    driver_s: float
+    """Of the step, the driver's own time between stages, as assumed; the simulation counts it into training."""
     found: Simulated
 
     @property
@@ -64,6 +66,7 @@ class Row:
             "workers": self.workers,
             "prompts": self.prompts,
             "max_staleness": self.max_staleness,
+            "driver_s": self.driver_s,
             "completions_per_s_per_device": self.per_device,
             "limit": limit(self),
             **asdict(self.found),
@@ -121,6 +124,7 @@ def _row(train: TrainConfig, shape: ModelShape, machine: Machine, devices: int, 
         workers=division.workers,
         prompts=division.prompts,
         max_staleness=train.pipeline.max_staleness,
+        driver_s=costs.completion_s * division.prompts * divided.rollout.group_size,
         found=found,
     )
 
@@ -129,12 +133,11 @@ def limit(row: Row) -> str:
     """What holds the step up most, and what to add."""
     found = row.found
     stages = found.seconds_by_stage
-    other = found.step_s - sum(stages.values())
     shares = {
         "rollout: add workers, or go further ahead": stages["generate"] / found.step_s,
         "rewards: add scorers": stages["score"] / found.step_s,
         "weight updates: a faster link, or deltas": stages["sync"] / found.step_s,
-        "driver": max(0.0, other) / found.step_s,
+        "driver: more than one, or less work a completion": row.driver_s / found.step_s,
     }
     name, share = max(shares.items(), key=lambda item: item[1])
     return name if share > BOUND else "learner: add ranks"
