@@ -70,6 +70,8 @@ def start_head(cpus: int, file: Path = HEAD_FILE) -> Head:
     command = [
         *(ray, "start", "--head", "--block", f"--node-ip-address={LOOPBACK}", f"--port={_free_port()}"),
         *(f"--dashboard-host={LOOPBACK}", f"--dashboard-port={port}", "--include-dashboard=true"),
+        # Ports that Ray takes as fixed numbers, so that another Ray on this machine may have them.
+        *(f"--dashboard-agent-listen-port={_free_port()}", f"--ray-client-server-port={_free_port()}"),
         *(f"--num-cpus={cpus}", f"--temp-dir={folder}", "--disable-usage-stats"),
     ]
     log = Path(folder, "head.log")

@@ -23,7 +23,7 @@ from trainer.registry.identity import CODE_VERSION, JOB_ID, code_version
 STOP_WAIT_S = 60
 """How long Ray waits between SIGTERM and SIGKILL when a job is stopped; a run writes its summary in it."""
 
-NODES_S, PAUSE_S = 60.0, 1.0
+NODES_S, PAUSE_S = 180.0, 1.0
 NO_NODE = "No available agent to submit job"
 """How Ray says that no node runs jobs yet."""
 
