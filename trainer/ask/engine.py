@@ -2,6 +2,7 @@
 
 import os
 import time
+import warnings
 from pathlib import Path
 
 from conf.errors import QuorumError
@@ -24,6 +25,8 @@ def sample(chosen: Trained, prompt: Prompt, *, n: int, seed: int, log: Path | No
     engine = config.rollout.engine.model_copy(update={"max_num_seqs": max(n, 1)})
     # Both must be known before torch and vLLM are imported.
     os.environ.update(environment(engine, config.cluster.accelerator))
+    # PYTHONWARNINGS among them comes too late for this interpreter.
+    warnings.filterwarnings("ignore", category=FutureWarning)
     from rollout.engine import RolloutEngine
 
     spec = EngineSpec(
