@@ -124,12 +124,12 @@ _REWARD += [
     )
 ]
 _ERROR_MEANINGS = {
-    "syntax": "do not parse or name unknown tables or columns",
+    "syntax": "do not parse",
     "not_a_query": "are no query",
     "forbidden": "ask for something a read-only query may not do",
     "timeout": "ran past the step or time budget",
     "too_large": "returned more rows or bytes than the budget",
-    "runtime": "failed while running",
+    "runtime": "name unknown tables or columns, or failed while running",
 }
 _REWARD += [
     MetricKey(

@@ -90,6 +90,11 @@ class TrainConfig(Section):
                 "rollout.sampling.temperature=0 samples the same completion every time, which no group can learn from "
                 "(and the learner divides by it): set it above 0, usually 1.0"
             )
+        if sampling.top_p < 1.0 or sampling.top_k > 0:
+            raise ValueError(
+                f"rollout.sampling.top_p={sampling.top_p:g} and top_k={sampling.top_k} cut the distribution that the "
+                "learner knows whole, so no importance weight would be right: train with top_p=1 top_k=0"
+            )
         if self.algo.overlong.buffer_tokens > sampling.max_tokens:
             raise ValueError(
                 f"algo.overlong.buffer_tokens={self.algo.overlong.buffer_tokens} exceeds "

@@ -41,6 +41,8 @@ def test_every_experiment_validates(experiment):
         ("learner.ranks=5", "must be a multiple of learner.ranks"),
         ("what is this", "write settings as name=value"),
         ("rollout.sampling.temperature=0", "rollout.sampling.temperature=0 samples the same completion every time"),
+        ("rollout.sampling.top_p=0.9", "train with top_p=1 top_k=0"),
+        ("rollout.sampling.top_k=20", "train with top_p=1 top_k=0"),
         ("rollout.engine.tensor_parallel_size=2", "weights by shared memory reach one process of an engine"),
         ("algo.overlong.buffer_tokens=65", "algo.overlong.buffer_tokens=65 exceeds rollout.sampling.max_tokens=64"),
         ("algo.importance.floor=4", "floor=4 must be smaller than cap=3"),
