@@ -17,6 +17,7 @@ from benchmarks.chaos.ledgers import read_ledger
 from benchmarks.chaos.soak import soak, write
 from benchmarks.chaos.table import markdown, write_summary
 from benchmarks.chaos.trial import Lab, try_fault
+from benchmarks.chaos.watched import TrialFailed
 from conf.cli import run_entrypoint
 from conf.schema.chaos import ChaosConfig
 
@@ -31,8 +32,14 @@ def run(config: ChaosConfig) -> int:
 
 def _suite(lab: Lab) -> int:
     config, output = lab.config, Path(lab.config.output)
-    _tell(f"{UNDISTURBED} ...")
-    reference = read_ledger(lab.undisturbed(UNDISTURBED, config.steps) / "ledger.jsonl")
+    if config.undisturbed is None:
+        _tell(f"{UNDISTURBED} ...")
+        whole = lab.undisturbed(UNDISTURBED, config.steps)
+    else:
+        whole = Path(config.undisturbed)
+    reference = read_ledger(whole / "ledger.jsonl")
+    if not reference:
+        raise TrialFailed(f"{whole} holds no ledger of a run")
     rows = []
     for name in config.faults or tuple(FAULTS):
         _tell(f"{name} ...")

@@ -38,6 +38,8 @@ class ChaosConfig(Section):
     same names there are removed; the warm-up and the databases are used again."""
     faults: tuple[FaultName, ...] = ()
     """What is done to the runs, one run each (none given: everything)."""
+    undisturbed: str | None = None
+    """Run folder that an earlier call with the same settings left (output/undisturbed), instead of a new run."""
     soak: bool = False
     """Instead: one long run with a random fault now and then, beside an undisturbed one."""
     soaking: SoakConfig = SoakConfig()
