@@ -1,8 +1,9 @@
 """A Ray head on this machine for a user who has no cluster.
 
-It listens on the loopback address only, asks for a token (made by Ray on first use), and lives on after the command
-that started it, so that jobs do: `quorum jobs shutdown` ends it, or a restart of the machine. One head a folder; its
-address is kept in HEAD_FILE.
+Its dashboard, where jobs are submitted, listens on the loopback address; Ray's other ports are open to the network and
+ask for a token (made by Ray on first use), as the dashboard does. It lives on after the command that started it, so
+that jobs do: `quorum jobs shutdown` ends it, or a restart of the machine. One head a folder; its address is kept in
+HEAD_FILE.
 """
 
 import contextlib
