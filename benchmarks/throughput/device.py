@@ -97,7 +97,7 @@ def show(figures: dict[str, Any]) -> str:
 
 def _job(config: ThroughputConfig, folder: Path) -> Job:
     sizes = config.measure
-    source = warmed_up(config.seed, folder)
+    source = warmed_up(config, folder)
     policy = random_policy(config, tokenizer=source, folder=folder)
     tasks, lengths = folder / "tasks.jsonl", folder / "lengths.txt"
     prompt = load(TrainConfig, "train", ["experiment=quickstart"]).prompt

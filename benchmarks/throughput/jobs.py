@@ -64,7 +64,7 @@ def _base(policy: Path) -> tuple[str, ...]:
 
 
 def _short(config: ThroughputConfig, folder: Path) -> Job:
-    policy = warmed_up(config.seed, folder)
+    policy = warmed_up(config, folder)
     return Job(
         name="short",
         policy=policy,
@@ -75,7 +75,7 @@ def _short(config: ThroughputConfig, folder: Path) -> Job:
 
 
 def _long(config: ThroughputConfig, folder: Path) -> Job:
-    source = warmed_up(config.seed, folder)
+    source = warmed_up(config, folder)
     tasks = folder / "long.jsonl"
     prompt = load(TrainConfig, "train", ["experiment=quickstart"]).prompt
     write_long_tasks(tasks, load_tokenizer(source), prompt, DemoData(), tokens=LONG_PROMPT, count=LONG_TASKS)
@@ -98,8 +98,12 @@ def _long(config: ThroughputConfig, folder: Path) -> Job:
     )
 
 
-def warmed_up(seed: int, folder: Path) -> Path:
-    """The quickstart's policy before GRPO, from the trainer's cache or made now. Raises RunFailed."""
+def warmed_up(config: ThroughputConfig, folder: Path) -> Path:
+    """The policy before GRPO: the given one, or the quickstart's, from the trainer's cache or made now. Raises
+    RunFailed."""
+    if config.policy is not None:
+        return Path(config.policy).resolve()
+    seed = config.seed
     log = folder / f"warmup-seed{seed}.log"
     command = [sys.executable, "-m", "trainer.warmup", "experiment=quickstart", f"seed={seed}"]
     code = run_process(command, name="the warm-up", log=log, timeout_s=POLICY_TIMEOUT_S)

@@ -64,6 +64,8 @@ class ThroughputConfig(Section):
     learning: LearningConfig = LearningConfig()
     trl: PeerConfig = PeerConfig()
     model: ModelConfig
+    policy: str | None = None
+    """Folder of a warmed-up policy (None: the quickstart's of `seed`, from the trainer's cache or made now)."""
     weights: Literal["trained", "random"] = "trained"
     """random: of the model's shape, nothing is downloaded; completions get recorded lengths."""
     device: Literal["cpu", "gpu"] = "cpu"

@@ -73,3 +73,14 @@ def test_steps_beyond_the_run_are_refused():
         load(TrainConfig, "train", ["pipeline.steps=4", "profile.steps=[2,9]"])
     with pytest.raises(ConfigError, match="the first step, 3, comes after the last, 2"):
         load(TrainConfig, "train", ["profile.steps=[3,2]"])
+
+
+def test_a_trace_holds_what_torch_did(tmp_path):
+    torch = pytest.importorskip("torch")
+    from trainer.learner.trace import Trace
+
+    trace = Trace()
+    torch.mm(torch.ones(4, 4), torch.ones(4, 4))
+    trace.write(tmp_path / "trace.json")
+    names = {event.get("name") for event in json.loads((tmp_path / "trace.json").read_text())["traceEvents"]}
+    assert "aten::mm" in names
