@@ -241,6 +241,7 @@ def test_a_url_without_its_scheme_is_a_wrong_setting() -> None:
         load(BirdBenchmark, "benchmark_bird", settings)
 
 
+@pytest.mark.integration
 def test_ctrl_c_and_the_same_command_again(serve: Serve, questions: tuple[Question, ...], tmp_path: Path) -> None:
     root, output = tmp_path / "bird", tmp_path / "out"
     (root / "dev_databases" / "pets").mkdir(parents=True)

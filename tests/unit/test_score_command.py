@@ -98,6 +98,7 @@ def test_instances_and_strict_by_setting(score: Score, tmp_path: Path) -> None:
     assert results(tmp_path)[0]["components"]["execution"] == 1  # type: ignore[index]
 
 
+@pytest.mark.integration
 def test_hostile_lines_get_their_kind_and_leave_nothing_behind(databases: Path, tmp_path: Path) -> None:
     hostile = {
         "WITH RECURSIVE t(a) AS (SELECT 1 UNION ALL SELECT a + 1 FROM t) SELECT count(*) FROM t": "timeout",

@@ -31,7 +31,7 @@ def test_causal_tokens_see_themselves_and_what_is_before():
 
 
 def test_one_forward_pass():
-    # linear 2 x 2 layers x 120 x 3 tokens; attention 2 layers x 2 heads x (2 + 2 operations) x 2 x 6 keys; output 2 x 40
+    # linear 2 x 2 layers x 120 x 3 tokens; attention 2 layers x 2 heads x (2 + 2 operations) x 2 x 6 keys; head 2 x 40
     assert forward_flops(SHAPE, tokens=3, keys=6, logits=1) == 1440 + 192 + 80
 
 

@@ -40,6 +40,7 @@ def test_ten_times_the_work_is_ten_times_the_time(database: str) -> None:
     assert same.spread > 0
 
 
+@pytest.mark.integration
 def test_failures_and_lost_processes(database: str) -> None:
     with Stopwatch(EXECUTION, 2) as stopwatch:
         assert stopwatch.compare(database, "SELECT 1", "SELECT nothing") is None

@@ -79,6 +79,7 @@ def test_closed_and_foreign_segments_are_named_errors() -> None:
         SegmentReader(handle)
 
 
+@pytest.mark.integration
 def test_a_killed_learner_leaves_nothing_behind() -> None:
     code = (
         "import torch, pickle, sys, time\n"
