@@ -41,9 +41,6 @@ class Job:
     micro_batch: int
     variants: tuple[Variant, ...]
 
-    def config(self, *more: str) -> TrainConfig:
-        return load(TrainConfig, "train", [*self.settings, *more])
-
 
 def make_job(name: str, config: ThroughputConfig, folder: Path) -> Job:
     """Makes or finds the job's policy and data. Raises RunFailed."""
