@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from conf.errors import QuorumError
 from conf.schema.root import TrainConfig
 from rollout.tasks import TaskSet
+from trainer.warmup.cache import content_hash
 
 if TYPE_CHECKING:
     from trainer.warmup.sft import WarmupProgress
@@ -44,6 +45,11 @@ async def warmed_up(config: TrainConfig, tasks: TaskSet, note: Callable[[str], N
 
     Raises the QuorumError of the warm-up.
     """
+    # Looked up here: a resumed run need not wait until another process has imported what a warm-up needs.
+    name = content_hash(tasks, model=config.model, prompt=config.prompt, warmup=config.warmup, seed=config.seed)
+    folder = Path(config.warmup.cache) / name
+    if folder.is_dir():
+        return folder.resolve()
     import ray
     from ray.exceptions import RayTaskError
 
