@@ -3,7 +3,9 @@
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+import psutil
 
 from conf.errors import QuorumError
 from conf.schema.stages import ClusterConfig
@@ -12,6 +14,7 @@ OBJECT_STORE_BYTES = 512 * 2**20
 """Groups and training sequences are small; weights never pass through the object store."""
 
 
+START_TRIES = 3
 CONNECT_S = 10.0
 """Longest wait for a cluster's address to answer; Ray itself would try for twenty minutes."""
 
@@ -29,20 +32,12 @@ def local_ray(cluster: ClusterConfig) -> Iterator[None]:
 
     try:
         if cluster.address is None:
-            # "local" never joins another Ray that runs on this machine.
-            ray.init(
-                address="local",
-                num_cpus=cluster.cpus or os.cpu_count(),
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                log_to_driver=False,
-                logging_level="ERROR",
-            )
+            _start_private(cluster.cpus or os.cpu_count() or 1)
         else:
             ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
     except Exception as error:
-        # Ray raises a bare Exception when its processes do not come up in time; any other kind is ours to see.
-        if type(error) is not Exception and not isinstance(error, RuntimeError | OSError | ValueError):
+        # Any other kind is ours to see.
+        if not _came_up_late(error) and not isinstance(error, RuntimeError | OSError | ValueError):
             raise
         where = f"at {cluster.address}" if cluster.address else "on this machine"
         raise ClusterUnavailable(f"Ray could not be used {where}: {' '.join(str(error).split())}") from error
@@ -50,6 +45,36 @@ def local_ray(cluster: ClusterConfig) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _start_private(cpus: int) -> None:
+    """Ray gives its own processes 30 s to come up, which a loaded machine may exceed: more than one try."""
+    import ray
+
+    for tries_left in reversed(range(START_TRIES)):
+        before = set(psutil.Process().children(recursive=True))
+        try:
+            # "local" never joins another Ray that runs on this machine.
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
+            return
+        except Exception as error:
+            if not tries_left or not _came_up_late(error):
+                raise
+            for process in set(psutil.Process().children(recursive=True)) - before:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+
+
+def _came_up_late(error: Exception) -> bool:
+    """Ray raises a bare Exception when its processes do not come up in time."""
+    return type(error) is Exception
 
 
 def _check_answers(address: str) -> None:
