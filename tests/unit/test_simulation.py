@@ -222,6 +222,17 @@ def test_check_says_which_run_is_off(tmp_path, capsys):
     assert second.endswith("-50.0 %: beyond 15 %")
 
 
+def test_evaluations_and_checkpoints_are_no_part_of_a_step(tmp_path):
+    write_run(tmp_path / "a", prompts=100, wall=3.26)
+    rows = [json.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()]
+    for row in rows[4:]:
+        row["perf/elapsed_s"] += 50.0
+    rows.insert(4, {"step": 4, "perf/elapsed_s": rows[3]["perf/elapsed_s"] + 30.0, "perf/evaluate_s": 30.0})
+    rows.insert(5, {"step": 4, "perf/elapsed_s": rows[3]["perf/elapsed_s"] + 50.0, "perf/checkpoint_s": 20.0})
+    (tmp_path / "a" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [wall for _, wall in read_run(tmp_path / "a").steps] == pytest.approx([3.26] * 5)
+
+
 def test_costs_are_not_fitted_to_runs_that_overlap(tmp_path):
     write_run(tmp_path / "a", prompts=4, staleness=1, wall=1.0)
     with pytest.raises(RunUnusable, match="max_staleness=0"):

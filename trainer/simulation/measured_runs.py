@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,19 +43,31 @@ def read_run(folder: Path) -> MeasuredRun:
     """Raises RunUnusable."""
     try:
         config = TrainConfig.model_validate(OmegaConf.to_container(OmegaConf.load(folder / CONFIG)))
-        rows = [row for row in read_rows(folder / METRICS) if row.get("perf/completions") is not None]
+        rows = list(_step_rows(read_rows(folder / METRICS)))
     except (OSError, ValueError) as error:
         raise RunUnusable(f"{folder} is no run folder that can be read: {error}") from error
     if len(rows) < WARMUP + TAIL + 1:
         raise RunUnusable(f"{folder} holds {len(rows)} steps: at least {WARMUP + TAIL + 1} are needed")
-    counted = zip(rows[WARMUP - 1 : -TAIL - 1], rows[WARMUP:-TAIL], strict=True)
     return MeasuredRun(
         name=folder.name,
         config=config,
-        steps=tuple((row, row["perf/elapsed_s"] - before["perf/elapsed_s"]) for before, row in counted),
+        steps=tuple(rows[WARMUP:-TAIL]),
         total=len(rows),
         lengths=tuple(_lengths(folder)),
     )
+
+
+def _step_rows(rows: Iterable[Row]) -> Iterator[tuple[Row, float]]:
+    """Rows of optimizer steps with their wall seconds, without the evaluations and checkpoints since the row before.
+
+    The first step's includes the start of the run.
+    """
+    since = 0.0
+    for row in rows:
+        since += sum(row.get(f"perf/{stage}_s") or 0.0 for stage in ("evaluate", "checkpoint"))
+        if row.get("perf/completions") is not None:
+            yield row, row["perf/elapsed_s"] - since
+            since = row["perf/elapsed_s"]
 
 
 def _lengths(folder: Path) -> Iterator[int]:
