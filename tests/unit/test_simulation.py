@@ -146,6 +146,7 @@ def test_costs_are_found_again_in_rows_that_were_made_with_them():
     assert (found.engine.fixed_s, found.engine.each_s) == (pytest.approx(0.01), pytest.approx(0.001))
     assert (found.train_fixed_s, found.train_token_s) == (pytest.approx(0.2), pytest.approx(0.0005))
     assert found.completion_s == pytest.approx(0.001)
+    assert found.score_group_s == pytest.approx(0.02 / 8)
     assert (found.engine.cores, found.learner_cores, found.engine.slots) == (1, 2, 64)
 
 

@@ -70,7 +70,8 @@ def measured(steps: Sequence[tuple[Row, float]], lengths: Sequence[int], machine
 
     Engine: generate_s = fixed x longest completion + each x tokens. Learner: train_s = fixed + token x forwarded.
     Both by least squares with coefficients that are not negative; runs of several batch sizes make them definite.
-    Prompts are counted into the engine's tokens, for at this scale one decoding step reads them all.
+    Scores: a step ends with one call of the reward server, whose groups share its time. Prompts are counted into the
+    engine's tokens, for at this scale one decoding step reads them all.
     """
     rows = [row for row, _ in steps]
     fixed, each = _fit(rows, lambda row: row["length/completion_max"], _generated, lambda row: row["perf/generate_s"])
@@ -90,7 +91,7 @@ def measured(steps: Sequence[tuple[Row, float]], lengths: Sequence[int], machine
         train_fixed_s=base,
         train_token_s=token,
         learner_cores=machine.learner_threads,
-        score_group_s=fmean(row["perf/score_s"] for row in rows),
+        score_group_s=fmean(row["perf/score_s"] for row in rows) / CALL_GROUPS,
         scorers=machine.scorers,
         sync_s=fmean(row["perf/sync_s"] for row in rows),
         completion_s=rest / fmean(_completions(row) for row in rows),
@@ -100,6 +101,8 @@ def measured(steps: Sequence[tuple[Row, float]], lengths: Sequence[int], machine
     )
 
 
+CALL_GROUPS = 8
+"""Groups that a reward actor gets at once (rewards/client.py): the wait for scores at a step's end is one such call."""
 _STAGES = ("generate", "score", "train", "sync")
 
 
