@@ -174,9 +174,6 @@ _ASYNC = _keys(
         ("continued", "count", "sum", "Completions in flight that went on after a weight update (in_flight=keep)."),
         ("aborted", "count", "sum", "Completions in flight that a weight update began anew (in_flight=abort)."),
         ("resampled", "groups", "sum", "Groups drawn in place of others that teach nothing (algo.resample)."),
-        ("retried", "groups", "sum", "Groups sent again after a worker or reward actor failed."),
-        ("trainer_wait_s", "s", "sum", "Time the learner waited for scored groups."),
-        ("rollout_wait_s", "s", "sum", "Time the rollout workers had no group to generate."),
     ],
 )
 
@@ -197,13 +194,9 @@ _PERF = _keys(
         ("completions", "count", "sum", "Completions sampled for training."),
         ("completions_per_s", "1/s", "last", "Completions sampled for training over the step's wall time."),
         ("generated_tokens", "tokens", "sum", "Completion tokens sampled for training."),
-        ("generated_tokens_per_s", "tokens/s", "last", "Sampled tokens over generation time."),
         ("tokens_trained", "tokens", "sum", "Completion tokens that entered the loss."),
         ("tokens_forwarded", "tokens", "sum", "Tokens the learner forwarded: prompts and padding included."),
         ("packing_ratio", "share", "mean", "Trained over forwarded tokens."),
-        ("train_tokens_per_s", "tokens/s", "last", "Forwarded tokens over training time."),
-        ("mfu", "share", "last", "Model FLOPs utilisation of the learner (6 N per token) over training time."),
-        ("mfu_wall", "share", "last", "The same over the step's wall time."),
         ("rss_gib", "GiB", "max", "Resident memory of the driver and its descendants."),
         ("gpu_memory_gib", "GiB", "max", "Peak device memory of a learner rank."),
         ("nonfinite_metrics", "count", "sum", "Values of this row that were NaN or infinite; they are logged as null."),
@@ -231,7 +224,6 @@ _DATA = _keys(
         ("epoch", "epochs", "last", "Passes over the training tasks, as a fraction."),
         ("prompts_shortened", "count", "sum", "Prompts that lost columns to meet their token budget."),
         ("columns_dropped", "count", "sum", "Columns left out of those prompts."),
-        ("prompts_too_long", "count", "sum", "Tasks skipped because no shortening makes their prompt fit."),
     ],
 )
 
