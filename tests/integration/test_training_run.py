@@ -149,7 +149,13 @@ def test_a_killed_run_resumes_on_exactly_the_same_tasks(place, finished):
 def test_ctrl_c_ends_with_one_sentence_and_no_orphans(place, finished):
     run = place / "interrupted"
     process = subprocess.Popen(
-        command(place, "interrupted"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command(place, "interrupted"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A test run in the background passes on that SIGINT is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     wait_for_rows(run / "ledger.jsonl", 2, process)
     children = psutil.Process(process.pid).children(recursive=True)

@@ -264,7 +264,15 @@ def test_ctrl_c_and_the_same_command_again(serve: Serve, questions: tuple[Questi
     command = [sys.executable, "-m", "benchmarks.bird", *settings.split()]
     environment = {**os.environ, "OPENAI_API_KEY": "a-secret-key"}
     repository = Path(__file__).resolve().parents[2]
-    first = subprocess.Popen(command, cwd=repository, env=environment, stderr=subprocess.PIPE, text=True)
+    # A test run in the background passes on that SIGINT is ignored.
+    first = subprocess.Popen(
+        command,
+        cwd=repository,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 60
     progress = output / "generations.jsonl"
     while not progress.is_file() or progress.read_text().count("\n") < 4:
