@@ -21,7 +21,12 @@ def watched(tmp_path: Path, make_run) -> Iterator[tuple[Path, str, subprocess.Po
     path = make_run(tmp_path / "run", steps=20, asked=60, finished=False)
     command = [sys.executable, "-m", "trainer.watch", str(path), "--web", "--port", "0"]
     process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     yield path, process.stdout.readline().split()[0], process
