@@ -49,7 +49,7 @@ def test_it_learns_and_is_found_again(tasks, tmp_path):
     losses: list[float] = []
     first = warm(tasks, tmp_path, losses=losses)
     assert not first.cached
-    assert len(losses) == 20
+    assert len(losses) == 10
     assert losses[-1] < 0.5 * losses[0]
     policy = AutoModelForCausalLM.from_pretrained(first.folder)
     tokenizer = AutoTokenizer.from_pretrained(first.folder)
