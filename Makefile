@@ -20,6 +20,9 @@ $(STAMP): pyproject.toml $(LOCK)
 	@backend="--torch-backend cpu"; for folder in $$PIP_FIND_LINKS; do ls $$folder/torch-*.whl >/dev/null 2>&1 && backend=; done; \
 	UV_FIND_LINKS="$$PIP_FIND_LINKS" $(BIN)/uv pip install -q --python $(BIN)/python $$backend --no-deps -r $(LOCK)
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
+# Every actor is a process that imports torch or vLLM: without bytecode each of the first ones compiles it (20 s for vLLM
+# alone). Some packages hold templates that are no Python, which is not an error here.
+	@$(BIN)/python -m compileall -q -j 0 -x '/(tests?|testing)/' $(VENV)/lib >/dev/null 2>&1 || true
 	@touch $(STAMP)
 
 quickstart: setup

@@ -6,9 +6,11 @@ leaves rows out, and a membership holds for some rows but not for all. Two quest
 gold SQL.
 """
 
+import operator
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rollout.tasks.carriers import DataError
 from rollout.tasks.demo.databases import Row, table_rows
@@ -75,23 +77,23 @@ def _entity(rng: random.Random, world: World) -> Entity:
     return rng.choice((world.domain.parent, world.domain.child))
 
 
-def _matching(rows: Sequence[Row], conditions: Sequence[Condition]) -> list[Row]:
-    return [row for row in rows if all(_holds(row[c.column], c) for c in conditions)]
-
-
-_COMPARE: dict[Operator, Callable[[int, int], bool]] = {
-    "=": lambda a, b: a == b,
-    ">": lambda a, b: a > b,
-    "<": lambda a, b: a < b,
-    ">=": lambda a, b: a >= b,
-    "<=": lambda a, b: a <= b,
+_COMPARE: dict[Operator, Callable[[Any, Any], bool]] = {
+    "=": operator.eq,
+    ">": operator.gt,
+    "<": operator.lt,
+    ">=": operator.ge,
+    "<=": operator.le,
 }
 
 
-def _holds(cell: int | str, condition: Condition) -> bool:
-    if isinstance(cell, int) and isinstance(condition.value, int):
-        return _COMPARE[condition.operator](cell, condition.value)
-    return cell == condition.value
+def _matching(rows: Sequence[Row], conditions: Sequence[Condition]) -> list[Row]:
+    matching = list(rows)
+    for condition in conditions:
+        column, value = condition.column, condition.value
+        # Texts are compared for equality alone, whatever the operator.
+        holds = _COMPARE[condition.operator] if isinstance(value, int) else operator.eq
+        matching = [row for row in matching if holds(row[column], value)]
+    return matching
 
 
 def _conditions(
