@@ -81,6 +81,7 @@ def engine_arguments(spec: EngineSpec) -> dict[str, Any]:
         "max_num_batched_tokens": max(engine.max_num_batched_tokens, spec.max_model_len),
         "enforce_eager": engine.enforce_eager,
         "enable_prefix_caching": engine.prefix_caching,
+        "block_size": engine.block_size,
         "tensor_parallel_size": engine.tensor_parallel_size,
         "distributed_executor_backend": "uni" if engine.tensor_parallel_size == 1 else "mp",
         "logprobs_mode": "processed_logprobs",

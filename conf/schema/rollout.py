@@ -29,6 +29,9 @@ class EngineConfig(Section):
     gpu_memory_utilization: float = Field(default=0.85, gt=0.0, le=1.0)
     enforce_eager: bool = True
     prefix_caching: bool = True
+    block_size: PositiveInt | None = None
+    """Tokens of a block of the cache (None: vLLM's choice). A group's completions share the whole blocks of their
+    prompt and each reads the rest of it anew."""
     tensor_parallel_size: PositiveInt = 1
     threads: PositiveInt = 1
     """CPU only: OMP threads of the engine's process."""
