@@ -16,7 +16,7 @@ from trainer.learner.spec import LearnerSpec, Rendezvous
 
 
 def start_engine(module: nn.Module, spec: LearnerSpec, rendezvous: Rendezvous) -> Any:
-    """A `DeepSpeedEngine` around `module`. Every rank must call it; the first start on a machine compiles an operator.
+    """A `DeepSpeedEngine` around `module`. Every rank must call it.
 
     Gradients are averaged over ranks by DeepSpeed; one optimizer update is any number of `backward` calls and one
     `step`.
@@ -26,8 +26,11 @@ def start_engine(module: nn.Module, spec: LearnerSpec, rendezvous: Rendezvous) -
     import deepspeed
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    # DeepSpeed would compile an all-reduce of its own for CPU ranks at a machine's first start, which takes minutes on two
+    # cores and a compiler; without it gloo serves.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    # Building its operator, DeepSpeed writes to stdout.
+    # DeepSpeed writes to stdout.
     with contextlib.redirect_stdout(io.StringIO()):
         if not torch.distributed.is_initialized():
             torch.distributed.init_process_group(
