@@ -23,7 +23,7 @@ from rollout.preflight import check_memory
 from rollout.tasks import load_tasks
 from trainer.checkpoint import Checkpoint, CheckpointInvalid, CheckpointStore
 from trainer.console import RunConsole, open_console
-from trainer.data import PreparedData, prepare
+from trainer.data import PreparedData, check_heldout, checked, rendered
 from trainer.engines import engines
 from trainer.job import Job
 from trainer.learner.errors import LearnerLost, LearnerStalled, WrongWeights
@@ -112,12 +112,16 @@ class _Session:
             check_memory(policy, config.rollout.engine)
         # Ray installs a handler of its own for SIGTERM when it starts.
         with local_ray(config.cluster), self._preemption.listening():
+            # Before the warm-up, so that a broken gold is not imitated either.
+            with console.stage("checking the data"):
+                tasks = checked(config, tasks)
+            check_heldout(config.evaluation, tasks.heldout)
             if config.warmup.enabled:
                 with console.stage("warm-up"):
                     policy = await warmed_up(config, tasks, console.note)
             assert policy is not None  # the schema refuses model=tiny without a warm-up
-            with console.stage("checking the data"):
-                data = prepare(config, tasks, policy)
+            with console.stage("rendering the prompts"):
+                data = rendered(config, tasks, policy)
             for reason, count in Counter(entry.reason for entry in data.dropped).items():
                 console.note(f"left out {count} x {reason}")
             if self._resumed:

@@ -8,9 +8,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from conf.errors import QuorumError
 
-class DatabaseUnreadable(Exception):
-    """The file is missing or is no SQLite database: the infrastructure's fault, never a score."""
+
+class DatabaseUnreadable(QuorumError):
+    """The file is missing, damaged or no SQLite database: the infrastructure's fault, never a score."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
