@@ -19,6 +19,7 @@ from pathlib import Path
 from conf.errors import QuorumError
 from conf.load import to_yaml
 from conf.schema.root import TrainConfig
+from rollout.drawn_lengths import read_lengths
 from rollout.preflight import check_memory
 from rollout.tasks import load_tasks
 from trainer.checkpoint import Checkpoint, CheckpointInvalid, CheckpointStore
@@ -106,6 +107,8 @@ class _Session:
         # What can be wrong is looked at before anything slow starts.
         tasks = load_tasks(config.data)
         self._entry.add_data(tasks)
+        if config.rollout.lengths is not None:
+            read_lengths(Path(config.rollout.lengths))
         policy = given_policy(config)
         check_plan(config, policy, console.note)
         if config.cluster.address is None and config.cluster.accelerator == "cpu":
