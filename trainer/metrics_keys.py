@@ -86,7 +86,7 @@ _MISMATCH = _keys(
             "after_sync_abs_mean",
             "nats",
             "mean",
-            "The check after a weight update: mean |engine - learner|, first scored batch.",
+            "The check after a weight update: logp_abs_mean of the trained version's own tokens.",
         ),
     ],
 )
