@@ -11,7 +11,7 @@ from rewards.carriers import RewardResult, SqlTask
 from rollout.carriers import Completion, Group, Prompt
 from trainer.carriers import ScoredGroup
 from trainer.records import Json, RecordsDamaged, RecordsNotWritten, RowWriter, read_rows, rewind, write_atomically
-from trainer.run_folder import LedgerRow, RunFolder, RunFolderError, read_summary
+from trainer.run_folder import LedgerRow, RunFolder, RunFolderError, read_config, read_summary
 from trainer.summary import Status, engine_versions, summarise
 
 
@@ -193,7 +193,7 @@ def test_two_drivers_cannot_share_a_folder(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunFolderError, match="cannot be made: Not a directory"):
+    with pytest.raises(RunFolderError, match="cannot be written: Not a directory"):
         RunFolder(tmp_path / "file" / "run")
 
 
@@ -271,3 +271,47 @@ def test_the_summary_of_a_run_that_never_stepped(tmp_path: Path) -> None:
 def test_engine_versions_name_what_is_installed() -> None:
     versions = engine_versions(["pydantic", "no-such-distribution"])
     assert set(versions) == {"python", "sqlite", "pydantic"}
+
+
+@pytest.mark.parametrize("name", [".lock", "metrics.jsonl", "summary.json"])
+def test_a_folder_that_cannot_be_written_is_one_sentence_and_stays_free(tmp_path: Path, name: str) -> None:
+    """A directory in a file's place refuses root too, which file modes do not."""
+    (tmp_path / "run" / name).mkdir(parents=True)
+    for _ in range(2):
+        with pytest.raises((RunFolderError, RecordsDamaged), match="Is a directory"):
+            RunFolder(tmp_path / "run")
+    (tmp_path / "run" / name).rmdir()
+    RunFolder(tmp_path / "run").close()
+
+
+def test_a_configuration_that_cannot_be_kept_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "run" / "config.yaml").mkdir(parents=True)
+    with (
+        RunFolder(tmp_path / "run") as folder,
+        pytest.raises(RunFolderError, match="cannot be written: Is a directory"),
+    ):
+        folder.write_config("seed: 0\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"seed: [1,", "holds no config.yaml that can be read: while parsing"),
+        (b"seed: 1\nseed: 2\n", "found duplicate key seed"),
+        (b"\xff\xfe\x00", "holds no config.yaml that can be read"),
+        (b"- 1\n", "holds no settings"),
+        (None, "No such file or directory"),
+    ],
+)
+def test_a_broken_configuration_is_one_sentence(tmp_path: Path, content: bytes | None, reason: str) -> None:
+    if content is not None:
+        (tmp_path / "config.yaml").write_bytes(content)
+    with pytest.raises(RecordsDamaged, match=reason):
+        read_config(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"[" * 200_000, b"{"])
+def test_a_broken_summary_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "summary.json").write_bytes(content)
+    with pytest.raises(RecordsDamaged, match="summary.json is no JSON that can be read"):
+        read_summary(tmp_path)

@@ -8,18 +8,17 @@ import base64
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from omegaconf import OmegaConf
 
 from trainer.records import Json, read_rows, write_atomically
 from trainer.report.chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
 from trainer.report.curves import Section, sections
 from trainer.report.headline import StageShare, Tile, costs, results, stage_shares
 from trainer.report.samples import FIRST_GROUPS, MAX_GROUPS, SampleBrowser, browser, first_and_last, visible
-from trainer.run_folder import CONFIG, METRICS, REPORT, SAMPLES, RunFolderError, is_open, read_summary
+from trainer.run_folder import CONFIG, METRICS, REPORT, SAMPLES, RunFolderError, is_open, read_config, read_summary
 from trainer.summary import summarise
 
 _HERE = Path(__file__).parent
@@ -50,8 +49,7 @@ def _config(path: Path) -> tuple[dict[str, Any], str]:
     file = path / CONFIG
     if not file.is_file():
         return {}, ""
-    text = file.read_text(encoding="utf-8")
-    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(text))), text
+    return read_config(path), file.read_text(encoding="utf-8")
 
 
 def _facts(config: dict[str, Any]) -> tuple[tuple[str, str], ...]:
