@@ -7,7 +7,7 @@ overwritten; after `rewind(step)` every row file ends at that step. Does not wri
 import fcntl
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from conf.errors import QuorumError
+from rollout.tasks.carriers import Dropped
 from trainer.carriers import ScoredGroup
 from trainer.metrics import Row
 from trainer.records import Json, RecordsDamaged, RowWriter, read_rows, rewind, write_atomically
@@ -27,6 +28,7 @@ from trainer.summary import RunSummary
 METRICS = "metrics.jsonl"
 LEDGER = "ledger.jsonl"
 SAMPLES = "samples.jsonl"
+DROPPED = "dropped.jsonl"
 SUMMARY = "summary.json"
 CONFIG = "config.yaml"
 REPORT = "report.html"
@@ -111,6 +113,12 @@ class RunFolder:
         """Keeps the resolved configuration beside the results. Raises RunFolderError."""
         with _writing(self.path):
             write_atomically(self.path / CONFIG, resolved_yaml)
+
+    def write_dropped(self, entries: Iterable[Dropped]) -> None:
+        """Keeps what the data lost before training, one row an entry. Raises RunFolderError."""
+        rows = (json.dumps({"id": e.id, "reason": e.reason, "detail": e.detail}) + "\n" for e in entries)
+        with _writing(self.path):
+            write_atomically(self.path / DROPPED, "".join(rows))
 
     def write(self, row: Row) -> None:
         """Appends one row to metrics.jsonl; with `close` this makes the folder a metrics sink."""

@@ -1,4 +1,4 @@
-"""What a run looks at before anything slow starts: no Ray, no warm-up, no engine is reached."""
+"""What a run does around the slow parts: what it looks at before them, and what it leaves when it ends there."""
 
 import contextlib
 import json
@@ -7,13 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from transformers import Qwen2Config
 
 import trainer.run
 from conf.errors import QuorumError
 from conf.load import load
 from conf.schema.root import TrainConfig
-from rollout.tasks import TaskSet
+from rollout.tasks import Dropped, TaskSet
 from trainer.run import run
+from trainer.wandb_sink import WandbSink
+from trainer.warmup.cache import keep_left_out
+from trainer.warmup.tokenizer import train_tokenizer
 
 
 class WarmUpReached(QuorumError):
@@ -61,3 +65,51 @@ def test_evaluations_without_held_out_tasks_are_refused_before_the_warm_up(start
 def test_recorded_lengths_are_read_before_the_warm_up(start, tmp_path):
     with pytest.raises(QuorumError, match="rollout.lengths=.*none.txt: one completion length a line is expected"):
         start({"good": GOLD}, f"rollout.lengths={tmp_path}/none.txt")
+
+
+class EnginesReached(QuorumError):
+    """The data is ready."""
+
+
+def test_everything_that_was_left_out_is_written_with_its_reason(start, tmp_path, monkeypatch):
+    policy = tmp_path / "policy"
+    Qwen2Config().save_pretrained(policy)
+    train_tokenizer([GOLD], 300, 512).save_pretrained(policy)
+
+    async def warm_up(config: TrainConfig, tasks: TaskSet, note: Callable[[str], None]) -> Path:
+        keep_left_out(policy, [Dropped(id="long", reason="trace too long", detail="300 tokens")])
+        return policy
+
+    async def run_job(*arguments: object) -> None:
+        raise EnginesReached("engines")
+
+    monkeypatch.setattr(trainer.run, "warmed_up", warm_up)
+    monkeypatch.setattr(trainer.run._Session, "_run_job", run_job)
+    with pytest.raises(EnginesReached):
+        start({"good": GOLD, "broken": "SELECT size FROM dog"})
+    file = tmp_path / "runs" / "quickstart" / "dropped.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(row["id"], row["reason"]) for row in rows] == [
+        ("broken", "gold fails"),
+        ("broken", "gold fails"),  # of the training and of the held-out file
+        ("long", "trace too long"),
+    ]
+    assert "size" in rows[0]["detail"]
+
+
+class FakeWandb:
+    """wandb's run: remembers how it was finished."""
+
+    def __init__(self) -> None:
+        self.exit_codes: list[int | None] = []
+
+    def finish(self, exit_code: int | None = None) -> None:
+        self.exit_codes.append(exit_code)
+
+
+def test_wandb_learns_that_a_run_has_failed(start, monkeypatch):
+    remote = FakeWandb()
+    monkeypatch.setattr(trainer.run, "open_wandb", lambda *_, **__: WandbSink(remote))
+    with pytest.raises(WarmUpReached):
+        start({"good": GOLD})
+    assert remote.exit_codes == [1]
