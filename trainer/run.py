@@ -180,6 +180,7 @@ class _Session:
             error=cause,
             wall_s=time.monotonic() - self._started,
             n=self._config.evaluation.n,
+            selection=self._config.evaluation.selection,
             seed=self._config.seed,
             versions=engine_versions(),
         )

@@ -41,10 +41,6 @@ class Table:
 class DatabaseSchema:
     tables: tuple[Table, ...]
 
-    def sqlglot_mapping(self) -> dict[str, dict[str, str]]:
-        """The nested mapping that sqlglot's qualification takes: table -> column -> type."""
-        return {t.name: {c.name: c.type or "TEXT" for c in t.columns} for t in self.tables}
-
 
 def connect_readonly(path: str | Path) -> sqlite3.Connection:
     """A read-only, immutable connection. Raises DatabaseUnreadable."""

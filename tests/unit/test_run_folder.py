@@ -1,6 +1,8 @@
 """Rows, rewinding, refusing, locking and summaries of a run folder, on real files."""
 
+import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ from rollout.carriers import Completion, Group, Prompt
 from trainer.carriers import ScoredGroup
 from trainer.records import Json, RecordsDamaged, RecordsNotWritten, RowWriter, read_rows, rewind, write_atomically
 from trainer.run_folder import LedgerRow, RunFolder, RunFolderError, read_config, read_summary
-from trainer.summary import Status, engine_versions, summarise
+from trainer.summary import RunSummary, Status, engine_versions, summarise
 
 
 def lines(path: Path) -> list[dict]:
@@ -52,7 +54,10 @@ def write_steps(folder: RunFolder, first: int, last: int) -> None:
 
 
 def finish(folder: RunFolder, status: Status = "finished") -> Path:
-    return folder.finish(summarise(folder.metrics(), status=status, wall_s=10.0, n=30, seed=0, versions={}))
+    made = {"wall_s": 10.0, "n": 30, "selection": "value_aware", "seed": 0, "versions": {}}
+    return folder.finish(summarise(folder.metrics(), status=status, **made))
+        summarise(folder.metrics(), status=status, wall_s=10.0, n=30, selection="value_aware", seed=0, versions={})
+    )
 
 
 def test_ledger_and_sample_rows_have_the_published_shape(tmp_path: Path) -> None:
@@ -222,7 +227,9 @@ def test_the_summary_adds_up_the_rows_of_all_processes(tmp_path: Path) -> None:
         },
         {"step": 3, "version": 3, "eval/greedy_ex": 0.6, "eval/vote_ex": 0.7, "eval/recall_at_n": 0.9},
     ]
-    summary = summarise(rows, status="finished", wall_s=40.0, n=30, seed=1, versions={"ray": "2"})
+    known = {"status": "finished", "wall_s": 40.0, "n": 30, "seed": 1, "versions": {"ray": "2"}}
+    assert summarise(rows, selection="majority", **known).vav_ex_after is None
+    summary = summarise(rows, selection="value_aware", **known)
     assert summary.as_json() == {
         "status": "finished",
         "error": None,
@@ -254,6 +261,13 @@ def test_the_summary_adds_up_the_rows_of_all_processes(tmp_path: Path) -> None:
         "seed": 1,
         "versions": {"ray": "2"},
     }
+
+
+def test_every_field_of_the_summary_is_documented_in_its_order() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    table = text.partition("## summary.json")[2].partition("\n## ")[0]
+    listed = [name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)]
+    assert listed == [field.name for field in dataclasses.fields(RunSummary)]
 
 
 def test_the_summary_of_a_run_that_never_stepped(tmp_path: Path) -> None:
