@@ -33,6 +33,11 @@ def _explain(schema: type[BaseModel], values: dict[str, Any], problem: dict[str,
     path = _without_tags(values, problem["loc"])
     name = ".".join(path)
     if problem["type"] == "extra_forbidden":
+        variants = _variants(schema, path)
+        if variants:
+            parent = ".".join(path[:-1])
+            choice = f"{parent}={variants[0]}" if len(path) == 2 else f"{parent}.type={variants[0]}"
+            return f"{name} is a setting of {choice}: choose that, or leave it out"
         siblings = [key for key in dotted_keys(schema) if key.rpartition(".")[0] == ".".join(path[:-1])]
         leaf = nearest(path[-1], [key.rpartition(".")[2] for key in siblings])
         if leaf:
@@ -40,6 +45,8 @@ def _explain(schema: type[BaseModel], values: dict[str, Any], problem: dict[str,
         elsewhere = [key for key in dotted_keys(schema) if key.rpartition(".")[2] == path[-1]]
         hint = f" (did you mean {elsewhere[0]}?)" if elsewhere else nearest(name, dotted_keys(schema))
         return f"{name} is not a setting{hint}"
+    if problem["type"] == "union_tag_not_found":
+        return f"{name} needs a type: add {name}.type={' or '.join(_variants(schema, [*path, 'type']))}"
     if problem["type"] == "missing":
         return f"{name} has no default: give it as {name}=VALUE"
     if problem["type"] in ("literal_error", "union_tag_invalid"):
@@ -51,6 +58,15 @@ def _explain(schema: type[BaseModel], values: dict[str, Any], problem: dict[str,
         message = str(problem["ctx"]["error"])
         return f"{name}: {message}" if name else message
     return f"{name}={problem['input']}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+def _variants(schema: type[BaseModel], path: Sequence[str]) -> list[str]:
+    """The union variants of the section that know its setting, by their `type`."""
+    models = [schema]
+    for part in path[:-1]:
+        fields = [model.model_fields[part] for model in models if part in model.model_fields]
+        models = [model for field in fields for model in _models(field.annotation)]
+    return [model.model_fields["type"].default for model in models if {path[-1], "type"} <= model.model_fields.keys()]
 
 
 def _without_tags(values: Any, location: Sequence[Any]) -> list[str]:

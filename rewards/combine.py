@@ -49,7 +49,8 @@ class Combiner:
         """The reward of one scored completion."""
         config = self._config
         right = values.execution == RIGHT
-        if config.format_gate and not values.format and not (right and config.rank_correct_first):
+        gated = config.format.enabled and config.format_gate and not values.format
+        if gated and not (right and config.rank_correct_first):
             return 0.0
         penalty = sum(weight * values.penalties[name] for name, weight in self._penalties.items())
         total = max(0.0, self._sum(values) - penalty)

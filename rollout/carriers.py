@@ -36,7 +36,7 @@ class Group:
     """One prompt with its G completions."""
 
     id: str
-    """Unique within the run: "<epoch>-<stream position>"."""
+    """Unique within the run: "<stream position>.<attempt>"."""
     prompt: Prompt
     completions: tuple[Completion, ...]
 

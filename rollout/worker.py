@@ -7,7 +7,9 @@ vLLM are imported: they belong into the actor's runtime environment (`worker_opt
 
 import asyncio
 import dataclasses
+import itertools
 import time
+import zlib
 from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
 
@@ -70,14 +72,14 @@ def ray_workers(
     Args:
         model: Hugging Face folder whose weights are policy `version`.
         max_model_len: prompt plus completion, tokens.
-        seed: of the run; worker i samples with seed * 1000 + i.
+        seed: of the run; see `engine_seed`.
         log_dir: receives one vLLM log for each worker.
     """
     spec = EngineSpec(
         model=model,
         engine=config.engine,
         max_model_len=config.engine.max_model_len or max_model_len,
-        seed=seed * 1000,
+        seed=seed,
         accelerator=cluster.accelerator,
         weight_transfer=transfer_backend(config, cluster),
         in_flight=config.in_flight,
@@ -88,10 +90,22 @@ def ray_workers(
     return [_factory(spec, index, options, log_dir) for index in range(config.workers)]
 
 
+def engine_seed(seed: int, *, worker: int, version: int, life: int) -> int:
+    """Below 2^32, which numpy takes. Neither a resumed run, which begins at another policy version, nor a worker's
+    replacement, its next life, draws the random numbers of the run's first step again."""
+    return zlib.crc32(f"{seed}/{worker}/{version}/{life}".encode())
+
+
 def _factory(spec: EngineSpec, index: int, options: dict[str, Any], log_dir: str | None) -> PortFactory:
     log_file = None if log_dir is None else f"{log_dir}/engine-{index}.log"
-    own = dataclasses.replace(spec, seed=spec.seed + index, log_file=log_file)
-    return lambda: RayWorkerPort(own, options, name=f"rollout worker {index}")
+    lives = itertools.count()
+
+    def port() -> RayWorkerPort:
+        seed = engine_seed(spec.seed, worker=index, version=spec.version, life=next(lives))
+        own = dataclasses.replace(spec, seed=seed, log_file=log_file)
+        return RayWorkerPort(own, options, name=f"rollout worker {index}")
+
+    return port
 
 
 class RolloutWorker:
@@ -149,13 +163,14 @@ class RayWorkerPort:
     """One actor life, seen from the driver."""
 
     def __init__(self, spec: EngineSpec, options: dict[str, Any], *, name: str) -> None:
-        self._spec = spec
+        self.spec = spec
+        """What the actor starts."""
         self._options = options
         self._name = name
         self._actor: Any = None
 
     async def start(self, timeout_s: float) -> int:
-        self._actor = ray.remote(RolloutWorker).options(**self._options).remote(self._spec)
+        self._actor = ray.remote(RolloutWorker).options(**self._options).remote(self.spec)
         late = StartTimeout(
             f"{self._name} was not ready within rollout.start_timeout_s={timeout_s:g}: the cluster lacks its resources"
             f" ({self._resources()}), or the model loads more slowly"

@@ -177,6 +177,7 @@ def write_run(
                 status="finished",
                 wall_s=5.1 * steps + 60,
                 n=30,
+                selection="value_aware",
                 seed=seed,
                 versions={"python": "3.11", "vllm": "0.32.0", "ray": "2.60.0"},
             )

@@ -1,15 +1,23 @@
-"""From loaded tasks to what a run trains and evaluates on: golds checked, prompts rendered, a stream of the rest."""
+"""From loaded tasks to what a run trains and evaluates on, in two steps around the warm-up: databases and golds checked
+before anything is imitated, then prompts rendered with the policy's tokenizer and a stream of the rest."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from conf.schema.root import TrainConfig
+from conf.schema.stages import EvaluationConfig
+from rewards.carriers import SqlTask
 from rewards.sql.executor import ExecutorPool
 from rollout.carriers import Prompt
 from rollout.prompt import PromptRenderer
+from rollout.prompt.described import SchemaReader
 from rollout.prompt.tokenizer import load_tokenizer
 from rollout.tasks import DataError, Dropped, Stream, TaskSet, build_stream
-from rollout.tasks.check import check_golds, check_prompts
+from rollout.tasks.check import Checked, check_databases, check_golds, check_prompts
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,31 +34,67 @@ class PreparedData:
         return self.prompts[self.stream.task_at(position).id]
 
 
-def prepare(config: TrainConfig, tasks: TaskSet, policy: Path) -> PreparedData:
-    """Raises DataError when no training task remains, QuorumError for an unusable tokenizer."""
-    renderer = PromptRenderer(config.prompt, load_tokenizer(policy))
-    execution = config.reward.execution
-    dropped = list(tasks.dropped)
-    usable: list[list[Prompt]] = []
+def checked(config: TrainConfig, tasks: TaskSet) -> TaskSet:
+    """The tasks whose database can be read and whose golds run, and what is left out with the reason.
+
+    A warm-up task that is no training task and has a trace is imitated through that, so its gold need not run. Raises
+    DataError when no training task remains.
+    """
+    imitated = [task for task in tasks.warmup if task.id not in tasks.traces]
+    learned = {task.id: task for task in (*tasks.train, *imitated)}
     with ExecutorPool(config.reward.server.executors) as pool:
-        for split in (tasks.train, tasks.heldout):
-            checked = check_golds(split, pool=pool, budget=execution.budget, instances=execution.instances)
-            prompts, too_long = check_prompts(checked.tasks, renderer.render)
-            dropped += [*checked.dropped, *too_long]
-            usable.append(prompts)
-    train, heldout = usable
-    if not train:
+        train = _check(tuple(learned.values()), config, pool)
+        heldout = _check(tasks.heldout, config, pool)
+    dropped = (*tasks.dropped, *train.dropped, *heldout.dropped)
+    good = {task.id: task for task in train.tasks}
+    usable = {task.id: task for task in tasks.warmup if task.id not in learned} | good
+    return replace(
+        tasks,
+        warmup=tuple(usable[task.id] for task in tasks.warmup if task.id in usable),
+        train=_remaining([good[task.id] for task in tasks.train if task.id in good], len(tasks.train), dropped),
+        heldout=heldout.tasks,
+        dropped=dropped,
+    )
+
+
+def check_heldout(config: EvaluationConfig, heldout: Sequence[object]) -> None:
+    """Raises DataError when evaluations are asked for and nothing is held out."""
+    if not heldout and (config.before or config.after or config.every):
         raise DataError(
-            f"no training task remains of {len(tasks.train)}; first: {dropped[0].reason} ({dropped[0].detail})"
+            "evaluation needs held-out tasks and none remains: name a held-out file, or train without with "
+            "evaluation=none evaluation.every=0"
         )
+
+
+def rendered(config: TrainConfig, tasks: TaskSet, policy: Path) -> PreparedData:
+    """The stream and the prompts of checked tasks. Raises DataError when nothing remains to train or evaluate on,
+    QuorumError for an unusable tokenizer."""
+    renderer = PromptRenderer(config.prompt, load_tokenizer(policy))
+    train, too_long = check_prompts(tasks.train, renderer.render)
+    heldout, heldout_too_long = check_prompts(tasks.heldout, renderer.render)
+    dropped = (*tasks.dropped, *too_long, *heldout_too_long)
+    check_heldout(config.evaluation, heldout)
     return PreparedData(
         stream=build_stream(
             config.algo.sampler,
-            [prompt.task for prompt in train],
+            [prompt.task for prompt in _remaining(train, len(tasks.train), dropped)],
             seed=config.seed,
             group_size=config.rollout.group_size,
         ),
         prompts={prompt.task.id: prompt for prompt in train},
         heldout=tuple(heldout),
-        dropped=tuple(dropped),
+        dropped=dropped,
     )
+
+
+def _check(tasks: Sequence[SqlTask], config: TrainConfig, pool: ExecutorPool) -> Checked:
+    execution = config.reward.execution
+    readable = check_databases(tasks, SchemaReader(config.prompt.example_values).read)
+    golds = check_golds(readable.tasks, pool=pool, budget=execution.budget, instances=execution.instances)
+    return Checked(tasks=golds.tasks, dropped=readable.dropped + golds.dropped)
+
+
+def _remaining(train: Sequence[T], asked: int, dropped: Sequence[Dropped]) -> tuple[T, ...]:
+    if not train:
+        raise DataError(f"no training task remains of {asked}; first: {dropped[0].reason} ({dropped[0].detail})")
+    return tuple(train)

@@ -3,15 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import OmegaConf
 from pydantic import ValidationError
 
 from conf.errors import QuorumError
 from conf.explain import explain_validation
 from conf.schema.root import TrainConfig
-from trainer.records import Json, read_rows
+from trainer.records import Json, RecordsDamaged, read_rows
 from trainer.registry.collect import best_checkpoint, checkpoints, step
-from trainer.run_folder import CONFIG, METRICS
+from trainer.run_folder import CONFIG, METRICS, read_config
 
 
 class NotUsable(QuorumError):
@@ -67,9 +66,9 @@ def _chosen(run: Path, whole: list[Path], which: str) -> Path:
 def run_config(run: Path) -> TrainConfig:
     """The configuration that a run was made with. Raises NotUsable."""
     try:
-        values = OmegaConf.to_container(OmegaConf.load(run / CONFIG))
-    except OSError as error:
-        raise NotUsable(f"{run} holds no {CONFIG} that can be read: it is no run folder") from error
+        values = read_config(run)
+    except RecordsDamaged as error:
+        raise NotUsable(f"{run} is no run folder that can be used: {error}") from error
     try:
         return TrainConfig.model_validate(values)
     except ValidationError as error:

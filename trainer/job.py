@@ -6,13 +6,10 @@ records and no tensor.
 
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from conf.errors import QuorumError
 from conf.schema.root import TrainConfig
-from rollout.carriers import Prompt
 from rollout.drawn_lengths import DrawnLengths, read_lengths
 from trainer.batch.batcher import Batcher
 from trainer.batch.rewards import component_weights
@@ -134,11 +131,7 @@ class Job:
         return DrawnLengths(self.engines.pool, read_lengths(Path(lengths)), seed=self.config.seed)
 
     async def _evaluate(self, step: int) -> None:
-        prompts = self._evaluation_prompts()
-        if not prompts:
-            raise QuorumError(
-                "evaluation needs held-out tasks: the data has none (set evaluation=none to train without)"
-            )
+        prompts = self.data.heldout[: self.config.evaluation.tasks]
         with self.console.stage(f"evaluating {len(prompts)} held-out tasks"), self.clock.stage("evaluate"):
             metrics = await self.preemption.unless(
                 evaluate(
@@ -150,9 +143,6 @@ class Job:
                 )
             )
         self._emit(step, metrics)
-
-    def _evaluation_prompts(self) -> Sequence[Prompt]:
-        return self.data.heldout[: self.config.evaluation.tasks]
 
     def _record(self, outcome: StepOutcome, step_s: float) -> None:
         metrics = outcome_metrics(outcome)

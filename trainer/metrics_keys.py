@@ -86,7 +86,7 @@ _MISMATCH = _keys(
             "after_sync_abs_mean",
             "nats",
             "mean",
-            "The check after a weight update: mean |engine - learner|, first scored batch.",
+            "The check after a weight update: logp_abs_mean of the trained version's own tokens.",
         ),
     ],
 )
@@ -182,7 +182,7 @@ _ASYNC = _keys(
 _PERF = _keys(
     "perf",
     [
-        ("step_s", "s", "sum", "Wall time of the step, evaluation and checkpoint included."),
+        ("step_s", "s", "sum", "Wall time of the step; evaluation and checkpoint are not in it."),
         ("elapsed_s", "s", "last", "Wall time since the run began; a resumed run goes on from its checkpoint's value."),
         ("generate_s", "s", "sum", "Time the driver waited for generation; what overlaps training is not in it."),
         ("score_s", "s", "sum", "Time the driver waited for scores once the last group was generated."),

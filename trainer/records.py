@@ -54,7 +54,7 @@ def parse_row(path: Path, number: int, line: bytes) -> Json:
     """One line as a row. Raises RecordsDamaged with file and line number."""
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecordsDamaged(f"{path}:{number} is no JSON: {error}") from error
     if not isinstance(row, dict):
         raise RecordsDamaged(f"{path}:{number} is no JSON object")

@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -19,11 +19,12 @@ from pathlib import Path
 from conf.errors import QuorumError
 from conf.load import to_yaml
 from conf.schema.root import TrainConfig
+from rollout.drawn_lengths import read_lengths
 from rollout.preflight import check_memory
 from rollout.tasks import load_tasks
 from trainer.checkpoint import Checkpoint, CheckpointInvalid, CheckpointStore
 from trainer.console import RunConsole, open_console
-from trainer.data import PreparedData, prepare
+from trainer.data import PreparedData, check_heldout, checked, rendered
 from trainer.engines import engines
 from trainer.guard import unless_lost
 from trainer.job import Job
@@ -37,9 +38,10 @@ from trainer.preemption import Preempted, Preemption
 from trainer.prometheus_sink import PrometheusSink
 from trainer.registry.register import Registration
 from trainer.report.page import write_report
-from trainer.run_folder import CHECKPOINTS, RunFolder
+from trainer.run_folder import CHECKPOINTS, DROPPED, RunFolder
 from trainer.summary import Status, engine_versions, summarise
 from trainer.wandb_sink import open_wandb
+from trainer.warmup.cache import left_out
 
 
 def run(config: TrainConfig) -> int:
@@ -97,30 +99,46 @@ class _Session:
     async def _job(self, console: RunConsole, memory: MemoryWatch) -> None:
         config, folder = self._config, self._folder
         sinks: list[Sink] = [folder, console]
-        wandb = open_wandb(
-            config.logging.wandb, folder=folder.path, name=config.run.name, run_config=config.model_dump(mode="json")
-        )
-        if wandb is not None:
-            sinks.append(wandb)
-        if config.logging.prometheus:
-            sinks.append(PrometheusSink(config.run.name))
+        with ExitStack() as closing:
+            wandb = open_wandb(
+                config.logging.wandb,
+                folder=folder.path,
+                name=config.run.name,
+                run_config=config.model_dump(mode="json"),
+            )
+            if wandb is not None:
+                sinks.append(closing.enter_context(wandb))
+            if config.logging.prometheus:
+                sinks.append(PrometheusSink(config.run.name))
+            await self._train(console, memory, Sinks(sinks))
+
+    async def _train(self, console: RunConsole, memory: MemoryWatch, sinks: Sinks) -> None:
+        config, folder = self._config, self._folder
         # What can be wrong is looked at before anything slow starts.
         tasks = load_tasks(config.data)
         self._entry.add_data(tasks)
+        if config.rollout.lengths is not None:
+            read_lengths(Path(config.rollout.lengths))
         policy = given_policy(config)
         check_plan(config, policy, console.note)
         if config.cluster.address is None and config.cluster.accelerator == "cpu":
             check_memory(policy, config.rollout.engine)
         # Ray installs a handler of its own for SIGTERM when it starts.
         with local_ray(config.cluster), self._preemption.listening():
+            # Before the warm-up, so that a broken gold is not imitated either.
+            with console.stage("checking the data"):
+                tasks = checked(config, tasks)
+            check_heldout(config.evaluation, tasks.heldout)
             if config.warmup.enabled:
                 with console.stage("warm-up"):
                     policy = await warmed_up(config, tasks, console.note)
             assert policy is not None  # the schema refuses model=tiny without a warm-up
-            with console.stage("checking the data"):
-                data = prepare(config, tasks, policy)
-            for reason, count in Counter(entry.reason for entry in data.dropped).items():
-                console.note(f"left out {count} x {reason}")
+            with console.stage("rendering the prompts"):
+                data = rendered(config, tasks, policy)
+            dropped = (*data.dropped, *(left_out(policy) if config.warmup.enabled else ()))
+            folder.write_dropped(dropped)
+            for reason, count in Counter(entry.reason for entry in dropped).items():
+                console.note(f"left out {count} x {reason} ({folder.path / DROPPED})")
             if self._resumed:
                 console.note(f"resuming after step {self._resumed.state.step}")
             job = partial(
@@ -128,15 +146,13 @@ class _Session:
                 config=config,
                 folder=folder,
                 console=console,
-                sinks=Sinks(sinks),
+                sinks=sinks,
                 checkpoints=self._checkpoints,
                 memory=memory,
                 preemption=self._preemption,
                 started=self._started,
             )
             await self._run_job(job, data, policy, console)
-        if wandb is not None:
-            wandb.close()
 
     async def _run_job(self, job: Callable[..., Job], data: PreparedData, policy: Path, console: RunConsole) -> None:
         """Runs the job; goes on from the last checkpoint, with fresh engines, when a rank or the weights were lost."""
@@ -167,6 +183,7 @@ class _Session:
             error=cause,
             wall_s=time.monotonic() - self._started,
             n=self._config.evaluation.n,
+            selection=self._config.evaluation.selection,
             seed=self._config.seed,
             versions=engine_versions(),
         )

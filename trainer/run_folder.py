@@ -7,13 +7,19 @@ overwritten; after `rewind(step)` every row file ends at that step. Does not wri
 import fcntl
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Self, cast
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from conf.errors import QuorumError
+from rollout.tasks.carriers import Dropped
 from trainer.carriers import ScoredGroup
 from trainer.metrics import Row
 from trainer.records import Json, RecordsDamaged, RowWriter, read_rows, rewind, write_atomically
@@ -23,6 +29,7 @@ from trainer.summary import RunSummary
 METRICS = "metrics.jsonl"
 LEDGER = "ledger.jsonl"
 SAMPLES = "samples.jsonl"
+DROPPED = "dropped.jsonl"
 SUMMARY = "summary.json"
 CONFIG = "config.yaml"
 REPORT = "report.html"
@@ -92,27 +99,29 @@ class RunFolder:
     def __init__(self, path: Path, *, resume: bool = False) -> None:
         """Makes the folder, or opens the one there when `resume`. Raises RunFolderError."""
         self.path = path
-        try:
+        with _writing(path), ExitStack() as opened:
             (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunFolderError(f"the run folder {path} cannot be made: {error.strerror}") from error
-        self._lock = _lock(path)
-        if not resume:
-            try:
+            self._lock = opened.enter_context(_lock(path))
+            if not resume:
                 _refuse_earlier_run(path)
-            except RunFolderError:
-                self._lock.close()
-                raise
-            (path / SUMMARY).unlink(missing_ok=True)
-        # Of a driver that was killed.
-        (path / STATES).unlink(missing_ok=True)
-        self._metrics = RowWriter(path / METRICS)
-        self._ledger = RowWriter(path / LEDGER)
-        self._samples = RowWriter(path / SAMPLES)
+                (path / SUMMARY).unlink(missing_ok=True)
+            # Of a driver that was killed.
+            (path / STATES).unlink(missing_ok=True)
+            self._metrics = RowWriter(path / METRICS)
+            self._ledger = RowWriter(path / LEDGER)
+            self._samples = RowWriter(path / SAMPLES)
+            opened.pop_all()
 
     def write_config(self, resolved_yaml: str) -> None:
-        """Keeps the resolved configuration beside the results."""
-        write_atomically(self.path / CONFIG, resolved_yaml)
+        """Keeps the resolved configuration beside the results. Raises RunFolderError."""
+        with _writing(self.path):
+            write_atomically(self.path / CONFIG, resolved_yaml)
+
+    def write_dropped(self, entries: Iterable[Dropped]) -> None:
+        """Keeps what the data lost before training, one row an entry. Raises RunFolderError."""
+        rows = (json.dumps({"id": e.id, "reason": e.reason, "detail": e.detail}) + "\n" for e in entries)
+        with _writing(self.path):
+            write_atomically(self.path / DROPPED, "".join(rows))
 
     def write(self, row: Row) -> None:
         """Appends one row to metrics.jsonl; with `close` this makes the folder a metrics sink."""
@@ -182,6 +191,15 @@ class RunFolder:
         self.close()
 
 
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """What the disk refuses becomes one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise RunFolderError(f"the run folder {path} cannot be written: {error.strerror}") from error
+
+
 def _lock(path: Path) -> IO[bytes]:
     file = (path / LOCK).open("ab")
     deadline = time.monotonic() + LOCK_WAIT_S
@@ -213,16 +231,25 @@ def is_open(path: Path) -> bool:
 def read_summary(path: Path) -> dict[str, Any] | None:
     """The summary of a run folder; None while the run has not ended. Raises RecordsDamaged."""
     try:
-        text = (path / SUMMARY).read_text(encoding="utf-8")
+        summary = json.loads((path / SUMMARY).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    try:
-        summary = json.loads(text)
-    except ValueError as error:
-        raise RecordsDamaged(f"{path / SUMMARY} is no JSON: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise RecordsDamaged(f"{path / SUMMARY} is no JSON that can be read: {error}") from error
     if not isinstance(summary, dict):
         raise RecordsDamaged(f"{path / SUMMARY} is no JSON object")
     return summary
+
+
+def read_config(path: Path) -> Json:
+    """The resolved configuration of a run folder. Raises RecordsDamaged when there is none that can be read."""
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(path / CONFIG))
+    except (OSError, ValueError, RecursionError, YAMLError, OmegaConfBaseException) as error:
+        raise RecordsDamaged(f"{path} holds no {CONFIG} that can be read: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise RecordsDamaged(f"{path / CONFIG} holds no settings")
+    return cast(Json, values)
 
 
 def _refuse_earlier_run(path: Path) -> None:

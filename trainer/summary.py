@@ -13,6 +13,9 @@ from trainer.metrics_keys import STAGES
 Status = Literal["finished", "stopped", "failed"]
 """stopped: ended early on request, the last checkpoint is good. failed: ended by an error, see `error`."""
 
+VALUE_AWARE = "value_aware"
+"""The evaluation.selection that vav_ex_after is of."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunSummary:
@@ -35,6 +38,7 @@ class RunSummary:
     mean_at_n_before: float | None
     mean_at_n_after: float | None
     vav_ex_after: float | None
+    """Of value-aware voting; None where evaluations chose otherwise."""
     recall_at_n_after: float | None
     n: int
     """Candidates a task in evaluation."""
@@ -77,11 +81,13 @@ def summarise(
     error: str | None = None,
     wall_s: float,
     n: int,
+    selection: str,
     seed: int,
     versions: Mapping[str, str],
 ) -> RunSummary:
     """The summary of a run from the rows of its metrics.jsonl.
 
+    `selection`: evaluation.selection, whose accuracy the rows hold as eval/vote_ex.
     "before" is the evaluation of step 0, "after" that of the last step; either is None when it was not made.
     """
     steps = max((row["step"] for row in rows), default=0)
@@ -102,7 +108,7 @@ def summarise(
         greedy_ex_after=_at(rows, "eval/greedy_ex", steps) if steps else None,
         mean_at_n_before=_at(rows, "eval/mean_at_n", 0),
         mean_at_n_after=_at(rows, "eval/mean_at_n", steps) if steps else None,
-        vav_ex_after=_at(rows, "eval/vote_ex", steps) if steps else None,
+        vav_ex_after=_at(rows, "eval/vote_ex", steps) if steps and selection == VALUE_AWARE else None,
         recall_at_n_after=_at(rows, "eval/recall_at_n", steps) if steps else None,
         n=n,
         reward_first=rewards[0] if rewards else None,

@@ -3,7 +3,8 @@
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 from conf.errors import QuorumError
 from conf.schema.stages import WandbConfig
@@ -19,7 +20,10 @@ class WandbUnavailable(QuorumError):
 
 
 class WandbSink:
-    """Logs each row under its step. A resumed run folder continues the same wandb run."""
+    """Logs each row under its step. A resumed run folder continues the same wandb run.
+
+    A context manager: leaving it with an error marks the wandb run as failed.
+    """
 
     def __init__(self, run: "wandb.Run") -> None:
         self._run = run
@@ -30,6 +34,14 @@ class WandbSink:
 
     def close(self) -> None:
         self._run.finish()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._run.finish(exit_code=0 if kind is None else 1)
 
 
 def open_wandb(config: WandbConfig, *, folder: Path, name: str, run_config: Mapping[str, Any]) -> WandbSink | None:

@@ -19,7 +19,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "without_execution": ("reward.execution.enabled=false",),
     "without_atomic": ("reward.atomic.enabled=false",),
     "without_memory": ("reward.memory.enabled=false",),
-    "without_format": ("reward.format.enabled=false", "reward.format_gate=false"),
+    "without_format": ("reward.format.enabled=false",),
 }
 
 

@@ -141,7 +141,7 @@ class RewardConfig(Section):
     memory: MemoryReward = MemoryReward()
     penalties: PenaltyConfig = PenaltyConfig()
     format_gate: bool = True
-    """Total is 0 when format is 0, as published."""
+    """Total is 0 when format is 0, as published; nothing while the format component is off."""
     rank_correct_first: bool = False
     """strict: totals are arranged so that any wrong answer stays strictly below any right one."""
     empty_needs_empty_everywhere: bool = False

@@ -54,7 +54,8 @@ class RolloutConfig(Section):
     between two steps and they continue under the new weights. wait: it finishes their groups first. abort: their groups
     begin anew under the new weights."""
     max_logprob_difference: PositiveFloat = 0.1
-    """Mean |engine - learner| log-probability in nats, above which the run stops with "stale or wrong weights"."""
+    """Mean |engine - learner| log-probability in nats, above which the run stops with "stale or wrong weights": of the
+    tokens of the trained version, or of all where there is none."""
     start_timeout_s: PositiveFloat = 600.0
     group_timeout_s: PositiveFloat = 600.0
     """Longest time without a finished group before a worker counts as hung."""

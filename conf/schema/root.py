@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import NonNegativeInt, model_validator
+from pydantic import Field, model_validator
 
 from conf.schema.algo import AlgoConfig
 from conf.schema.base import Section
@@ -29,7 +29,8 @@ class TrainConfig(Section):
     """Everything `python -m trainer` needs; composed by Hydra, resolved by OmegaConf, validated here."""
 
     run: RunConfig
-    seed: NonNegativeInt = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Below 2^32: what numpy, which the warm-up and the engines seed, takes."""
     resume: Literal["never", "auto"] = "never"
     """auto: continue the run of this name from its last checkpoint, or start it when there is none."""
     model: ModelConfig
@@ -78,13 +79,48 @@ class TrainConfig(Section):
                 f"pipeline.prompts_per_step={self.pipeline.prompts_per_step} must be a multiple of learner.ranks x "
                 f"algo.updates_per_step = {self.learner.ranks * self.algo.updates_per_step}"
             )
-        if self.cluster.accelerator == "cpu" and self.rollout.weight_transfer in ("ipc", "nccl"):
-            raise ValueError(f"rollout.weight_transfer={self.rollout.weight_transfer} needs cluster.accelerator=gpu")
+        if self.learner.micro_batch_tokens < budget:
+            raise ValueError(
+                f"learner.micro_batch_tokens={self.learner.micro_batch_tokens} is smaller than prompt.max_tokens + "
+                f"rollout.sampling.max_tokens = {budget}, the longest sequence of a forward pass: raise it to at least "
+                f"{budget}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _weights_reach_the_engines(self) -> "TrainConfig":
+        transfer, cluster, engine = self.rollout.weight_transfer, self.cluster, self.rollout.engine
+        if cluster.accelerator == "cpu" and transfer in ("ipc", "nccl"):
+            raise ValueError(f"rollout.weight_transfer={transfer} needs cluster.accelerator=gpu")
+        if transfer == "ipc" and not cluster.colocate:
+            raise ValueError(
+                "rollout.weight_transfer=ipc needs rollout and learner on one device: choose cluster=single_gpu, or "
+                "rollout.weight_transfer=nccl"
+            )
+        if transfer == "nccl" and cluster.colocate:
+            raise ValueError(
+                "rollout.weight_transfer=nccl needs a device for each process and cluster.colocate=true shares one: "
+                "choose cluster=split, or rollout.weight_transfer=ipc"
+            )
+        share = float(engine.tensor_parallel_size) if engine.tensor_parallel_size > 1 else cluster.rollout_gpus
+        devices = self.learner.ranks * cluster.learner_gpus + self.rollout.workers * share
+        if cluster.accelerator == "gpu" and cluster.colocate and transfer != "shared_memory" and devices > 1.0 + 1e-9:
+            raise ValueError(
+                f"cluster.colocate=true shares one device, and learner.ranks={self.learner.ranks} x "
+                f"cluster.learner_gpus={cluster.learner_gpus:g} + rollout.workers={self.rollout.workers} x {share:g} "
+                f"ask for {devices:g}: choose cluster=split, or lower the shares"
+            )
+        shared_memory = transfer == "shared_memory" or (transfer == "auto" and cluster.accelerator == "cpu")
+        if shared_memory and engine.tensor_parallel_size > 1:
+            raise ValueError(
+                f"weights by shared memory reach one process of an engine, and rollout.engine.tensor_parallel_size="
+                f"{engine.tensor_parallel_size} makes several: set it to 1 and raise rollout.workers instead"
+            )
         return self
 
     @model_validator(mode="after")
     def _can_be_learned_from(self) -> "TrainConfig":
-        sampling, engine = self.rollout.sampling, self.rollout.engine
+        sampling = self.rollout.sampling
         if sampling.temperature == 0.0:
             raise ValueError(
                 "rollout.sampling.temperature=0 samples the same completion every time, which no group can learn from "
@@ -99,14 +135,6 @@ class TrainConfig(Section):
             raise ValueError(
                 f"algo.overlong.buffer_tokens={self.algo.overlong.buffer_tokens} exceeds "
                 f"rollout.sampling.max_tokens={sampling.max_tokens}"
-            )
-        shared_memory = self.rollout.weight_transfer == "shared_memory" or (
-            self.rollout.weight_transfer == "auto" and self.cluster.accelerator == "cpu"
-        )
-        if shared_memory and engine.tensor_parallel_size > 1:
-            raise ValueError(
-                f"weights by shared memory reach one process of an engine, and rollout.engine.tensor_parallel_size="
-                f"{engine.tensor_parallel_size} makes several: set it to 1 and raise rollout.workers instead"
             )
         return self
 

@@ -8,9 +8,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from conf.errors import QuorumError
 
-class DatabaseUnreadable(Exception):
-    """The file is missing or is no SQLite database: the infrastructure's fault, never a score."""
+
+class DatabaseUnreadable(QuorumError):
+    """The file is missing, damaged or no SQLite database: the infrastructure's fault, never a score."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,10 +40,6 @@ class Table:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DatabaseSchema:
     tables: tuple[Table, ...]
-
-    def sqlglot_mapping(self) -> dict[str, dict[str, str]]:
-        """The nested mapping that sqlglot's qualification takes: table -> column -> type."""
-        return {t.name: {c.name: c.type or "TEXT" for c in t.columns} for t in self.tables}
 
 
 def connect_readonly(path: str | Path) -> sqlite3.Connection:

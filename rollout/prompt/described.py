@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from rewards.sql.schema import connect_readonly, read_schema
+from rewards.sql.schema import DatabaseUnreadable, connect_readonly, read_schema
 
 MAX_VALUE_CHARS = 40
 """Longer example values are left out: a cut value would teach a wrong literal."""
@@ -109,6 +109,8 @@ class SchemaReader:
                 )
                 for column in columns
             )
+        except sqlite3.Error as error:
+            raise DatabaseUnreadable(f"example values of {database} cannot be read: {error}") from error
         finally:
             connection.close()
 

@@ -9,9 +9,16 @@ from conf.errors import QuorumError
 from rewards.carriers import SqlTask
 
 DropReason = Literal[
-    "database missing", "gold fails", "gold over budget", "gold unscorable", "prompt too long", "trace too long"
+    "database missing",
+    "database unreadable",
+    "gold fails",
+    "gold over budget",
+    "gold unscorable",
+    "prompt too long",
+    "trace too long",
 ]
-"""gold unscorable: the executor could not be asked (unreadable file, executor lost twice); never the query's doing."""
+"""database unreadable: the primary instance, no schema can be shown. gold unscorable: the executor could not be asked
+(another instance unreadable, executor lost twice); never the query's doing."""
 
 
 class DataError(QuorumError):

@@ -1,4 +1,4 @@
-"""Runs the gold queries of tasks, so that a broken gold is never trained on.
+"""Reads the databases of tasks and runs their gold queries, so that a broken gold is never trained on.
 
 A gold that fails or exceeds its budget is removed from its task and reported; a task without a gold left is dropped.
 A gold that the infrastructure kept from running is reported as "gold unscorable", never as failing.
@@ -11,6 +11,7 @@ from typing import Literal
 from conf.schema.reward import BudgetConfig
 from rewards.carriers import ErrorKind, Execution, SqlTask
 from rewards.sql.executor import ExecutorPool, Query
+from rewards.sql.schema import DatabaseUnreadable
 from rollout.carriers import Prompt
 from rollout.prompt.renderer import PromptTooLong
 from rollout.tasks.carriers import Dropped, DropReason
@@ -54,6 +55,24 @@ def check_golds(
             reason, detail = broken[0][1]
             dropped.append(Dropped(id=task.id, reason=reason, detail=detail))
     return Checked(tasks=tuple(kept), dropped=tuple(dropped))
+
+
+def check_databases(tasks: Sequence[SqlTask], read: Callable[[str], object]) -> Checked:
+    """Leaves out the tasks whose primary instance `read` refuses with DatabaseUnreadable; it is called once a file."""
+    faults: dict[str, str | None] = {}
+    for file in dict.fromkeys(task.databases[0] for task in tasks):
+        try:
+            read(file)
+            faults[file] = None
+        except DatabaseUnreadable as error:
+            faults[file] = str(error)
+    readable = tuple(task for task in tasks if faults[task.databases[0]] is None)
+    dropped = (
+        Dropped(id=task.id, reason="database unreadable", detail=detail)
+        for task in tasks
+        if (detail := faults[task.databases[0]]) is not None
+    )
+    return Checked(tasks=readable, dropped=tuple(dropped))
 
 
 def check_prompts(tasks: Sequence[SqlTask], render: Callable[[SqlTask], Prompt]) -> tuple[list[Prompt], list[Dropped]]:

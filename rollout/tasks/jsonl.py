@@ -1,5 +1,6 @@
 """Your own questions, one JSON object a line; docs/data.md lists the fields."""
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -41,7 +42,7 @@ def read_split(
             raise DataError(f"{record.where}: id '{task_id}' is used twice")
         golds = _strings(record, "sql")
         db_id, databases = _databases(config, file, record)
-        missing = [path for path in databases if not Path(path).is_file()]
+        missing = [path for path in databases if not os.path.isfile(path)]
         if missing or not databases:
             detail = (
                 f"{record.where}: no file {missing[0] if missing else f'{config.databases}/{db_id}/{db_id}.sqlite'}"

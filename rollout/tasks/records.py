@@ -36,6 +36,8 @@ class Record:
             return ""
         if not isinstance(value, str):
             raise DataError(f"{self.where}: '{key}' must be a string, not {type(value).__name__}")
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise DataError(f"{self.where}: '{key}' holds half of a surrogate pair, which no UTF-8 text can")
         return value.strip()
 
 
@@ -49,11 +51,7 @@ class Loaded:
 
 def read_json_list(file: Path) -> list[Record]:
     """A JSON file that holds a list of objects. Raises DataError."""
-    text = _read(file)
-    try:
-        entries = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{file} line {error.lineno} column {error.colno}: not valid JSON: {error.msg}") from error
+    entries = _parsed(file, _read(file), line=1)
     if not isinstance(entries, list):
         raise DataError(f"{file}: a JSON list of questions is expected, not a {type(entries).__name__}")
     return [_record(f"{file} entry {index}", index, entry) for index, entry in enumerate(entries)]
@@ -65,10 +63,7 @@ def read_json_lines(file: Path) -> list[Record]:
     for number, line in enumerate(_read(file).split("\n"), start=1):
         if not line.strip():
             continue
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{file} line {number} column {error.colno}: not valid JSON: {error.msg}") from error
+        entry = _parsed(file, line, line=number)
         records.append(_record(f"{file} line {number}", len(records), entry))
     return records
 
@@ -87,6 +82,18 @@ def _read(file: Path) -> str:
         raise DataError(f"{file}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: not UTF-8 text at byte {error.start}") from error
+
+
+def _parsed(file: Path, text: str, *, line: int) -> object:
+    """`line`: where `text` begins, from 1."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f"{file} line {line + error.lineno - 1} column {error.colno}"
+        raise DataError(f"{place}: not valid JSON: {error.msg}") from error
+    except (ValueError, RecursionError) as error:
+        # A number of thousands of digits, or thousands of nested brackets.
+        raise DataError(f"{file} line {line}: JSON that cannot be read: {error}") from error
 
 
 def _record(where: str, index: int, entry: object) -> Record:

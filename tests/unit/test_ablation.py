@@ -110,10 +110,7 @@ def test_every_variant_differs_from_the_reference_in_its_component_alone():
     assert all(part.enabled for part in (finer.reward.execution, finer.reward.atomic, finer.reward.memory))
     for component in ("execution", "atomic", "memory", "format"):
         other = loaded[f"without_{component}"]
-        assert differing(finer.reward.model_dump(), other.reward.model_dump()) == {
-            f"{component}.enabled",
-            *(["format_gate"] if component == "format" else []),
-        }
+        assert differing(finer.reward.model_dump(), other.reward.model_dump()) == {f"{component}.enabled"}
     for other in loaded.values():
         assert other.evaluation.before == (other is finer)
         same = {"run", "reward", "evaluation"}

@@ -49,11 +49,44 @@ def test_every_experiment_validates(experiment):
         ("reward.server.timeout_s=300", "lower the former below a third of the latter"),
         ("reward.server.timeout_s=30", "reward.execution.budget.wall_s=30: raise the former above the latter"),
         ("algo.importance.floor=4", "floor=4 must be smaller than cap=3"),
+        ("learner.micro_batch_tokens=255", "rollout.sampling.max_tokens = 256, the longest sequence of a forward pass"),
+        ("rollout.weight_transfer=nccl", "rollout.weight_transfer=nccl needs cluster.accelerator=gpu"),
+        ("seed=4294967296", "seed=4294967296: input should be less than 4294967296"),
+        ("model.path=here", "model.path is a setting of model=pretrained: choose that, or leave it out"),
+        ("data.databases=y", "data.databases is a setting of data=jsonl: choose that"),
+        (
+            "reward.atomic.shaping={type: published, power: 2}",
+            "power is a setting of reward.atomic.shaping.type=linear",
+        ),
+        ("algo.sampler.floor=0.1", "algo.sampler needs a type: add algo.sampler.type=uniform or difficulty"),
         ("algo.loss.delta=1.1", "delta=1.1 must be greater than 1 + epsilon_high"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_to_write_instead(override, message):
     assert message in refused(override)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ("cluster=split", "rollout.weight_transfer=ipc"),
+            "ipc needs rollout and learner on one device: choose cluster=single_gpu, or rollout.weight_transfer=nccl",
+        ),
+        (
+            ("cluster=single_gpu", "rollout.workers=1", "rollout.weight_transfer=nccl"),
+            "cluster.colocate=true shares one: choose cluster=split, or rollout.weight_transfer=ipc",
+        ),
+        (("cluster=single_gpu", "rollout.workers=2"), "rollout.workers=2 x 0.5 ask for 1.5: choose cluster=split"),
+        (("cluster=single_gpu", "rollout.workers=1", "learner.ranks=2"), "learner.ranks=2 x cluster.learner_gpus=0.5"),
+        (
+            ("cluster=single_gpu", "rollout.workers=1", "rollout.engine.tensor_parallel_size=2"),
+            "rollout.workers=1 x 2 ask for 2.5",
+        ),
+    ],
+)
+def test_weights_that_could_not_reach_the_engines_are_refused(overrides, message):
+    assert message in refused(*overrides)
 
 
 def test_resampling_needs_dropping():

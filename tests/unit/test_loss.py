@@ -21,7 +21,7 @@ from conf.schema.algo import (
 )
 from trainer.loss.kl import k1, k2, k3
 from trainer.loss.objective import Objective
-from trainer.loss.statistics import loss_metrics
+from trainer.loss.statistics import engine_distance, loss_metrics, no_statistics
 from trainer.loss.tokens import LossTokens, LossTotals
 
 VARIANTS = [GrpoLoss(), DrGrpoLoss(), DapoLoss(), BnpoLoss(), GspoLoss(), CispoLoss(), SapoLoss()]
@@ -276,6 +276,28 @@ def test_the_entropy_bonus_is_a_mean_over_the_tokens_that_count():
     metrics = loss_metrics(some.statistics, with_reference=False)
     assert metrics["policy/active_share"] == pytest.approx(count / 17)
     assert metrics["async/token_staleness_max"] == 2.0
+
+
+def test_the_weight_check_is_of_fresh_tokens_so_that_older_ones_may_have_been_learned_from():
+    """Tokens of older versions are 2 nats away; those of the trained one by 0.25, until none of them is left."""
+    tokens, keep = random_tokens()
+    fresh = tokens.staleness == 0
+    drifted = torch.where(fresh, tokens.logp.detach() + 0.25, tokens.logp.detach() - 2.0)
+    objective = Objective(AlgoConfig())
+    part = objective(replace(tokens, engine_logp=drifted), keep, TOTALS)
+    distance, of_fresh = engine_distance(part.statistics)
+    assert (distance, of_fresh) == (pytest.approx(0.25), True)
+    # The other way round: a wrong update is not hidden below the many tokens that agree.
+    wrong = torch.where(fresh, tokens.logp.detach() + 4.0, tokens.logp.detach())
+    part = objective(replace(tokens, engine_logp=wrong), keep, TOTALS)
+    assert engine_distance(part.statistics)[0] == pytest.approx(4.0)
+    stale = objective(replace(tokens, engine_logp=drifted, staleness=tokens.staleness + 1), keep, TOTALS)
+    distance, of_fresh = engine_distance(stale.statistics)
+    assert not of_fresh
+    assert distance == pytest.approx((0.25 * fresh.sum().item() + 2.0 * (~fresh).sum().item()) / 17)
+    synchronous = objective(replace(tokens, engine_logp=drifted, staleness=None), keep, TOTALS)
+    assert engine_distance(synchronous.statistics) == (pytest.approx(distance), True)
+    assert math.isnan(engine_distance(no_statistics())[0])
 
 
 def test_dual_clip_below_the_clip_range_is_refused():

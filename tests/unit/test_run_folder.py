@@ -1,6 +1,8 @@
 """Rows, rewinding, refusing, locking and summaries of a run folder, on real files."""
 
+import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +13,8 @@ from rewards.carriers import RewardResult, SqlTask
 from rollout.carriers import Completion, Group, Prompt
 from trainer.carriers import ScoredGroup
 from trainer.records import Json, RecordsDamaged, RecordsNotWritten, RowWriter, read_rows, rewind, write_atomically
-from trainer.run_folder import LedgerRow, RunFolder, RunFolderError, read_summary
-from trainer.summary import Status, engine_versions, summarise
+from trainer.run_folder import LedgerRow, RunFolder, RunFolderError, read_config, read_summary
+from trainer.summary import RunSummary, Status, engine_versions, summarise
 
 
 def lines(path: Path) -> list[dict]:
@@ -52,7 +54,10 @@ def write_steps(folder: RunFolder, first: int, last: int) -> None:
 
 
 def finish(folder: RunFolder, status: Status = "finished") -> Path:
-    return folder.finish(summarise(folder.metrics(), status=status, wall_s=10.0, n=30, seed=0, versions={}))
+    made = {"wall_s": 10.0, "n": 30, "selection": "value_aware", "seed": 0, "versions": {}}
+    return folder.finish(summarise(folder.metrics(), status=status, **made))
+        summarise(folder.metrics(), status=status, wall_s=10.0, n=30, selection="value_aware", seed=0, versions={})
+    )
 
 
 def test_ledger_and_sample_rows_have_the_published_shape(tmp_path: Path) -> None:
@@ -193,7 +198,7 @@ def test_two_drivers_cannot_share_a_folder(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunFolderError, match="cannot be made: Not a directory"):
+    with pytest.raises(RunFolderError, match="cannot be written: Not a directory"):
         RunFolder(tmp_path / "file" / "run")
 
 
@@ -222,7 +227,9 @@ def test_the_summary_adds_up_the_rows_of_all_processes(tmp_path: Path) -> None:
         },
         {"step": 3, "version": 3, "eval/greedy_ex": 0.6, "eval/vote_ex": 0.7, "eval/recall_at_n": 0.9},
     ]
-    summary = summarise(rows, status="finished", wall_s=40.0, n=30, seed=1, versions={"ray": "2"})
+    known = {"status": "finished", "wall_s": 40.0, "n": 30, "seed": 1, "versions": {"ray": "2"}}
+    assert summarise(rows, selection="majority", **known).vav_ex_after is None
+    summary = summarise(rows, selection="value_aware", **known)
     assert summary.as_json() == {
         "status": "finished",
         "error": None,
@@ -256,6 +263,13 @@ def test_the_summary_adds_up_the_rows_of_all_processes(tmp_path: Path) -> None:
     }
 
 
+def test_every_field_of_the_summary_is_documented_in_its_order() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    table = text.partition("## summary.json")[2].partition("\n## ")[0]
+    listed = [name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)]
+    assert listed == [field.name for field in dataclasses.fields(RunSummary)]
+
+
 def test_the_summary_of_a_run_that_never_stepped(tmp_path: Path) -> None:
     with RunFolder(tmp_path) as folder:
         finish(folder, "failed")
@@ -271,3 +285,47 @@ def test_the_summary_of_a_run_that_never_stepped(tmp_path: Path) -> None:
 def test_engine_versions_name_what_is_installed() -> None:
     versions = engine_versions(["pydantic", "no-such-distribution"])
     assert set(versions) == {"python", "sqlite", "pydantic"}
+
+
+@pytest.mark.parametrize("name", [".lock", "metrics.jsonl", "summary.json"])
+def test_a_folder_that_cannot_be_written_is_one_sentence_and_stays_free(tmp_path: Path, name: str) -> None:
+    """A directory in a file's place refuses root too, which file modes do not."""
+    (tmp_path / "run" / name).mkdir(parents=True)
+    for _ in range(2):
+        with pytest.raises((RunFolderError, RecordsDamaged), match="Is a directory"):
+            RunFolder(tmp_path / "run")
+    (tmp_path / "run" / name).rmdir()
+    RunFolder(tmp_path / "run").close()
+
+
+def test_a_configuration_that_cannot_be_kept_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "run" / "config.yaml").mkdir(parents=True)
+    with (
+        RunFolder(tmp_path / "run") as folder,
+        pytest.raises(RunFolderError, match="cannot be written: Is a directory"),
+    ):
+        folder.write_config("seed: 0\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"seed: [1,", "holds no config.yaml that can be read: while parsing"),
+        (b"seed: 1\nseed: 2\n", "found duplicate key seed"),
+        (b"\xff\xfe\x00", "holds no config.yaml that can be read"),
+        (b"- 1\n", "holds no settings"),
+        (None, "No such file or directory"),
+    ],
+)
+def test_a_broken_configuration_is_one_sentence(tmp_path: Path, content: bytes | None, reason: str) -> None:
+    if content is not None:
+        (tmp_path / "config.yaml").write_bytes(content)
+    with pytest.raises(RecordsDamaged, match=reason):
+        read_config(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"[" * 200_000, b"{"])
+def test_a_broken_summary_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "summary.json").write_bytes(content)
+    with pytest.raises(RecordsDamaged, match="summary.json is no JSON that can be read"):
+        read_summary(tmp_path)

@@ -96,7 +96,18 @@ def test_the_trainer_registers_start_data_and_end_and_a_resumed_run_keeps_its_ro
         assert "running" in listing(index.rows())
         entry.add_data(tasks)
         rows = [{"step": 3, "version": 3, "eval/greedy_ex": 0.5, "perf/completions": 8.0}]
-        entry.end(summarise(rows, status="stopped", error="interrupted", wall_s=5.0, n=30, seed=0, versions={}))
+        entry.end(
+            summarise(
+                rows,
+                status="stopped",
+                error="interrupted",
+                wall_s=5.0,
+                n=30,
+                selection="value_aware",
+                seed=0,
+                versions={},
+            )
+        )
     (kept,) = index.rows()
     assert (kept.outcome, kept.steps, kept.error, kept.code) == ("stopped", 3, "interrupted", "abc123")
     assert kept.scores["greedy_ex_after"] == 0.5

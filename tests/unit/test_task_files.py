@@ -78,6 +78,9 @@ def test_a_missing_training_file_says_what_to_set(spider):
         ),
         ('[{"db_id": "dogs", "question": 3, "query": "x"}]', "dev.json entry 0: 'question' must be a string, not int"),
         ('[{"db_id": "dogs", "question": " ", "query": "x"}]', "dev.json entry 0: 'question' is empty"),
+        ("[" * 200_000, "dev.json line 1: JSON that cannot be read: maximum recursion depth"),
+        (f"[{'1' * 5000}]", "dev.json line 1: JSON that cannot be read: Exceeds the limit"),
+        ('[{"db_id": "dogs", "question": "\\ud800", "query": "x"}]', "entry 0: 'question' holds half of a surrogate"),
         ("[7]", "dev.json entry 0: a JSON object is expected, not a int"),
         ('[{"db_id": "cats", "question": "q", "query": "x"}]', "no training task remains: 2 x database missing"),
     ],
@@ -130,6 +133,7 @@ def test_jsonl_fields(tmp_path):
     ("line", "message"),
     [
         ("{", "train.jsonl line 2 column 2: not valid JSON"),
+        ('{"sql": ' + "[" * 200_000, "train.jsonl line 2: JSON that cannot be read: maximum recursion depth"),
         ({"question": "q", "sql": "x"}, "line 2: a question needs 'database'"),
         ({"question": "q", "sql": "x", "db_id": "dogs"}, "names db_id 'dogs', so data.databases must name the folder"),
         ({"question": "q", "sql": [], "database": "pets.sqlite"}, "'sql' must be a string or a list of non-empty"),
@@ -152,6 +156,22 @@ def test_an_absent_or_binary_file_is_one_clear_error(tmp_path):
     (tmp_path / "bin.jsonl").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match="not UTF-8 text at byte 0"):
         load_tasks(JsonlData(train=str(tmp_path / "bin.jsonl")))
+
+
+@pytest.mark.parametrize("name", ["d" * 300, "dogs\0"])
+def test_a_name_that_no_file_can_have_is_a_missing_database(tmp_path, name):
+    good = {"question": "q", "database": "dogs.sqlite", "sql": "SELECT 1"}
+    make_database(tmp_path / "dogs.sqlite")
+    by_id = {"question": "q", "db_id": name, "sql": "SELECT 1"}
+    by_path = {"question": "q", "database": f"{name}.sqlite", "sql": "SELECT 1"}
+    tasks = load_tasks(
+        JsonlData(train=str(write_lines(tmp_path / "train.jsonl", good, by_id, by_path)), databases=str(tmp_path))
+    )
+    assert (len(tasks.train), tasks.dropped_counts()) == (1, {"database missing": 2})
+    entries = [{"db_id": name, "question": "q", "query": "SELECT 1"}]
+    (tmp_path / "dev.json").write_text(json.dumps(entries))
+    with pytest.raises(DataError, match="no training task remains: 2 x database missing"):
+        load_tasks(SpiderData(root=str(tmp_path), train_file="dev.json"))
 
 
 @pytest.mark.skipif(not (PUBLIC / "spider" / "dev.json").is_file(), reason="the public questions are not here")

@@ -10,7 +10,6 @@ from rich.table import Table
 from conf.errors import QuorumError
 from rewards.carriers import SqlTask
 from rewards.sql.executor import ExecutorPool
-from rewards.sql.schema import DatabaseUnreadable
 from rollout.prompt import PromptRenderer
 from rollout.prompt.tokenizer import load_tokenizer
 from trainer.ask.answer import Answer, choose
@@ -42,10 +41,7 @@ def ask(chosen: Trained, arguments: argparse.Namespace) -> Answer:
         gold_sqls=(),
         databases=(str(arguments.db.resolve()),),
     )
-    try:
-        prompt = PromptRenderer(config.prompt, load_tokenizer(chosen.policy)).render(task)
-    except DatabaseUnreadable as error:
-        raise QuorumError(str(error)) from error
+    prompt = PromptRenderer(config.prompt, load_tokenizer(chosen.policy)).render(task)
     from trainer.ask.engine import sample
 
     n = arguments.n or config.evaluation.n

@@ -30,7 +30,7 @@ from trainer.learner.uncertain import most_uncertain
 from trainer.learner.work import Work, all_reduce, divide_work
 from trainer.loss.kl import ESTIMATORS
 from trainer.loss.objective import Objective
-from trainer.loss.statistics import SUMS, Statistics, loss_metrics, no_statistics
+from trainer.loss.statistics import Statistics, engine_distance, loss_metrics, no_statistics
 from trainer.loss.tokens import LossTokens, LossTotals
 
 
@@ -94,6 +94,7 @@ class LearnerRank:
         before = [self._first_pass(one, updates=len(work)) for one in work]
         step_tokens = sum(one.tokens for one in work) / len(work)
         norms: list[float] = []
+        check: dict[str, float] = {}
         statistics, skipped = no_statistics(), self._progress.skipped
         for one, first in zip(work, before, strict=True):
             if one.tokens == 0:
@@ -117,11 +118,11 @@ class LearnerRank:
                     selected=index < one.own,
                 )
             if not norms:
-                self._refuse_wrong_weights(part)
+                check = self._check_weights(part)
             statistics += part
             norms.append(self._step())
         masked = sum(len(s.completion_ids) for sequences in updates for s in sequences if s.masked)
-        return self._metrics(statistics, work, norms, masked, self._progress.skipped - skipped)
+        return check | self._metrics(statistics, work, norms, masked, self._progress.skipped - skipped)
 
     def logprobs(self, sequences: Sequence[TrainingSequence]) -> list[list[float]]:
         """Log-probability of every completion token under the current policy, nats, in the order of `sequences`."""
@@ -237,16 +238,17 @@ class LearnerRank:
         self._engine.backward(part.loss * self._world, scale_wrt_gas=False)
         return part.statistics
 
-    def _refuse_wrong_weights(self, statistics: Statistics) -> None:
+    def _check_weights(self, statistics: Statistics) -> dict[str, float]:
         """Raises WrongWeights, on every rank, before a batch is trained on that another policy has sampled."""
         limit = self._spec.max_logprob_difference
-        sums = dict(zip(SUMS, all_reduce(statistics.sums, dist.ReduceOp.SUM, self._spec.device).tolist(), strict=True))
-        if limit is not None and not sums["logp_abs"] <= limit * sums["tokens"]:
+        sums = all_reduce(statistics.sums, dist.ReduceOp.SUM, self._spec.device)
+        difference, fresh = engine_distance(replace(statistics, sums=sums))
+        if limit is not None and not difference <= limit:
             raise WrongWeights(
-                f"stale or wrong weights: the engine's log-probabilities differ from the learner's by "
-                f"{sums['logp_abs'] / sums['tokens']:.3g} nats a token on average "
-                f"(rollout.max_logprob_difference={limit:g})"
+                f"stale or wrong weights: the engine's log-probabilities differ from the learner's by {difference:.3g} "
+                f"nats a token on average (rollout.max_logprob_difference={limit:g})"
             )
+        return {"mismatch/after_sync_abs_mean": difference} if fresh else {}
 
     def _step(self) -> float:
         """Apply the accumulated gradient; its global norm before clipping (inf or nan when it was skipped)."""

@@ -27,6 +27,8 @@ SUMS = (
     "clip_high",
     "advantage_abs",
     "logp_abs",
+    "fresh",
+    "fresh_logp_abs",
     "weights",
     "weight",
     "weight_squared",
@@ -62,11 +64,13 @@ def token_statistics(
     raw = weights.raw if weights.raw.shape == logp.shape else weights.raw[present > 0]
     capped = weights.capped if weights.raw.shape == logp.shape else weights.capped[present > 0]
     count = float(logp.numel())
+    staleness = torch.zeros_like(distance) if tokens.staleness is None else tokens.staleness
+    fresh = staleness == 0
     sums = {
         "loss": loss.detach(),
         "tokens": count,
         "active": float(surrogate.ratio.numel()),
-        "staleness": 0.0 if tokens.staleness is None else tokens.staleness.sum(),
+        "staleness": staleness.sum(),
         "sequences": present.sum(),
         "entropy": 0.0 if tokens.entropy is None else tokens.entropy.detach().sum(),
         "kl_reference": 0.0 if kl is None else kl.sum(),
@@ -76,6 +80,8 @@ def token_statistics(
         "clip_high": surrogate.clipped_high.sum(),
         "advantage_abs": tokens.advantage.abs().sum(),
         "logp_abs": distance.sum(),
+        "fresh": fresh.sum(),
+        "fresh_logp_abs": distance[fresh].sum(),
         "weights": float(raw.numel()),
         "weight": raw.sum(),
         "weight_squared": (raw.double() ** 2).sum(),
@@ -86,7 +92,7 @@ def token_statistics(
         "negative_ratio": -surrogate.ratio,
         "logp_abs": distance,
         "weight": raw,
-        "staleness": torch.zeros_like(distance) if tokens.staleness is None else tokens.staleness,
+        "staleness": staleness,
     }
     return Statistics(
         sums=torch.tensor([float(sums[name]) for name in SUMS], dtype=torch.float64),
@@ -102,6 +108,19 @@ def no_statistics() -> Statistics:
         sums=torch.zeros(len(SUMS), dtype=torch.float64),
         maxima=torch.full((len(MAXIMA),), -math.inf, dtype=torch.float64),
     )
+
+
+def engine_distance(statistics: Statistics) -> tuple[float, bool]:
+    """Mean absolute difference of learner and engine log-probabilities, nats, from globally reduced statistics, and
+    whether it is of fresh tokens.
+
+    Tokens of the version that is trained differ by rounding alone; older ones also by what the policy has learned
+    since, so they count only where there is no fresh one. nan without any token.
+    """
+    total = dict(zip(SUMS, statistics.sums.tolist(), strict=True))
+    if total["fresh"]:
+        return total["fresh_logp_abs"] / total["fresh"], True
+    return (total["logp_abs"] / total["tokens"] if total["tokens"] else math.nan), False
 
 
 def loss_metrics(statistics: Statistics, *, with_reference: bool) -> dict[str, float]:

@@ -95,7 +95,7 @@ _PLANS: tuple[tuple[str, tuple[Plan, ...]], ...] = (
             Plan(
                 title="Engine and learner disagree by",
                 note="Absolute difference of log-probabilities, nats",
-                keys=(("mismatch/logp_abs_mean", "mean"), ("mismatch/after_sync_abs_mean", "mean after sync")),
+                keys=(("mismatch/logp_abs_mean", "mean"), ("mismatch/after_sync_abs_mean", "of fresh tokens")),
             ),
             Plan(
                 title="Importance weights",

@@ -8,20 +8,19 @@ import base64
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from omegaconf import OmegaConf
 
 from trainer.records import Json, read_rows, write_atomically
 from trainer.report.chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
 from trainer.report.curves import Section, sections
 from trainer.report.headline import StageShare, Tile, costs, results, stage_shares
 from trainer.report.samples import FIRST_GROUPS, MAX_GROUPS, SampleBrowser, browser, first_and_last, visible
-from trainer.run_folder import CONFIG, METRICS, REPORT, SAMPLES, RunFolderError, is_open, read_summary
+from trainer.run_folder import CONFIG, METRICS, REPORT, SAMPLES, RunFolderError, is_open, read_config, read_summary
 from trainer.states import read_states
-from trainer.summary import summarise
+from trainer.summary import VALUE_AWARE, summarise
 
 _HERE = Path(__file__).parent
 
@@ -53,8 +52,7 @@ def _config(path: Path) -> tuple[dict[str, Any], str]:
     file = path / CONFIG
     if not file.is_file():
         return {}, ""
-    text = file.read_text(encoding="utf-8")
-    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(text))), text
+    return read_config(path), file.read_text(encoding="utf-8")
 
 
 def _facts(config: dict[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -115,11 +113,13 @@ def _so_far(rows: list[Json], config: dict[str, Any]) -> dict[str, Any]:
     def latest(key: str) -> float | None:
         return next((row[key] for row in reversed(rows) if row["step"] and row.get(key) is not None), None)
 
+    evaluation = {"n": 0, "selection": VALUE_AWARE} | config.get("evaluation", {})
     reached = summarise(
         rows,
         status="stopped",
         wall_s=latest("perf/elapsed_s") or 0.0,
-        n=config.get("evaluation", {}).get("n", 0),
+        n=evaluation["n"],
+        selection=evaluation["selection"],
         seed=config.get("seed", 0),
         versions={},
     )
@@ -127,7 +127,7 @@ def _so_far(rows: list[Json], config: dict[str, Any]) -> dict[str, Any]:
         reached,
         greedy_ex_after=latest("eval/greedy_ex"),
         mean_at_n_after=latest("eval/mean_at_n"),
-        vav_ex_after=latest("eval/vote_ex"),
+        vav_ex_after=latest("eval/vote_ex") if evaluation["selection"] == VALUE_AWARE else None,
         recall_at_n_after=latest("eval/recall_at_n"),
     ).as_json()
 

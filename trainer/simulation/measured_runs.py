@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from conf.errors import QuorumError
 from conf.schema.root import TrainConfig
 from trainer.records import read_rows
-from trainer.run_folder import CONFIG, METRICS, SAMPLES
+from trainer.run_folder import METRICS, SAMPLES, read_config
 from trainer.simulation.costs import Costs, Machine, Row, measured
 from trainer.simulation.run import TAIL, WARMUP, simulated
 
@@ -42,7 +40,7 @@ class MeasuredRun:
 def read_run(folder: Path) -> MeasuredRun:
     """Raises RunUnusable."""
     try:
-        config = TrainConfig.model_validate(OmegaConf.to_container(OmegaConf.load(folder / CONFIG)))
+        config = TrainConfig.model_validate(read_config(folder))
         rows = list(_step_rows(read_rows(folder / METRICS)))
     except (OSError, ValueError) as error:
         raise RunUnusable(f"{folder} is no run folder that can be read: {error}") from error

@@ -16,13 +16,14 @@ def _job(config: TrainConfig) -> int:
     if not config.warmup.enabled:
         raise ConfigError("warmup.enabled=false: choose warmup=tiny, or set warmup.enabled=true")
     from rollout.tasks import load_tasks
+    from trainer.data import checked
     from trainer.warmup.sft import WarmupProgress
     from trainer.warmup.stage import warm_up
 
     def show(progress: WarmupProgress) -> None:
         sys.stderr.write(f"warm-up step {progress.step}/{progress.steps}  loss {progress.loss:.3f}\n")
 
-    tasks = load_tasks(config.data)
+    tasks = checked(config, load_tasks(config.data))
     policy = warm_up(
         tasks,
         model=config.model,

@@ -1,4 +1,4 @@
-"""Finished warm-ups by content hash: a folder appears by rename, or not at all.
+"""Finished warm-ups by content hash: a folder appears by rename, or not at all, with what was left out of it.
 
 The hash covers everything that decides the weights: model, prompt and warm-up settings, the seed, every prompt's
 ingredients and every answer, and the versions of the libraries that train. It does not cover the machine: another CPU
@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -21,12 +21,13 @@ from conf.schema.model import PretrainedModel, TinyModel
 from conf.schema.prompt import PromptConfig
 from conf.schema.stages import WarmupConfig
 from rollout.prompt.described import SchemaReader
-from rollout.tasks.carriers import TaskSet
+from rollout.tasks.carriers import Dropped, TaskSet
 from trainer.warmup.corpus import trace_of
 
-RECIPE = 1
-"""Raise when trainer/warmup changes what it computes from the same settings."""
+RECIPE = 2
+"""Raise when trainer/warmup changes what it writes for the same settings."""
 
+_DROPPED = "dropped.json"
 _LIBRARIES = ("torch", "transformers", "trl", "tokenizers")
 _IRRELEVANT = {"enabled", "cache", "threads"}
 
@@ -60,6 +61,16 @@ def _base_files(model: TinyModel | PretrainedModel) -> Mapping[str, tuple[int, i
         return {}
     stats = {file.name: file.stat() for file in Path(model.path).iterdir() if file.is_file()}
     return {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
+
+
+def keep_left_out(folder: Path, dropped: Sequence[Dropped]) -> None:
+    """Writes the warm-up tasks that did not fit beside the policy, for every run that finds it in the cache."""
+    (folder / _DROPPED).write_text(json.dumps([asdict(entry) for entry in dropped]), encoding="utf-8")
+
+
+def left_out(folder: Path) -> tuple[Dropped, ...]:
+    """The warm-up tasks that did not fit when this policy was made."""
+    return tuple(Dropped(**entry) for entry in json.loads((folder / _DROPPED).read_text(encoding="utf-8")))
 
 
 @contextmanager

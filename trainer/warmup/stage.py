@@ -21,7 +21,7 @@ from rollout.prompt.described import SchemaReader
 from rollout.prompt.renderer import SERIALISERS
 from rollout.prompt.tokenizer import load_tokenizer
 from rollout.tasks.carriers import Dropped, TaskSet
-from trainer.warmup.cache import content_hash, publishing
+from trainer.warmup.cache import content_hash, keep_left_out, left_out, publishing
 from trainer.warmup.corpus import Example, build_corpus, tokenizer_texts
 from trainer.warmup.policy import pretrained_policy, tiny_policy
 from trainer.warmup.sft import Report, fine_tune
@@ -34,8 +34,11 @@ class WarmPolicy:
     """Config, safetensors and tokenizer."""
     cached: bool
     """Made by an earlier run."""
-    dropped: tuple[Dropped, ...] = ()
-    """Warm-up tasks that did not fit; empty when cached."""
+
+    @property
+    def dropped(self) -> tuple[Dropped, ...]:
+        """Warm-up tasks that did not fit."""
+        return left_out(self.folder)
 
 
 def warm_up(
@@ -63,7 +66,8 @@ def warm_up(
     with publishing(folder) as scratch:
         policy.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
-    return WarmPolicy(folder=folder, cached=False, dropped=corpus.dropped)
+        keep_left_out(scratch, corpus.dropped)
+    return WarmPolicy(folder=folder, cached=False)
 
 
 def _train(

@@ -1,0 +1,115 @@
+"""What a run does around the slow parts: what it looks at before them, and what it leaves when it ends there."""
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from transformers import Qwen2Config
+
+import trainer.run
+from conf.errors import QuorumError
+from conf.load import load
+from conf.schema.root import TrainConfig
+from rollout.tasks import Dropped, TaskSet
+from trainer.run import run
+from trainer.wandb_sink import WandbSink
+from trainer.warmup.cache import keep_left_out
+from trainer.warmup.tokenizer import train_tokenizer
+
+
+class WarmUpReached(QuorumError):
+    """Carries what would have been imitated."""
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch) -> Callable[..., None]:
+    """start(golds, *overrides, heldout=True): a run on one question for each gold query."""
+    with sqlite3.connect(tmp_path / "dogs.sqlite") as connection:
+        connection.execute("CREATE TABLE dog (name TEXT)")
+    connection.close()
+
+    async def warm_up(config: TrainConfig, tasks: TaskSet, note: Callable[[str], None]) -> Path:
+        raise WarmUpReached(" ".join(task.id for task in tasks.warmup))
+
+    monkeypatch.setattr(trainer.run, "local_ray", lambda cluster: contextlib.nullcontext())
+    monkeypatch.setattr(trainer.run, "warmed_up", warm_up)
+
+    def starts(golds: dict[str, str], *overrides: str, heldout: bool = True) -> None:
+        lines = [{"id": i, "question": "q", "database": "dogs.sqlite", "sql": sql} for i, sql in golds.items()]
+        file = tmp_path / "questions.jsonl"
+        file.write_text("\n".join(map(json.dumps, lines)))
+        settings = [f"data.train={file}", *([f"data.heldout={file}"] if heldout else []), f"run.dir={tmp_path}/runs"]
+        run(load(TrainConfig, "train", ["experiment=quickstart", "data=jsonl", *settings, *overrides]))
+
+    return starts
+
+
+GOLD = "SELECT name FROM dog"
+
+
+def test_the_warm_up_gets_only_tasks_whose_gold_runs(start):
+    with pytest.raises(WarmUpReached, match="^good$"):
+        start({"good": GOLD, "broken": "SELECT size FROM dog"})
+
+
+def test_evaluations_without_held_out_tasks_are_refused_before_the_warm_up(start):
+    with pytest.raises(QuorumError, match="evaluation=none evaluation.every=0"):
+        start({"good": GOLD}, heldout=False)
+    with pytest.raises(WarmUpReached):
+        start({"good": GOLD}, "evaluation=none", "evaluation.every=0", heldout=False)
+
+
+def test_recorded_lengths_are_read_before_the_warm_up(start, tmp_path):
+    with pytest.raises(QuorumError, match="rollout.lengths=.*none.txt: one completion length a line is expected"):
+        start({"good": GOLD}, f"rollout.lengths={tmp_path}/none.txt")
+
+
+class EnginesReached(QuorumError):
+    """The data is ready."""
+
+
+def test_everything_that_was_left_out_is_written_with_its_reason(start, tmp_path, monkeypatch):
+    policy = tmp_path / "policy"
+    Qwen2Config().save_pretrained(policy)
+    train_tokenizer([GOLD], 300, 512).save_pretrained(policy)
+
+    async def warm_up(config: TrainConfig, tasks: TaskSet, note: Callable[[str], None]) -> Path:
+        keep_left_out(policy, [Dropped(id="long", reason="trace too long", detail="300 tokens")])
+        return policy
+
+    async def run_job(*arguments: object) -> None:
+        raise EnginesReached("engines")
+
+    monkeypatch.setattr(trainer.run, "warmed_up", warm_up)
+    monkeypatch.setattr(trainer.run._Session, "_run_job", run_job)
+    with pytest.raises(EnginesReached):
+        start({"good": GOLD, "broken": "SELECT size FROM dog"})
+    file = tmp_path / "runs" / "quickstart" / "dropped.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(row["id"], row["reason"]) for row in rows] == [
+        ("broken", "gold fails"),
+        ("broken", "gold fails"),  # of the training and of the held-out file
+        ("long", "trace too long"),
+    ]
+    assert "size" in rows[0]["detail"]
+
+
+class FakeWandb:
+    """wandb's run: remembers how it was finished."""
+
+    def __init__(self) -> None:
+        self.exit_codes: list[int | None] = []
+
+    def finish(self, exit_code: int | None = None) -> None:
+        self.exit_codes.append(exit_code)
+
+
+def test_wandb_learns_that_a_run_has_failed(start, monkeypatch):
+    remote = FakeWandb()
+    monkeypatch.setattr(trainer.run, "open_wandb", lambda *_, **__: WandbSink(remote))
+    with pytest.raises(WarmUpReached):
+        start({"good": GOLD})
+    assert remote.exit_codes == [1]
