@@ -65,9 +65,15 @@ class Engines:
 
 
 def judging(config: RewardConfig) -> RewardConfig:
-    """The rewards' configuration for evaluation: right or wrong, nothing learned."""
+    """The rewards' configuration for evaluation: right or wrong, nothing learned.
+
+    Golds are judged by one rule, whatever the reward does with them, so that policies trained with `finer` and with
+    `strict` are measured alike. Instances and budgets stay as configured.
+    """
     return config.model_copy(
         update={
+            "execution": config.execution.model_copy(update={"order_dependent_gold": "score"}),
+            "empty_needs_empty_everywhere": False,
             "atomic": config.atomic.model_copy(update={"enabled": False}),
             "memory": config.memory.model_copy(update={"enabled": False}),
             "rank_correct_first": False,
