@@ -11,6 +11,7 @@ from pathlib import Path
 
 from conf.schema.reward import RewardConfig
 from conf.schema.root import TrainConfig
+from rewards.actor import ray_actors
 from rewards.client import RewardClient
 from rollout.pool import RolloutPool
 from rollout.worker import ray_workers, transfer_backend
@@ -84,9 +85,10 @@ async def engines(config: TrainConfig, policy: Path, resumed: Checkpoint | None)
     folder = str(resumed.policy if resumed else policy)
     version = resumed.state.version if resumed else 0
     async with AsyncExitStack() as stack:
-        rewards = RewardClient(config.reward)
+        rewards = RewardClient(config.reward, ray_actors(config.reward))
         stack.push_async_callback(rewards.close)
-        judge = RewardClient(judging(config.reward))
+        verdicts = judging(config.reward)
+        judge = RewardClient(verdicts, ray_actors(verdicts))
         stack.push_async_callback(judge.close)
         learner = LearnerGroup(_learner_spec(config, folder, str(policy)), config.cluster)
         stack.push_async_callback(learner.close)
