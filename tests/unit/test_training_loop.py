@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 
 import pytest
 
@@ -10,6 +11,8 @@ from conf.schema.rollout import SamplingConfig
 from rewards.carriers import RewardResult, SqlTask
 from rollout.carriers import Completion, Group, Prompt
 from trainer.batch.batcher import Batcher
+from trainer.guard import unless_lost
+from trainer.learner.errors import LearnerLost
 from trainer.pipeline.buffer import GroupBuffer
 from trainer.pipeline.clock import StageClock
 from trainer.pipeline.loop import PipelineStalled, TooManyUnscorable, TrainingLoop
@@ -238,3 +241,42 @@ def test_scoring_hears_which_share_of_the_token_budget_was_used():
     asyncio.run(run())
     # one token of 2,048
     assert scoring.lengths == [1 / 2048, 1 / 2048]
+
+
+async def learner_that_ends(after_s):
+    await asyncio.sleep(after_s)
+    raise LearnerLost("learner rank 0 was lost")
+
+
+def run_beside(job, watch, cause_s):
+    async def both():
+        async def work():
+            await job()
+
+        await unless_lost(work(), watch, cause_s=cause_s)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    return asyncio.run(both())
+
+
+def test_a_stall_that_the_learners_loss_has_caused_is_that_loss():
+    run, _, _ = build(silent=True, stall=0.05)
+    with pytest.raises(LearnerLost):
+        run_beside(run, learner_that_ends(0.15), cause_s=5.0)
+    run, _, _ = build(silent=True, stall=0.05)
+    with pytest.raises(PipelineStalled):
+        run_beside(run, learner_that_ends(3600), cause_s=0.05)
+
+
+def test_what_is_no_consequence_of_a_lost_learner_is_told_at_once():
+    run, _, _ = build(totals=(None, None))
+    began = time.monotonic()
+    with pytest.raises(TooManyUnscorable):
+        run_beside(run, learner_that_ends(3600), cause_s=5.0)
+    assert time.monotonic() - began < 2.0
+
+
+def test_a_run_that_ends_well_does_not_wait_for_the_watch():
+    run, events, _ = build(steps=1)
+    run_beside(run, learner_that_ends(3600), cause_s=5.0)
+    assert events[-1] == "sync v1"
