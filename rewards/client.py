@@ -10,7 +10,7 @@ RewardServerLost everywhere.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,14 +55,19 @@ class _Work:
 
 
 class RewardClient:
-    """Owns `config.server.actors` reward actors, each made by `actors`. `await close()` ends them."""
+    """Owns `config.server.actors` reward actors, each made by `actors`. `await close()` ends them.
 
-    def __init__(self, config: RewardConfig, actors: PortFactory) -> None:
+    `note` is told of every actor that is replaced, one line each.
+    """
+
+    def __init__(
+        self, config: RewardConfig, actors: PortFactory, *, note: Callable[[str], None] = lambda text: None
+    ) -> None:
         Combiner(config)  # an impossible combination is refused here, with its own message
         self._config = config
         self._memory = Memory()
         server = config.server
-        self._seats = [Seat(actors, self._memory, timeout_s=server.timeout_s) for _ in range(server.actors)]
+        self._seats = [Seat(actors, self._memory, timeout_s=server.timeout_s, note=note) for _ in range(server.actors)]
         self._queue: deque[_Work] = deque()
         self._sent: set[_Work] = set()
         self._arrived = asyncio.Event()

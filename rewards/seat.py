@@ -5,7 +5,7 @@ do: the limit holds for the time without progress, whatever was sent.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,14 +42,15 @@ class Memory:
 class Seat:
     """Starts its actor when first called. Calls wait for each other."""
 
-    def __init__(self, actors: PortFactory, memory: Memory, *, timeout_s: float) -> None:
-        """`timeout_s`: longest time without progress."""
+    def __init__(self, actors: PortFactory, memory: Memory, *, timeout_s: float, note: Callable[[str], None]) -> None:
+        """`timeout_s`: longest time without progress. `note`: is told of every actor that is replaced."""
         self.restarts = 0
         self.stats: ScorerStats | None = None
         """As of the actor's last answer."""
         self._actors = actors
         self._memory = memory
         self._timeout_s = timeout_s
+        self._note = note
         self._actor: ActorPort | None = None
         self._lock = asyncio.Lock()
 
@@ -65,7 +66,9 @@ class Seat:
             except (ActorGone, TimeoutError) as error:
                 self.discard()
                 self.restarts += 1
-                raise ActorLost(f"the reward actor was lost in {method}: {error}") from error
+                lost = f"the reward actor was lost in {method}: {error}"
+                self._note(f"{lost}; it is replaced")
+                raise ActorLost(lost) from error
 
     def discard(self) -> None:
         """Ends the actor's process, and with it its executors."""

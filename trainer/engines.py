@@ -4,7 +4,7 @@ The parts start side by side. If one fails, the others are stopped and its error
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,23 +77,26 @@ def judging(config: RewardConfig) -> RewardConfig:
 
 
 @asynccontextmanager
-async def engines(config: TrainConfig, policy: Path, resumed: Checkpoint | None) -> AsyncIterator[Engines]:
+async def engines(
+    config: TrainConfig, policy: Path, resumed: Checkpoint | None, note: Callable[[str], None]
+) -> AsyncIterator[Engines]:
     """Running engines that hold the policy of `resumed`, or of the folder `policy` at version 0.
 
-    Raises QuorumError with the first part's reason when one cannot start.
+    `note` is told of what is lost and replaced, one line each. Raises QuorumError with the first part's reason when one
+    cannot start.
     """
     folder = str(resumed.policy if resumed else policy)
     version = resumed.state.version if resumed else 0
     async with AsyncExitStack() as stack:
-        rewards = RewardClient(config.reward, ray_actors(config.reward))
+        rewards = RewardClient(config.reward, ray_actors(config.reward), note=note)
         stack.push_async_callback(rewards.close)
         verdicts = judging(config.reward)
-        judge = RewardClient(verdicts, ray_actors(verdicts))
+        judge = RewardClient(verdicts, ray_actors(verdicts), note=note)
         stack.push_async_callback(judge.close)
         learner = LearnerGroup(_learner_spec(config, folder, str(policy)), config.cluster)
         stack.push_async_callback(learner.close)
         starts = (
-            asyncio.ensure_future(_start_pool(config, folder, version, stack)),
+            asyncio.ensure_future(_start_pool(config, folder, version, stack, note)),
             asyncio.ensure_future(_start_learner(learner, resumed)),
             asyncio.ensure_future(_start_rewards(rewards, resumed)),
         )
@@ -103,7 +106,9 @@ async def engines(config: TrainConfig, policy: Path, resumed: Checkpoint | None)
         yield Engines(pool=pool, rewards=rewards, judge=judge, learner=learner, policy=LearnerPolicy(learner, pool))
 
 
-async def _start_pool(config: TrainConfig, folder: str, version: int, stack: AsyncExitStack) -> RolloutPool:
+async def _start_pool(
+    config: TrainConfig, folder: str, version: int, stack: AsyncExitStack, note: Callable[[str], None]
+) -> RolloutPool:
     length = config.prompt.max_tokens + config.rollout.sampling.max_tokens
     log_dir = str(Path(config.run.dir) / config.run.name / "logs")
     workers = ray_workers(
@@ -116,7 +121,11 @@ async def _start_pool(config: TrainConfig, folder: str, version: int, stack: Asy
         log_dir=str(Path(log_dir).resolve()),
     )
     pool = await RolloutPool.start(
-        config.rollout, workers, max_model_len=config.rollout.engine.max_model_len or length, version=version
+        config.rollout,
+        workers,
+        max_model_len=config.rollout.engine.max_model_len or length,
+        version=version,
+        note=note,
     )
     stack.push_async_callback(pool.close)
     return pool

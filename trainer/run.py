@@ -145,7 +145,8 @@ class _Session:
             try:
                 async with AsyncExitStack() as stack:
                     with console.stage("starting engines"):
-                        running = await stack.enter_async_context(engines(self._config, policy, resumed))
+                        opened = engines(self._config, policy, resumed, console.note)
+                        running = await stack.enter_async_context(opened)
                     # A stream that has seen outcomes of a lost try is not the checkpoint's.
                     fresh = replace(data, stream=deepcopy(data.stream))
                     one = job(data=fresh, engines=running, resumed=resumed)

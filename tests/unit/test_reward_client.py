@@ -43,6 +43,7 @@ class Crew:
     work_s: float = 0.0
     """Time that a group takes; the actor makes progress every hundredth of a second."""
     starts: bool = True
+    notes: list[str] = field(default_factory=list)
 
     def actor(self) -> "FakeActor":
         self.lives += 1
@@ -103,7 +104,7 @@ def with_client(crew: Crew, use: Callable[[RewardClient], Coroutine[Any, Any, No
     """Seconds that it took."""
 
     async def run() -> None:
-        client = RewardClient(config(**server), crew.actor)
+        client = RewardClient(config(**server), crew.actor, note=crew.notes.append)
         try:
             await use(client)
         finally:
@@ -130,6 +131,7 @@ def test_an_actor_that_gets_nothing_done_is_replaced_as_soon_whatever_waits(trou
 
     took = with_client(crew, use)
     assert crew.killed[0] == 0
+    assert crew.notes == ["the reward actor was lost in score_batch: it got nothing done for 0.2 s; it is replaced"]
     assert LIMIT_S <= took < 3 * LIMIT_S
     # The groups that were lost together go alone.
     assert len(crew.sent[0]) == min(count, 8)

@@ -53,6 +53,7 @@ class Fleet:
     superseded: set[int] = field(default_factory=set)
     """Versions whose weights cannot be read any more."""
     pace_s: float = 0.001
+    notes: list[str] = field(default_factory=list)
 
     def factory(self) -> "FakeWorker":
         self.lives += 1
@@ -118,7 +119,9 @@ def config(**settings: float) -> RolloutConfig:
 
 
 async def start(fleet: Fleet, workers: int, **settings: float) -> RolloutPool:
-    return await RolloutPool.start(config(**settings), [fleet.factory] * workers, max_model_len=100)
+    return await RolloutPool.start(
+        config(**settings), [fleet.factory] * workers, max_model_len=100, note=fleet.notes.append
+    )
 
 
 async def ask(pool: RolloutPool, name: str, n: int = 2) -> Group:
@@ -153,6 +156,10 @@ def test_a_lost_workers_groups_are_sampled_again_under_the_newest_weights() -> N
         assert all(version == 7 for _, _, version in fleet.begun)
         assert (fleet.lives, pool.restarts) == (2, 1)
         assert [name for _, name, _ in fleet.begun] == ["g0", "g1", "g2"] * 2
+        assert fleet.notes == [
+            "life 0 ended (3 groups to sample again, 3 restarts left)",
+            "rollout worker 0 is back after 0.0 s",
+        ]
         await pool.close()
 
     asyncio.run(run())
