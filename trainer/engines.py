@@ -64,6 +64,16 @@ class Engines:
     learner: LearnerGroup
     policy: LearnerPolicy
 
+    def states(self) -> dict[str, str]:
+        """What each part is doing, in words."""
+        found = {f"rollout worker {index}": state for index, state in enumerate(self.pool.states())}
+        stats = self.rewards.stats()
+        found["reward server"] = (
+            f"{stats.groups_in_flight} groups being scored, {stats.queue_groups} waiting, "
+            f"{stats.actor_restarts} restarts"
+        )
+        return found | {"learner": self.learner.doing}
+
 
 def judging(config: RewardConfig) -> RewardConfig:
     """The rewards' configuration for evaluation: right or wrong, nothing learned."""

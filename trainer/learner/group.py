@@ -37,6 +37,8 @@ class LearnerGroup:
     def __init__(self, spec: LearnerSpec, cluster: ClusterConfig) -> None:
         self._spec, self._cluster = spec, cluster
         self._actors: list[Any] = []
+        self.doing = "not started"
+        """What the ranks are called for, in words."""
 
     async def start(self) -> None:
         """Start all ranks. Raises PolicyNotLoadable, LearnerError, LearnerLost, LearnerStalled."""
@@ -132,6 +134,7 @@ class LearnerGroup:
 
     async def _gather(self, what: str, calls: Sequence[Awaitable[Any]], limit: float, setting: str) -> list[Any]:
         tasks = [asyncio.ensure_future(_one(rank, what, call)) for rank, call in enumerate(calls)]
+        self.doing = what
         try:
             done, pending = await asyncio.wait(tasks, timeout=limit, return_when=asyncio.FIRST_EXCEPTION)
             if pending and any(task.exception() for task in done):
@@ -145,6 +148,7 @@ class LearnerGroup:
                 raise LearnerStalled(f"learner rank {late} did not finish {what} within learner.{setting}={limit:g} s")
             return [task.result() for task in tasks]
         finally:
+            self.doing = "waiting for work"
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
