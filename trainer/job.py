@@ -164,6 +164,8 @@ class Job:
             | {
                 "perf/step_s": step_s,
                 "perf/completions_per_s": completions / step_s,
+                "async/worker_restarts": float(self.engines.pool.restarts),
+                "async/reward_restarts": float(self.engines.rewards.stats().actor_restarts),
                 "data/position": float(consumed),
                 "data/epoch": consumed / len(self.data.stream),
             },
