@@ -1,26 +1,26 @@
-"""The reward actor: one Scorer with its own executors, made a Ray actor by rewards/seat.py.
+"""The Ray actor that holds one Scorer with its own executors, and the client's way to it.
 
-It does one thing at a time, in the order of its calls; rewards/client.py decides who calls and how long it waits. The
-executors end with the actor's process, however it ends: their stdin closes.
+It does one thing at a time, in the order of its calls, and tells its progress meanwhile; rewards/client.py decides who
+calls, rewards/seat.py how long it may stand still. The executors end with the actor's process, however it ends: their
+stdin closes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
 
 from conf.schema.reward import RewardConfig
 from rewards.builder import open_scorer
-from rewards.carriers import RewardResult
 from rewards.memory_store import VerifiedTrace
-from rewards.scorer import ScoreJob, ScorerStats
+from rewards.port import ActorFailed, ActorGone, PortFactory, Reply
+from rewards.scorer import ScoreJob
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Reply:
-    """Results of one call, one tuple a job, and the counters after it."""
-
-    results: list[tuple[RewardResult, ...]]
-    stats: ScorerStats
+WATCHED = "watched"
+"""Concurrency group of the calls that are answered beside the one at work."""
+OPTIONS = {"num_cpus": 0, "concurrency_groups": {WATCHED: 1}}
 
 
 class RewardActor:
@@ -33,6 +33,10 @@ class RewardActor:
     def score_batch(self, jobs: Sequence[ScoreJob]) -> Reply:
         """Scores several groups. Raises what the infrastructure raises."""
         return Reply(results=self._scorer.score_batch(jobs), stats=self._scorer.stats())
+
+    def progress(self) -> int:
+        """Scorer.progress; answered beside another call, in the concurrency group WATCHED."""
+        return self._scorer.progress()
 
     def take_verified(self) -> list[VerifiedTrace]:
         """Traces verified since the last call, which no memory holds yet."""
@@ -53,3 +57,45 @@ class RewardActor:
     def close(self) -> None:
         """Ends the executors."""
         self._resources.close()
+
+
+def ray_actors(config: RewardConfig) -> PortFactory:
+    """Reward actors of the initialised Ray."""
+    return lambda: RayActorPort(config)
+
+
+class RayActorPort:
+    """One actor life, seen from the driver. The process starts at once; the first call waits for it."""
+
+    def __init__(self, config: RewardConfig) -> None:
+        self._actor: Any = ray.remote(**OPTIONS)(RewardActor).remote(config)
+
+    async def call(self, method: str, *arguments: object) -> Any:
+        return await self._answer(method, *arguments)
+
+    async def progress(self) -> int:
+        return int(await self._answer("progress", group=WATCHED))
+
+    def kill(self) -> None:
+        if ray.is_initialized():
+            ray.kill(self._actor, no_restart=True)
+
+    async def _answer(self, name: str, *arguments: object, group: str | None = None) -> Any:
+        """The method's result; Ray's exceptions become ours."""
+        if not ray.is_initialized():
+            raise ActorGone("Ray has been shut down")
+        method = getattr(self._actor, name)
+        if group is not None:
+            method = method.options(concurrency_group=group)
+        answer: Awaitable[Any] = method.remote(*arguments)
+        try:
+            return await answer
+        except RayTaskError as error:
+            raise ActorFailed(_last_line(error)) from error
+        except RayError as error:
+            raise ActorGone(_last_line(error)) from error
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__).strip()[:300]

@@ -1,28 +1,28 @@
 """The driver's side of the reward server: routing, back-pressure, restarts. Used from one asyncio loop.
 
 Who waits for whom: callers of `score` wait while `max_queue` groups are waiting, then for their group's results; a
-group waits for a free actor; an actor's call is given `timeout_s` a group. An actor that dies or stays silent is
-replaced and its groups are sent again, alone, so that one poisonous group does not take others along; a group lost
-LOST_LIMIT times is `unscorable`. An outage never becomes a reward: actors that cannot be started raise RewardServerLost
-everywhere.
+group waits for a free actor; an actor may get nothing done for `timeout_s`, however much it was sent. One that dies or
+stands still is replaced and its groups are sent again, alone, so that one poisonous group does not take others along; a
+group lost LOST_LIMIT times is `unscorable`. An outage never becomes a reward: actors that cannot be started raise
+RewardServerLost everywhere.
 """
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from conf.schema.reward import RewardConfig
+from conf.schema.reward import LOST_LIMIT, RewardConfig
 from rewards.carriers import RewardResult, SqlTask
 from rewards.combine import Combiner
+from rewards.port import PortFactory
 from rewards.scorer import ScoreJob
 from rewards.seat import ActorLost, Memory, RewardServerLost, Seat
 
 BATCH = 8
 """Groups sent to an actor at a time."""
-LOST_LIMIT = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,17 +55,19 @@ class _Work:
 
 
 class RewardClient:
-    """Owns `config.server.actors` reward actors. Ray must be initialised. `await close()` ends them.
+    """Owns `config.server.actors` reward actors, each made by `actors`. `await close()` ends them.
 
-    actor_options: passed to Ray (placement, CPUs); by default an actor asks for no CPU of its own.
+    `note` is told of every actor that is replaced, one line each.
     """
 
-    def __init__(self, config: RewardConfig, *, actor_options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, config: RewardConfig, actors: PortFactory, *, note: Callable[[str], None] = lambda text: None
+    ) -> None:
         Combiner(config)  # an impossible combination is refused here, with its own message
         self._config = config
         self._memory = Memory()
-        options = {"num_cpus": 0, **(actor_options or {})}
-        self._seats = [Seat(config, options, self._memory) for _ in range(config.server.actors)]
+        server = config.server
+        self._seats = [Seat(actors, self._memory, timeout_s=server.timeout_s, note=note) for _ in range(server.actors)]
         self._queue: deque[_Work] = deque()
         self._sent: set[_Work] = set()
         self._arrived = asyncio.Event()
@@ -187,9 +189,8 @@ class RewardClient:
         return batch
 
     async def _score(self, seat: Seat, batch: list[_Work]) -> None:
-        timeout_s = self._config.server.timeout_s * len(batch)
         try:
-            reply = await seat.call("score_batch", [work.job for work in batch], timeout_s=timeout_s)
+            reply = await seat.call("score_batch", [work.job for work in batch])
         except ActorLost as error:
             self._lost(batch, str(error))
             return

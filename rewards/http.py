@@ -30,6 +30,7 @@ from ray.serve.config import HTTPOptions
 from conf.cli import run_entrypoint
 from conf.errors import ConfigError, QuorumError
 from conf.schema.reward_http import RewardHttpConfig
+from rewards.actor import ray_actors
 from rewards.carriers import RewardResult
 from rewards.cases import Case, CaseInvalid, load_json, parse_case
 from rewards.client import RewardClient, RewardStats
@@ -47,7 +48,7 @@ class RewardHttp:
         self._config = config
         self._root = Path(config.databases).resolve()
         self._token = token
-        self._client = RewardClient(config.reward)
+        self._client = RewardClient(config.reward, ray_actors(config.reward))
 
     @app.post("/score")
     async def score(self, request: Request) -> dict[str, list[dict[str, object]]]:

@@ -73,9 +73,11 @@ class Scorer:
             for job, extractions in zip(jobs, extracted, strict=True)
         ]
         inquiries = self._verdicts.inquire(asked)
-        self._tasks += len(jobs)
-        self._completions += sum(map(len, extracted))
         return [self._results(*parts) for parts in zip(jobs, extracted, inquiries, strict=True)]
+
+    def progress(self) -> int:
+        """Grows with whatever gets done inside a call, for those who watch from another thread."""
+        return self._pool.events + self._verdicts.compared + self._tasks
 
     def check_gold(self, task: SqlTask) -> GoldCheck:
         """Whether a gold of the task runs within its budget, on every instance that would decide."""
@@ -120,6 +122,8 @@ class Scorer:
 
     def _results(self, job: ScoreJob, extractions: Sequence[Extraction], inquiry: Inquiry) -> tuple[RewardResult, ...]:
         count = len(extractions)
+        self._tasks += 1
+        self._completions += count
         check = inquiry.check
         assert check is not None, "inquire has executed the golds"
         if not check.usable:

@@ -96,6 +96,8 @@ class Verdicts:
         self._comparers: BoundedCache[str, AtomicComparer] = BoundedCache(256)
         self._executing = ThreadPoolExecutor(1, thread_name_prefix="quorum-scorer")
         self.cache: BoundedCache[bytes, Verdict] = BoundedCache(config.server.cache_entries)
+        self.compared = 0
+        """Tasks opened and candidates compared so far, also within a batch."""
 
     def check(self, task: SqlTask) -> GoldCheck:
         """Whether a gold of the task runs within its budget, on every instance that would decide."""
@@ -125,6 +127,7 @@ class Verdicts:
             contents = [content_key(path) for path in self._databases(task)]
         except DatabaseUnreadable as error:
             return Inquiry(task=task, check=GoldCheck(usable=False, reason=str(error), infrastructure=True))
+        self.compared += 1
         parts = "\0".join((*contents, task.denotation, *task.gold_sqls))
         stem = blake2b(parts.encode("utf-8", "surrogatepass"), digest_size=32).digest()
         keys = {
@@ -195,6 +198,7 @@ class Verdicts:
             except DatabaseUnreadable:
                 continue
             found[key] = {gold: comparer.similarity(gold, sql) for gold in inquiry.task.gold_sqls}
+            self.compared += 1
         return found
 
     def _settle(

@@ -45,6 +45,9 @@ class LaneOwner(Protocol):
     def lane_lost(self, lane: "Lane", tickets: Sequence[Ticket], error: RolloutError) -> None:
         """The lane's worker is gone; `tickets` need another."""
 
+    def lane_back(self, lane: "Lane", seconds: float) -> None:
+        """A new worker has taken the lost one's place, so long after the loss was noticed."""
+
 
 class Lane:
     """Drives one worker."""
@@ -148,6 +151,7 @@ class Lane:
 
     async def _revive(self, error: RolloutError) -> None:
         """Replace the worker, as often as allowed."""
+        lost = self._now()
         while True:
             self._lose(error)
             if self.health.restarts >= self._config.max_restarts:
@@ -159,6 +163,7 @@ class Lane:
             except RolloutError as next_error:
                 error = next_error
             else:
+                self._owner.lane_back(self, self._now() - lost)
                 return
 
     def _lose(self, error: RolloutError) -> None:

@@ -12,7 +12,7 @@ Lives on one event loop; no method may be called from another thread.
 import asyncio
 import dataclasses
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from conf.schema.rollout import RolloutConfig, SamplingConfig
 from rollout.carriers import Group, Prompt
@@ -25,13 +25,20 @@ from rollout.weights.handle import SyncReport, WeightHandle
 
 _ATTEMPTS = 3
 """Workers that a group may be lost with before its caller gets an error."""
+Note = Callable[[str], None]
 
 
 class RolloutPool:
     """N workers behind one `generate`."""
 
     def __init__(
-        self, config: RolloutConfig, factories: Sequence[PortFactory], *, max_model_len: int, version: int = 0
+        self,
+        config: RolloutConfig,
+        factories: Sequence[PortFactory],
+        *,
+        max_model_len: int,
+        version: int = 0,
+        note: Note = lambda text: None,
     ) -> None:
         """Make a pool; `start` brings it up.
 
@@ -39,7 +46,9 @@ class RolloutPool:
             factories: one for each worker.
             max_model_len: the engines' context, prompt plus completion, tokens.
             version: policy version of the weights in the model folder.
+            note: is told of every worker lost and replaced, one line each.
         """
+        self._note = note
         self._config = config
         self._max_model_len = max_model_len
         self._newest: tuple[int, WeightHandle | None] = (version, None)
@@ -54,10 +63,16 @@ class RolloutPool:
 
     @classmethod
     async def start(
-        cls, config: RolloutConfig, factories: Sequence[PortFactory], *, max_model_len: int, version: int = 0
+        cls,
+        config: RolloutConfig,
+        factories: Sequence[PortFactory],
+        *,
+        max_model_len: int,
+        version: int = 0,
+        note: Note = lambda text: None,
     ) -> "RolloutPool":
         """Start all workers at once; the first that cannot start ends the others and raises its error."""
-        pool = cls(config, factories, max_model_len=max_model_len, version=version)
+        pool = cls(config, factories, max_model_len=max_model_len, version=version, note=note)
         try:
             await asyncio.gather(*(lane.start() for lane in pool._lanes))
         except BaseException:
@@ -143,12 +158,17 @@ class RolloutPool:
 
     def lane_lost(self, lane: Lane, tickets: Sequence[Ticket], error: RolloutError) -> None:
         self._last_error = error
+        left = self._config.max_restarts - lane.health.restarts
+        self._note(f"{error} ({len(tickets)} groups to sample again, {left} restarts left)")
         for ticket in reversed(tickets):
             ticket.attempts += 1
             if ticket.attempts >= _ATTEMPTS:
                 self._refuse(ticket, f"group {ticket.request.id} was lost with {_ATTEMPTS} workers, the last: {error}")
             else:
                 self._queue(ticket, first=True)
+
+    def lane_back(self, lane: Lane, seconds: float) -> None:
+        self._note(f"rollout worker {lane.index} is back after {seconds:.1f} s")
 
     def _admit(self, prompt: Prompt, group_id: str, sampling: SamplingConfig) -> None:
         if group_id in self._known:

@@ -4,13 +4,14 @@ The parts start side by side. If one fails, the others are stopped and its error
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from conf.schema.reward import RewardConfig
 from conf.schema.root import TrainConfig
+from rewards.actor import ray_actors
 from rewards.client import RewardClient
 from rollout.pool import RolloutPool
 from rollout.worker import ray_workers, transfer_backend
@@ -63,6 +64,16 @@ class Engines:
     learner: LearnerGroup
     policy: LearnerPolicy
 
+    def states(self) -> dict[str, str]:
+        """What each part is doing, in words."""
+        found = {f"rollout worker {index}": state for index, state in enumerate(self.pool.states())}
+        stats = self.rewards.stats()
+        found["reward server"] = (
+            f"{stats.groups_in_flight} groups being scored, {stats.queue_groups} waiting, "
+            f"{stats.actor_restarts} restarts"
+        )
+        return found | {"learner": self.learner.doing}
+
 
 def judging(config: RewardConfig) -> RewardConfig:
     """The rewards' configuration for evaluation: right or wrong, nothing learned.
@@ -82,22 +93,26 @@ def judging(config: RewardConfig) -> RewardConfig:
 
 
 @asynccontextmanager
-async def engines(config: TrainConfig, policy: Path, resumed: Checkpoint | None) -> AsyncIterator[Engines]:
+async def engines(
+    config: TrainConfig, policy: Path, resumed: Checkpoint | None, note: Callable[[str], None]
+) -> AsyncIterator[Engines]:
     """Running engines that hold the policy of `resumed`, or of the folder `policy` at version 0.
 
-    Raises QuorumError with the first part's reason when one cannot start.
+    `note` is told of what is lost and replaced, one line each. Raises QuorumError with the first part's reason when one
+    cannot start.
     """
     folder = str(resumed.policy if resumed else policy)
     version = resumed.state.version if resumed else 0
     async with AsyncExitStack() as stack:
-        rewards = RewardClient(config.reward)
+        rewards = RewardClient(config.reward, ray_actors(config.reward), note=note)
         stack.push_async_callback(rewards.close)
-        judge = RewardClient(judging(config.reward))
+        verdicts = judging(config.reward)
+        judge = RewardClient(verdicts, ray_actors(verdicts), note=note)
         stack.push_async_callback(judge.close)
         learner = LearnerGroup(_learner_spec(config, folder, str(policy)), config.cluster)
         stack.push_async_callback(learner.close)
         starts = (
-            asyncio.ensure_future(_start_pool(config, folder, version, stack)),
+            asyncio.ensure_future(_start_pool(config, folder, version, stack, note)),
             asyncio.ensure_future(_start_learner(learner, resumed)),
             asyncio.ensure_future(_start_rewards(rewards, resumed)),
         )
@@ -107,7 +122,9 @@ async def engines(config: TrainConfig, policy: Path, resumed: Checkpoint | None)
         yield Engines(pool=pool, rewards=rewards, judge=judge, learner=learner, policy=LearnerPolicy(learner, pool))
 
 
-async def _start_pool(config: TrainConfig, folder: str, version: int, stack: AsyncExitStack) -> RolloutPool:
+async def _start_pool(
+    config: TrainConfig, folder: str, version: int, stack: AsyncExitStack, note: Callable[[str], None]
+) -> RolloutPool:
     length = config.prompt.max_tokens + config.rollout.sampling.max_tokens
     log_dir = str(Path(config.run.dir) / config.run.name / "logs")
     workers = ray_workers(
@@ -120,7 +137,11 @@ async def _start_pool(config: TrainConfig, folder: str, version: int, stack: Asy
         log_dir=str(Path(log_dir).resolve()),
     )
     pool = await RolloutPool.start(
-        config.rollout, workers, max_model_len=config.rollout.engine.max_model_len or length, version=version
+        config.rollout,
+        workers,
+        max_model_len=config.rollout.engine.max_model_len or length,
+        version=version,
+        note=note,
     )
     stack.push_async_callback(pool.close)
     return pool

@@ -32,6 +32,7 @@ from trainer.profile.profiler import StepProfiler
 from trainer.records import write_atomically
 from trainer.run_folder import RunFolder
 from trainer.skipped import BATCH, SKIPPED, SkippedBatch, TrainingDiverged, write_batch
+from trainer.states import shown
 from trainer.step_metrics import ledger_row, outcome_metrics
 
 
@@ -71,12 +72,13 @@ class Job:
     async def run(self) -> None:
         """Runs to pipeline.steps. Raises QuorumError for whatever ends the run early."""
         with self.preemption.gently():
-            try:
-                await self._run()
-            except Preempted:
-                if self.done > self.saved:
-                    await self._checkpoint(self.done)
-                raise
+            async with shown(self.folder.path, self.engines.states):
+                try:
+                    await self._run()
+                except Preempted:
+                    if self.done > self.saved:
+                        await self._checkpoint(self.done)
+                    raise
 
     async def _run(self) -> None:
         steps = self.config.pipeline.steps
@@ -122,6 +124,7 @@ class Job:
             ),
             stall_timeout_s=config.pipeline.stall_timeout_s,
             max_unscorable_share=config.reward.max_unscorable_share,
+            states=self.engines.states,
         )
 
     def _source(self) -> GroupSource:
@@ -161,11 +164,13 @@ class Job:
             | {
                 "perf/step_s": step_s,
                 "perf/completions_per_s": completions / step_s,
+                "async/worker_restarts": float(self.engines.pool.restarts),
+                "async/reward_restarts": float(self.engines.rewards.stats().actor_restarts),
                 "data/position": float(consumed),
                 "data/epoch": consumed / len(self.data.stream),
             },
         )
-        self.folder.write_ledger(ledger_row(outcome))
+        self.folder.write_ledger(ledger_row(outcome, updates=self.config.algo.updates_per_step))
         self.done = outcome.step
         if outcome.step % self.config.logging.samples_every in (0, 1):
             shown = outcome.groups[: self.config.logging.samples_groups]

@@ -174,6 +174,8 @@ _ASYNC = _keys(
         ("continued", "count", "sum", "Completions in flight that went on after a weight update (in_flight=keep)."),
         ("aborted", "count", "sum", "Completions in flight that a weight update began anew (in_flight=abort)."),
         ("resampled", "groups", "sum", "Groups drawn in place of others that teach nothing (algo.resample)."),
+        ("worker_restarts", "count", "last", "Rollout workers replaced since the engines were last started."),
+        ("reward_restarts", "count", "last", "Reward actors replaced since the engines were last started."),
     ],
 )
 

@@ -26,7 +26,9 @@ class Preemption:
     """Whether this process has been asked to leave."""
 
     def __init__(self) -> None:
-        self._asked: asyncio.Event | None = None
+        self.asked = False
+        """SIGTERM has come while the job ran."""
+        self._told: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @contextmanager
@@ -41,28 +43,29 @@ class Preemption:
     @contextmanager
     def gently(self) -> Iterator[None]:
         """While the block runs, SIGTERM makes `unless` raise Preempted and interrupts nothing else."""
-        self._loop, self._asked = asyncio.get_running_loop(), asyncio.Event()
+        self._loop, self._told = asyncio.get_running_loop(), asyncio.Event()
         try:
             yield
         finally:
-            self._asked = None
+            self._told = None
 
     async def unless(self, work: Coroutine[Any, Any, T]) -> T:
         """`work`'s result. Raises Preempted, and cancels `work`, as soon as SIGTERM has come."""
-        if self._asked is None:
+        if self._told is None:
             return await work
-        task, asked = asyncio.ensure_future(work), asyncio.ensure_future(self._asked.wait())
+        task, told = asyncio.ensure_future(work), asyncio.ensure_future(self._told.wait())
         try:
-            await asyncio.wait({task, asked}, return_when=asyncio.FIRST_COMPLETED)
-            if asked.done():
+            await asyncio.wait({task, told}, return_when=asyncio.FIRST_COMPLETED)
+            if told.done():
                 raise Preempted("stopped by SIGTERM")
             return task.result()
         finally:
             task.cancel()
-            asked.cancel()
-            await asyncio.gather(task, asked, return_exceptions=True)
+            told.cancel()
+            await asyncio.gather(task, told, return_exceptions=True)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._asked is None or self._loop is None:
+        if self._told is None or self._loop is None:
             raise KeyboardInterrupt
-        self._loop.call_soon_threadsafe(self._asked.set)
+        self.asked = True
+        self._loop.call_soon_threadsafe(self._told.set)

@@ -25,6 +25,7 @@ from trainer.checkpoint import Checkpoint, CheckpointInvalid, CheckpointStore
 from trainer.console import RunConsole, open_console
 from trainer.data import PreparedData, prepare
 from trainer.engines import engines
+from trainer.guard import unless_lost
 from trainer.job import Job
 from trainer.learner.errors import LearnerLost, LearnerStalled, WrongWeights
 from trainer.memory_watch import MemoryWatch
@@ -144,13 +145,15 @@ class _Session:
             try:
                 async with AsyncExitStack() as stack:
                     with console.stage("starting engines"):
-                        running = await stack.enter_async_context(engines(self._config, policy, resumed))
+                        opened = engines(self._config, policy, resumed, console.note)
+                        running = await stack.enter_async_context(opened)
                     # A stream that has seen outcomes of a lost try is not the checkpoint's.
                     fresh = replace(data, stream=deepcopy(data.stream))
-                    await job(data=fresh, engines=running, resumed=resumed).run()
+                    one = job(data=fresh, engines=running, resumed=resumed)
+                    await unless_lost(one.run(), running.learner.watch())
                 return
             except (LearnerLost, LearnerStalled, WrongWeights) as error:
-                if not restarts_left:
+                if not restarts_left or self._preemption.asked:
                     raise
                 console.note(f"{error}; going on from {self._kept()}")
             resumed = self._checkpoints.latest()

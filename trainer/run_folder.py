@@ -17,6 +17,7 @@ from conf.errors import QuorumError
 from trainer.carriers import ScoredGroup
 from trainer.metrics import Row
 from trainer.records import Json, RecordsDamaged, RowWriter, read_rows, rewind, write_atomically
+from trainer.states import FILE as STATES
 from trainer.summary import RunSummary
 
 METRICS = "metrics.jsonl"
@@ -103,6 +104,8 @@ class RunFolder:
                 self._lock.close()
                 raise
             (path / SUMMARY).unlink(missing_ok=True)
+        # Of a driver that was killed.
+        (path / STATES).unlink(missing_ok=True)
         self._metrics = RowWriter(path / METRICS)
         self._ledger = RowWriter(path / LEDGER)
         self._samples = RowWriter(path / SAMPLES)

@@ -31,10 +31,17 @@ def outcome_metrics(outcome: StepOutcome) -> dict[str, float]:
     }
 
 
-def ledger_row(outcome: StepOutcome) -> LedgerRow:
-    """The proof of what was trained on, what was dropped and why."""
+NOT_FINITE = "gradient not finite"
+
+
+def ledger_row(outcome: StepOutcome, *, updates: int) -> LedgerRow:
+    """The proof of what was trained on, what was dropped and why; of `updates` updates that were all skipped nothing
+    was trained on."""
     kept = [entry.group for entry in outcome.filtered.kept]
     dropped = [(d.group.group.id, d.group.group.prompt.task.id, str(d.reason)) for d in outcome.filtered.dropped]
+    if outcome.learner.get("policy/skipped_updates") == updates:
+        dropped += [(group.id, group.prompt.task.id, NOT_FINITE) for group in kept]
+        kept = []
     stale = [(entry.group.id, entry.group.prompt.task.id, "stale") for entry in outcome.stale]
     return LedgerRow(
         step=outcome.step,

@@ -2,7 +2,8 @@
 
 Trains small runs, breaks each in another way from outside (kills or stops its processes, fills its disk, takes a node
 away), lets it recover, and counts from its ledger what was lost or trained twice, against an undisturbed run of the
-same seed. DIR receives summary.json and a run folder and a log for each fault. Exit code 1 when a run did not recover.
+same seed. DIR receives summary.json and a run folder and a log for each fault. Exit code 1 when a run did not recover,
+or took longer than is claimed.
 
 soak=true: one long run with a random fault every soaking.every steps instead; DIR receives soak.json.
 """
@@ -13,11 +14,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.chaos.faults import FAULTS
-from benchmarks.chaos.ledgers import read_ledger
 from benchmarks.chaos.soak import soak, write
 from benchmarks.chaos.table import markdown, write_summary
-from benchmarks.chaos.trial import Lab, try_fault
-from benchmarks.chaos.watched import TrialFailed
+from benchmarks.chaos.trial import Lab, read_reference, try_fault
 from conf.cli import run_entrypoint
 from conf.schema.chaos import ChaosConfig
 
@@ -37,16 +36,14 @@ def _suite(lab: Lab) -> int:
         whole = lab.undisturbed(UNDISTURBED, config.steps)
     else:
         whole = Path(config.undisturbed)
-    reference = read_ledger(whole / "ledger.jsonl")
-    if not reference:
-        raise TrialFailed(f"{whole} holds no ledger of a run")
+    reference = read_reference(whole)
     rows = []
     for name in config.faults or tuple(FAULTS):
         _tell(f"{name} ...")
         rows.append(try_fault(name, lab, reference))
         _tell(f"{name}: {rows[-1].status}")
-        write_summary(output / "summary.json", rows, settings=config.settings)
-    sys.stdout.write(markdown(rows))
+        write_summary(output / "summary.json", rows, settings=config.settings, usual_step_s=reference.step_s)
+    sys.stdout.write(f"{markdown(rows)}a usual step takes {reference.step_s:.1f} s\n")
     return int(any(row.failed for row in rows))
 
 

@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -17,6 +18,8 @@ LEFT = 256 * 2**10
 """Bytes that a full disk still has."""
 MESSAGE = "could not be written"
 FAILED = 1
+TRIES = 20
+PAUSE_S = 0.05
 
 
 def full_disk(*, stops: bool) -> Opening:
@@ -29,8 +32,7 @@ def full_disk(*, stops: bool) -> Opening:
 
             def inject(run: TrainerRun) -> Noticed:
                 since = run.log_size()
-                # Room for what is there and little more.
-                _remount(place, _used(place) + LEFT)
+                _fill(place)
                 return lambda: run.said(MESSAGE, since=since)
 
             yield Scene(
@@ -45,6 +47,18 @@ def full_disk(*, stops: bool) -> Opening:
         return opened(folder)
 
     return opening
+
+
+def _fill(place: Path) -> None:
+    """Leaves room for what is there and little more. Raises CalledProcessError."""
+    for tries_left in reversed(range(TRIES)):
+        try:
+            return _remount(place, _used(place) + LEFT)
+        except subprocess.CalledProcessError:
+            # A checkpoint that is being written has grown meanwhile.
+            if not tries_left:
+                raise
+            time.sleep(PAUSE_S)
 
 
 def _untidy(place: Path) -> str | None:

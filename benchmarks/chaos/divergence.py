@@ -22,6 +22,7 @@ REPLAYED = 3
 @contextmanager
 def infinite_gradients(folder: Path) -> Iterator[Scene]:
     def inject(run: TrainerRun) -> Noticed:
+        run.until(lambda: run.said("starting engines done"), "the first step")
         return lambda: run.said("the gradient was not finite, nothing was updated")
 
     yield Scene(

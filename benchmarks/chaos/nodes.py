@@ -42,10 +42,10 @@ def lost_node(folder: Path) -> Iterator[Scene]:
             raise NotPossible(f"a Ray cluster of two nodes does not start here: see {log}")
 
         def inject(run: TrainerRun) -> Noticed:
-            old = {worker.pid for worker in run.actors("RolloutWorker")}
+            since = run.log_size()
             owner.stdin.write("replace\n")  # type: ignore[union-attr]
             owner.stdin.flush()  # type: ignore[union-attr]
-            return lambda: any(worker.pid not in old for worker in run.actors("RolloutWorker"))
+            return lambda: run.said("groups to sample again", since=since)
 
         yield Scene(inject=inject, settings=(f"cluster.address={json.loads(told)['address']}", *SETTINGS))
     finally:

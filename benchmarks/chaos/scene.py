@@ -9,6 +9,8 @@ from benchmarks.chaos.watched import TrainerRun
 from conf.errors import QuorumError
 
 Noticed = Callable[[], bool]
+Allowed = Callable[[TrainerRun], float]
+"""After the run has recovered: what it has written may tell."""
 
 
 class NotPossible(QuorumError):
@@ -29,7 +31,7 @@ class Scene:
     """A fault, ready to be made."""
 
     inject: Callable[[TrainerRun], Noticed | None]
-    """Makes it. Returns what says that the run has noticed; None where a run may just wait until it is over."""
+    """Makes it, as its last act. Returns what says that the run has noticed; None where it may just wait."""
     settings: tuple[str, ...] = ()
     """Of the trainer."""
     exit_code: int | None = None
@@ -44,6 +46,8 @@ class Scene:
     """Instead of the suite's; 0 for a fault that is there from the start."""
     steps: int | None = None
     """Steps that the run should do, instead of the suite's."""
+    allowed_s: Allowed | None = None
+    """Seconds that the fault may cost beyond a usual step (None: no claim is made)."""
 
 
 Opening = Callable[[Path], AbstractContextManager[Scene]]

@@ -11,8 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
+from benchmarks.chaos.kills import GOES_BACK, do_to
 from benchmarks.chaos.scene import Noticed, NotPossible, Scene
-from benchmarks.chaos.watched import TrainerRun
+from benchmarks.chaos.watched import TrainerRun, TrialFailed
 
 SEGMENT = "/memfd:quorum-weights"
 
@@ -23,11 +26,12 @@ def half_applied(folder: Path) -> Iterator[Scene]:
 
     def inject(run: TrainerRun) -> Noticed:
         since = run.log_size()
-        (learner,) = run.actors("LearnerActor")
-        damage(learner.pid)
-        for worker in run.actors("RolloutWorker"):
-            worker.kill()
-        return lambda: run.said("going on from", since=since)
+        learners = run.actors("LearnerActor")
+        if not learners:
+            raise TrialFailed(f"the run has no learner: see {run.log}")
+        damage(learners[0].pid)
+        do_to(run.actors("RolloutWorker"), psutil.Process.kill)
+        return lambda: run.said(GOES_BACK, since=since)
 
     yield Scene(inject=inject)
 

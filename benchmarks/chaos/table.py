@@ -11,12 +11,18 @@ import psutil
 
 from benchmarks.chaos.trial import Row
 
-COLUMNS = ("fault", "at step", "noticed s", "recovered s", "usual step s", "steps", "lost", "twice", "status")
+COLUMNS = ("fault", "at step", "noticed s", "recovered s", "steps", "lost", "twice", "status")
 
 
-def write_summary(file: Path, rows: Sequence[Row], *, settings: Sequence[str]) -> None:
-    """A row a fault, in the order they were made, and the machine; replaces the file at once."""
-    summary = {"machine": machine(), "settings": list(settings), "faults": [asdict(row) for row in rows]}
+def write_summary(file: Path, rows: Sequence[Row], *, settings: Sequence[str], usual_step_s: float) -> None:
+    """A row a fault, in the order they were made, the undisturbed run's median step and the machine; replaces the file
+    at once."""
+    summary = {
+        "machine": machine(),
+        "settings": list(settings),
+        "usual_step_s": usual_step_s,
+        "faults": [asdict(row) for row in rows],
+    }
     part = file.with_name(f".{file.name}")
     part.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     part.replace(file)
@@ -44,7 +50,6 @@ def _cells(row: Row) -> list[str]:
         str(row.injected_at_step),
         _seconds(row.detected_s),
         _seconds(row.recovered_s),
-        _seconds(row.usual_step_s),
         f"{row.steps_done}/{row.steps_asked}",
         str(row.groups_lost),
         str(row.groups_trained_twice),

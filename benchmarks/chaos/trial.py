@@ -3,20 +3,25 @@
 import json
 import shutil
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from benchmarks.chaos.faults import FAULTS
 from benchmarks.chaos.ledgers import Consumed, account, read_ledger
-from benchmarks.chaos.scene import NotPossible, Scene
-from benchmarks.chaos.watched import POLL_S, TrainerRun, TrialFailed
+from benchmarks.chaos.scene import Noticed, NotPossible, Scene
+from benchmarks.chaos.watched import TrainerRun, TrialFailed
 from conf.schema.chaos import ChaosConfig, FaultName
 
 PASSED = "passed"
 NOT_RUN = "not run"
+FOLLOW_S = 0.05
+"""Between two looks at a run that is to recover; looking costs it time, too."""
 TRAINER = (sys.executable, "-m", "trainer")
 SMALL = (
     "experiment=quickstart",
@@ -44,11 +49,10 @@ class Row:
     fault: str
     injected_at_step: int
     detected_s: float | None
-    """From the fault until the run reacted: a new process, a line in its log, its end. None: nothing to see."""
+    """From the fault until the run reacted: a line in its log, a new process, its end. None: it just waited."""
     recovered_s: float | None
-    """From the fault until an optimizer step was done that had not been done before; None where none should be."""
-    usual_step_s: float
-    """Median seconds of this run's steps."""
+    """From the fault until an optimizer step was done that had not been done when the run reacted; None where none
+    should be. What the fault has cost is this less a usual step."""
     steps_done: int
     steps_asked: int
     groups_lost: int
@@ -103,23 +107,40 @@ class Lab:
         return self.place / f"{name}.log"
 
 
-def try_fault(name: FaultName, lab: Lab, undisturbed: Sequence[Consumed]) -> Row:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reference:
+    """What an undisturbed run has done."""
+
+    consumed: Sequence[Consumed]
+    step_s: float
+    """Median seconds of its steps."""
+
+
+def read_reference(folder: Path) -> Reference:
+    """From the folder of an undisturbed run. Raises TrialFailed."""
+    consumed = read_ledger(folder / "ledger.jsonl")
+    if not consumed:
+        raise TrialFailed(f"{folder} holds no ledger of a run")
+    return Reference(consumed=consumed, step_s=usual_step(folder))
+
+
+def try_fault(name: FaultName, lab: Lab, reference: Reference) -> Row:
     """Makes the fault; whatever comes of it is a row."""
     folder = lab.clear(name)
-    trial = _Trial(name, lab, undisturbed, folder)
+    trial = _Trial(name, lab, reference, folder)
     try:
         with FAULTS[name](folder) as scene:
             return trial.through(scene)
     except NotPossible as error:
         return trial.row(f"{NOT_RUN}: {error}")
-    except TrialFailed as error:
+    except (TrialFailed, psutil.Error, subprocess.SubprocessError, OSError) as error:
         return trial.row(f"failed: {error}")
 
 
 class _Trial:
-    def __init__(self, name: str, lab: Lab, undisturbed: Sequence[Consumed], folder: Path) -> None:
+    def __init__(self, name: str, lab: Lab, reference: Reference, folder: Path) -> None:
         self._name, self._lab, self._folder = name, lab, folder
-        self._undisturbed = undisturbed
+        self._reference = reference
         self._asked = lab.config.steps
         self._at_step = 0
         self._detected: float | None = None
@@ -138,23 +159,21 @@ class _Trial:
             expected = 0 if scene.resumes or scene.exit_code is None else scene.exit_code
             problem = None if code == expected else f"exit code {code} at the end: see {run.log}"
             left = run.left_behind()
-            problem = problem or self._miscounted() or scene.check(run)
+            problem = problem or self._miscounted() or self._too_slow(scene, run) or scene.check(run)
             problem = problem or (f"{len(left)} processes were left behind: {left[0]}" if left else None)
         return self.row(f"failed: {problem}" if problem else PASSED)
 
     def row(self, status: str) -> Row:
         done = read_ledger(self._folder / "ledger.jsonl")
-        counts = account(self._undisturbed, done, steps=self._asked)
-        ran = bool(done)
+        counts = account(self._reference.consumed, done, steps=self._asked)
         return Row(
             fault=self._name,
             injected_at_step=self._at_step,
             detected_s=self._detected,
             recovered_s=self._recovered,
-            usual_step_s=usual_step(self._folder),
             steps_done=max((entry.step for entry in done), default=0),
             steps_asked=self._asked,
-            groups_lost=counts.groups_lost if ran else 0,
+            groups_lost=0 if status.startswith(NOT_RUN) else counts.groups_lost,
             groups_trained_twice=counts.groups_trained_twice,
             status=status,
         )
@@ -162,34 +181,47 @@ class _Trial:
     def _break(self, scene: Scene, run: TrainerRun) -> None:
         """Makes the fault and follows the run to its next new step, or to the end that it should come to."""
         run.remember()
-        self._at_step = step = run.step
-        began = time.monotonic()
         noticed = scene.inject(run)
+        began = time.monotonic()
+        self._at_step = step = run.step
         resumed = False
         while self._recovered is None:
-            now = time.monotonic() - began
+            # The exit code comes first: what a run has shown before its end is then seen as well.
+            code, now = run.exit_code, time.monotonic() - began
             if now > self._lab.config.run_timeout_s:
                 raise TrialFailed(f"no new step within {now:.0f} s of the fault: see {run.log}")
             if self._detected is None and noticed is not None and noticed():
                 self._detected = now
+                step = max(step, run.step)
                 if scene.exit_code is None:
                     scene.heal()
-            code = run.exit_code
-            if code is not None and not resumed:
-                if code != (scene.exit_code or 0):
-                    raise TrialFailed(f"the run ended with exit code {code}: see {run.log}")
+            if code is not None and not resumed and scene.exit_code is not None:
+                if code != scene.exit_code or self._detected is None:
+                    raise TrialFailed(f"the run ended with exit code {code}, not for the fault: see {run.log}")
                 scene.heal()
-                step, resumed = run.step, True
-                if not scene.resumes or scene.exit_code is None:
+                if not scene.resumes:
                     return
+                step, resumed = max(step, run.step), True
                 run.start("resume=auto")
-            elif code is not None and run.step <= step:
-                raise TrialFailed(f"the resumed run ended with exit code {code}: see {run.log}")
-            can_recover = resumed if scene.exit_code is not None else noticed is None or self._detected is not None
-            if can_recover and run.step > step:
+            elif self._has_reacted(scene, noticed, resumed=resumed) and run.step > step:
                 self._recovered = time.monotonic() - began
                 run.remember()
-            time.sleep(POLL_S)
+            elif code is not None:
+                raise TrialFailed(f"the run ended with exit code {code} before it recovered: see {run.log}")
+            time.sleep(FOLLOW_S)
+
+    def _has_reacted(self, scene: Scene, noticed: Noticed | None, *, resumed: bool) -> bool:
+        if scene.exit_code is not None:
+            return resumed
+        return noticed is None or self._detected is not None
+
+    def _too_slow(self, scene: Scene, run: TrainerRun) -> str | None:
+        if scene.allowed_s is None or self._recovered is None:
+            return None
+        cost, allowed = self._recovered - self._reference.step_s, scene.allowed_s(run)
+        if cost <= allowed:
+            return None
+        return f"it cost {cost:.1f} s beyond a usual step, more than {allowed:.1f} s"
 
     def _miscounted(self) -> str | None:
         row = self.row("")

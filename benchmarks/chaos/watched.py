@@ -14,6 +14,7 @@ import psutil
 from conf.errors import QuorumError
 
 POLL_S = 0.02
+WAIT_S = 0.2
 STOP_S = 90.0
 """Longest wait for processes that should be gone; Ray's agents need a while to see that their head was killed."""
 
@@ -26,7 +27,7 @@ class TrainerRun:
     """A context manager; leaving it ends whatever the run has left behind."""
 
     def __init__(self, command: Sequence[str], *, folder: Path, log: Path, limit_s: float) -> None:
-        """`folder`: the run folder. `limit_s`: longest wait for anything of the run."""
+        """`folder`: the run folder. `limit_s`: longest wait for another step, or for anything else of the run."""
         self.folder = folder
         self.log = log
         self._command = list(command)
@@ -104,12 +105,16 @@ class TrainerRun:
         return time.monotonic() - begun
 
     def wait(self) -> int:
-        """The exit code. Raises TrialFailed when the run does not end in time."""
+        """The exit code. Raises TrialFailed when the run neither does another step nor ends in time."""
         assert self._process is not None
-        try:
-            return self._process.wait(self._limit_s)
-        except subprocess.TimeoutExpired as error:
-            raise TrialFailed(f"the run did not end within {self._limit_s:g} s: see {self.log}") from error
+        step, since = self.step, time.monotonic()
+        while (code := self._process.poll()) is None:
+            if self.step != step:
+                step, since = self.step, time.monotonic()
+            if time.monotonic() - since > self._limit_s:
+                raise TrialFailed(f"the run stood still for {self._limit_s:g} s after step {step}: see {self.log}")
+            time.sleep(WAIT_S)
+        return code
 
     def left_behind(self) -> list[str]:
         """Commands of the run's processes that are still there STOP_S after it ended; they are then killed."""

@@ -18,6 +18,7 @@ FaultName = Literal[
     "executor_dies",
     "executor_hangs",
     "learner_dies",
+    "learner_and_worker_die",
     "gradients_not_finite",
     "driver_dies",
     "sigterm",
@@ -51,7 +52,7 @@ class ChaosConfig(Section):
     settings: tuple[str, ...] = ()
     """More settings of the trainer, name=value, for every run."""
     run_timeout_s: PositiveFloat = 900.0
-    """Longest wait for a run to reach the fault, to recover from it, and to end."""
+    """Longest wait for a run to do another step, and to recover from a fault."""
 
     @model_validator(mode="after")
     def _room_after_the_fault(self) -> "ChaosConfig":

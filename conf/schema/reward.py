@@ -2,9 +2,12 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from conf.schema.base import Section
+
+LOST_LIMIT = 3
+"""Reward actors that a group may be lost with before it is unscorable."""
 
 
 class BudgetConfig(Section):
@@ -126,8 +129,9 @@ class ServerConfig(Section):
     cache_entries: PositiveInt = 200_000
     max_queue: PositiveInt = 4096
     """Groups waiting before callers are held back."""
-    timeout_s: PositiveFloat = 300.0
-    """Longest wait for one group's scores before it is retried on a fresh actor."""
+    timeout_s: PositiveFloat = 180.0
+    """Longest time that an actor may get nothing done (no query answered, none compared, no group aligned), however
+    many groups it holds, before it is replaced and they are scored again."""
 
 
 class RewardConfig(Section):
@@ -145,3 +149,13 @@ class RewardConfig(Section):
     max_unscorable_share: float = Field(default=0.2, ge=0.0, le=1.0)
     """Share of unscorable completions in a step above which the run stops."""
     server: ServerConfig = ServerConfig()
+
+    @model_validator(mode="after")
+    def _notices_executors_first(self) -> "RewardConfig":
+        wall_s, timeout_s = self.execution.budget.wall_s, self.server.timeout_s
+        if timeout_s <= wall_s:
+            raise ValueError(
+                f"reward.server.timeout_s={timeout_s:g} would replace a reward actor for one SQL process that may be "
+                f"silent for reward.execution.budget.wall_s={wall_s:g}: raise the former above the latter"
+            )
+        return self

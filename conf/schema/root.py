@@ -11,7 +11,7 @@ from conf.schema.learner import LearnerConfig
 from conf.schema.model import ModelConfig
 from conf.schema.plan import PlanConfig
 from conf.schema.prompt import PromptConfig
-from conf.schema.reward import RewardConfig
+from conf.schema.reward import LOST_LIMIT, RewardConfig
 from conf.schema.rollout import RolloutConfig
 from conf.schema.stages import (
     CheckpointConfig,
@@ -107,5 +107,21 @@ class TrainConfig(Section):
             raise ValueError(
                 f"weights by shared memory reach one process of an engine, and rollout.engine.tensor_parallel_size="
                 f"{engine.tensor_parallel_size} makes several: set it to 1 and raise rollout.workers instead"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _failures_are_mended_before_the_run_ends(self) -> "TrainConfig":
+        stall_s, silent_s = self.pipeline.stall_timeout_s, self.rollout.group_timeout_s
+        if silent_s >= stall_s:
+            raise ValueError(
+                f"rollout.group_timeout_s={silent_s:g} would replace a hung worker when "
+                f"pipeline.stall_timeout_s={stall_s:g} has ended the run: lower the former or raise the latter"
+            )
+        still_s = self.reward.server.timeout_s
+        if LOST_LIMIT * still_s >= stall_s:
+            raise ValueError(
+                f"reward.server.timeout_s={still_s:g} would give up a group that hangs {LOST_LIMIT} reward actors when "
+                f"pipeline.stall_timeout_s={stall_s:g} has ended the run: lower the former below a third of the latter"
             )
         return self

@@ -99,6 +99,8 @@ class ExecutorPool:
         self.size = size
         self.restarts = 0
         """Processes replaced after they were lost or killed."""
+        self.events = 0
+        """Grows with each answer and each lost process, so that others see a long `run` go on."""
         self._idle: list[Worker | None] = [None] * size
         self._free = threading.Condition()
         self._closed = False
@@ -115,7 +117,7 @@ class ExecutorPool:
         jobs = deque(_Job(index=i, query=q) for i, q in enumerate(queries) if results[i] is None)
         if jobs:
             with self._borrowed(len(jobs)) as seats:
-                self.restarts += _Dispatch(jobs, seats, results).run()
+                _Dispatch(self, jobs, seats, results).run()
         if any(result is None for result in results):
             raise AssertionError("a query was left without an execution")
         return cast(list[Execution], results)
@@ -175,19 +177,19 @@ def _settled(seat: _Seat | None) -> _Seat | None:
 class _Dispatch:
     """Feeds one batch to borrowed workers until every query has its execution."""
 
-    def __init__(self, jobs: deque[_Job], seats: list[_Seat | None], results: list[Execution | None]) -> None:
-        self._jobs, self._seats, self._results = jobs, seats, results
-        self._restarts = 0
+    def __init__(
+        self, pool: ExecutorPool, jobs: deque[_Job], seats: list[_Seat | None], results: list[Execution | None]
+    ) -> None:
+        self._pool, self._jobs, self._seats, self._results = pool, jobs, seats, results
         self._failed_starts = 0
 
-    def run(self) -> int:
-        """Returns the number of processes replaced."""
+    def run(self) -> None:
         while True:
             for position in range(len(self._seats)):
                 self._feed(position)
             busy = [p for p, seat in enumerate(self._seats) if seat is not None and seat.jobs]
             if not busy:
-                return self._restarts
+                return
             self._step(busy)
 
     def _feed(self, position: int) -> None:
@@ -253,6 +255,7 @@ class _Dispatch:
             return
         for answer in answers:
             self._results[seat.jobs.popleft().index] = _execution(answer)
+        self._pool.events += len(answers)
         if seat.worker.ready:
             self._failed_starts = 0
         if seat.jobs:
@@ -261,7 +264,8 @@ class _Dispatch:
     def _lost(self, position: int, seat: _Seat, *, silent: bool) -> None:
         """Replace a lost process: its current query is judged, the queries behind it go back to the queue."""
         self._seats[position] = None
-        self._restarts += 1
+        self._pool.restarts += 1
+        self._pool.events += 1
         code = seat.worker.bury(kill=silent)
         if not seat.worker.ready:
             self._failed_starts += 1

@@ -78,6 +78,7 @@ def test_two_ranks_train_publish_and_save_and_a_killed_rank_is_reported(policy: 
     async def scenario() -> None:
         group = LearnerGroup(spec(policy, ranks=2), ClusterConfig(cpus=2))
         await group.start()
+        watch = asyncio.create_task(group.watch())
         data = sequences()
         before = await group.logprobs(data)
         model = AutoModelForCausalLM.from_pretrained(policy)
@@ -102,8 +103,11 @@ def test_two_ranks_train_publish_and_save_and_a_killed_rank_is_reported(policy: 
         log_p = saved(row).logits.log_softmax(-1)[0, 2:-1].gather(1, row[0, 3:, None]).squeeze(1)
         assert after[5] == pytest.approx(log_p.tolist(), abs=1e-5)
 
+        assert not watch.done()
         os.kill(handle.pid, signal.SIGKILL)
         began = time.monotonic()
+        with pytest.raises(LearnerLost, match="learner rank 0 was lost while waiting for work"):
+            await asyncio.wait_for(watch, 60)
         with pytest.raises(LearnerLost, match="learner rank"):
             await group.train(data)
         assert time.monotonic() - began < 60

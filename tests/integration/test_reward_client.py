@@ -14,6 +14,7 @@ import pytest
 import ray
 
 from conf.schema.reward import BudgetConfig, ExecutionReward, RewardConfig, ServerConfig
+from rewards.actor import ray_actors
 from rewards.carriers import SqlTask
 from rewards.client import RewardClient
 from rewards.seat import RewardServerLost
@@ -53,7 +54,7 @@ def config(**server: Any) -> RewardConfig:
 
 def with_client(settings: RewardConfig, use: Callable[[RewardClient], Coroutine[Any, Any, None]]) -> None:
     async def run() -> None:
-        client = RewardClient(settings)
+        client = RewardClient(settings, ray_actors(settings))
         try:
             await use(client)
         finally:
@@ -116,7 +117,8 @@ def test_a_silent_actor_is_replaced(database: str) -> None:
         await check_groups(client, database, range(10, 12))
         assert client.stats().actor_restarts >= 1
 
-    with_client(config(timeout_s=5.0), use)
+    quick = BUDGET.model_copy(update={"wall_s": 4.0})
+    with_client(RewardConfig(execution=ExecutionReward(budget=quick), server=ServerConfig(timeout_s=5.0)), use)
 
 
 def test_back_pressure_and_queue_age(database: str) -> None:

@@ -1,20 +1,23 @@
 """Counting what a fault cost, and following a run from outside."""
 
+import contextlib
 import json
 import mmap
 import os
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from benchmarks.chaos import segment
 from benchmarks.chaos.faults import FAULTS, IN_PASSING
+from benchmarks.chaos.kills import beyond_its_restart, within
 from benchmarks.chaos.ledgers import account, parse, read_ledger
-from benchmarks.chaos.scene import NotPossible
+from benchmarks.chaos.scene import Noticed, NotPossible, Scene
 from benchmarks.chaos.soak import Soaked, ends, noise
 from benchmarks.chaos.table import markdown, write_summary
-from benchmarks.chaos.trial import Lab, Row, try_fault, usual_step
+from benchmarks.chaos.trial import Lab, Reference, Row, try_fault, usual_step
 from benchmarks.chaos.watched import TrainerRun, TrialFailed
 from conf.errors import ConfigError
 from conf.load import load
@@ -77,18 +80,18 @@ def test_a_suite_without_room_for_recovery_is_refused():
 
 ACTING = """
 import json, sys, time
-folder = sys.argv[1]
-for step in (1, 2, 3):
+folder, steps, pause = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+for step in range(1, steps + 1):
     with open(folder + "/ledger.jsonl", "a") as file:
         file.write(json.dumps({"step": step, "trained": [[f"{step}.0", f"t{step}", 0]], "dropped": []}) + "\\n")
     print("did step", step, flush=True)
-    time.sleep(0.05)
+    time.sleep(pause)
 sys.exit(5)
 """
 
 
-def acting(tmp_path: Path, limit_s: float = 20.0) -> TrainerRun:
-    command = [sys.executable, "-c", ACTING, str(tmp_path)]
+def acting(tmp_path: Path, limit_s: float = 20.0, steps: int = 3, pause_s: float = 0.05) -> TrainerRun:
+    command = [sys.executable, "-c", ACTING, str(tmp_path), str(steps), str(pause_s)]
     return TrainerRun(command, folder=tmp_path, log=tmp_path / "log", limit_s=limit_s)
 
 
@@ -165,7 +168,8 @@ def tried(tmp_path: Path, fault: FaultName, *settings: str) -> Row:
     script.write_text(TRAINER)
     config = ChaosConfig(output=str(tmp_path), steps=8, settings=settings)
     whole = [{"step": n + 1, "trained": [[f"{n}.0", f"t{n}", 0]], "dropped": []} for n in range(8)]
-    return try_fault(fault, Lab(config, trainer=(sys.executable, str(script))), parse(whole))
+    reference = Reference(consumed=parse(whole), step_s=0.05)
+    return try_fault(fault, Lab(config, trainer=(sys.executable, str(script))), reference)
 
 
 @pytest.mark.parametrize("fault", ["driver_dies", "sigterm"])
@@ -182,9 +186,72 @@ def test_a_run_that_repeats_and_loses_a_group_fails(tmp_path):
     assert found.status == "failed: 1 groups were lost, 1 trained twice"
 
 
+def made(monkeypatch, **scene: object) -> None:
+    """Makes a fault of the test's own under a known name."""
+    values: dict = {"inject": lambda run: lambda: True, **scene}
+    monkeypatch.setitem(FAULTS, "learner_dies", lambda folder: contextlib.nullcontext(Scene(**values)))
+
+
+def test_recovery_is_a_step_after_the_run_has_noticed(tmp_path, monkeypatch):
+    made(monkeypatch, inject=lambda run: lambda: run.step >= 5)
+    found = tried(tmp_path, "learner_dies")
+    assert found.status == "passed"
+    # Noticed at step 5: that step was done before.
+    assert found.recovered_s - found.detected_s > 0.03
+
+
+def test_a_fault_that_nobody_notices_fails_and_counts_what_is_missing(tmp_path, monkeypatch):
+    made(monkeypatch, inject=lambda run: lambda: False)
+    assert "ended with exit code 0 before it recovered" in tried(tmp_path, "learner_dies").status
+
+    def killed(run: TrainerRun) -> Noticed:
+        run.process.kill()
+        return lambda: False
+
+    made(monkeypatch, inject=killed)
+    found = tried(tmp_path, "learner_dies")
+    assert "ended with exit code -9 before it recovered" in found.status
+    assert found.groups_lost == 8 - found.steps_done > 0
+
+
+def test_a_recovery_that_takes_longer_than_is_claimed_fails(tmp_path, monkeypatch):
+    made(monkeypatch, allowed_s=lambda run: 60.0)
+    assert tried(tmp_path, "learner_dies").status == "passed"
+    made(monkeypatch, allowed_s=lambda run: -1.0)
+    status = tried(tmp_path, "learner_dies").status
+    assert status.startswith("failed: it cost ")
+    assert status.endswith("more than -1.0 s")
+
+
+def test_a_fault_that_cannot_be_made_is_a_row_too(tmp_path, monkeypatch):
+    def gone(run: TrainerRun) -> None:
+        raise psutil.NoSuchProcess(1)
+
+    made(monkeypatch, inject=gone)
+    assert tried(tmp_path, "learner_dies").status.startswith("failed: process no longer exists")
+
+
+def test_a_worker_may_take_its_restart_and_no_more(tmp_path):
+    run = acting(tmp_path)
+    run.log.write_text("rollout worker 0 is back after 12.5 s\nstep 4\nrollout worker 1 is back after 31.0 s\n")
+    assert beyond_its_restart(10.0)(run) == 41.0
+    assert within(2.0)(run) == 2.0
+
+
+def test_a_run_that_goes_on_is_waited_for_however_long_it_takes(tmp_path):
+    with acting(tmp_path, limit_s=1.5, steps=8, pause_s=0.4) as run:
+        run.start()
+        assert run.wait() == 5
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with TrainerRun(command, folder=tmp_path / "still", log=tmp_path / "log", limit_s=0.3) as run:
+        run.start()
+        with pytest.raises(TrialFailed, match="stood still for 0.3 s after step 0"):
+            run.wait()
+
+
 def row(**changes: object) -> Row:
     values: dict = {
-        "fault": "learner_dies", "injected_at_step": 3, "detected_s": 0.25, "recovered_s": None, "usual_step_s": 2.0,
+        "fault": "learner_dies", "injected_at_step": 3, "detected_s": 0.25, "recovered_s": None,
         "steps_done": 8, "steps_asked": 8, "groups_lost": 0, "groups_trained_twice": 0, "status": "passed",
     }  # fmt: skip
     return Row(**(values | changes))
@@ -193,14 +260,15 @@ def row(**changes: object) -> Row:
 def test_the_summary_holds_the_promised_keys(tmp_path):
     rows = [row(), row(status="not run: no permission to mount"), row(status="failed: exit code 1")]
     assert [each.failed for each in rows] == [False, False, True]
-    write_summary(tmp_path / "summary.json", rows, settings=[])
+    write_summary(tmp_path / "summary.json", rows, settings=[], usual_step_s=2.0)
     told = json.loads((tmp_path / "summary.json").read_text())
     promised = (
         "fault injected_at_step detected_s recovered_s steps_done steps_asked groups_lost groups_trained_twice status"
     )
-    assert set(promised.split()) <= set(told["faults"][0])
+    assert list(told["faults"][0]) == promised.split()
+    assert told["usual_step_s"] == 2.0
     assert told["machine"]["cpus"] >= 1
-    assert "| learner_dies | 3 | 0.2 | - | 2.0 | 8/8 | 0 | 0 | passed |" in markdown(rows)
+    assert "| learner_dies | 3 | 0.2 | - | 8/8 | 0 | 0 | passed |" in markdown(rows)
 
 
 def test_the_usual_step_is_the_median_of_the_metrics(tmp_path):
@@ -229,5 +297,8 @@ def test_a_soak_is_judged_by_steps_counts_memory_and_accuracy():
     assert soaked(memory_last_gib=4.5).problems() == ["memory grew from 4.00 to 4.50 GiB"]
     assert soaked(accuracy=0.60).problems() == ["accuracy 0.600, undisturbed 0.720"]
     assert len(soaked(steps_done=299, groups_lost=1).problems()) == 2
+    assert soaked(accuracy=0.0, accuracy_undisturbed=0.0).problems() == [
+        "the undisturbed run was never right, so that accuracy shows nothing"
+    ]
     assert ends([1.0, 2.0, 3.0, 50.0, 7.0, 8.0, 9.0, 0.0, 9.5]) == (2.0, 9.0)
     assert noise([0.0, 2.0], [1.0, 1.0]) == pytest.approx(3.0)

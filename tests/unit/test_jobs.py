@@ -1,6 +1,9 @@
 """Jobs without a cluster: what is packaged, how settings are completed, what the API's answers become."""
 
 import json
+import resource
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -82,6 +85,18 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[JobsClient]:
 def test_submitted_jobs_are_listed_oldest_first(api):
     assert [job.id for job in api.jobs()] == ["early", "late"]
     assert api.jobs()[1].ended_s == 3.5
+
+
+@pytest.mark.parametrize("arguments", [["trainer.jobs", "list", "--address", "ADDRESS"], ["conf.front", "--help"]])
+def test_a_question_is_answered_in_less_than_a_second(api, arguments):
+    words = [api.address if word == "ADDRESS" else word for word in arguments]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    answer = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert answer.returncode == 0, answer.stderr
+    assert "early" in answer.stdout or "quorum VERB" in answer.stdout
+    # CPU time: what others do on the machine is no reason to fail.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
 
 
 def test_following_yields_each_piece_once_and_ends_with_the_job(api):

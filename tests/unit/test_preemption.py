@@ -39,8 +39,10 @@ def test_work_between_two_waits_is_not_interrupted() -> None:
 
     async def run() -> None:
         with preemption.listening(), preemption.gently():
+            assert not preemption.asked
             terminate()
             await asyncio.sleep(0.05)
+            assert preemption.asked
             reached.append("the step's end")
             await preemption.unless(forever(reached))
 

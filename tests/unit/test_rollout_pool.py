@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 import pytest
 
@@ -21,6 +22,8 @@ from rollout.errors import (
 from rollout.pool import RolloutPool
 from rollout.requests import GenerationRequest, Harvest, SampledGroup
 from rollout.weights.handle import SharedMemoryHandle, SyncReport, WeightHandle
+from trainer.guard import unless_lost
+from trainer.learner.errors import LearnerLost
 
 TASK = SqlTask(id="t", db_id="d", question="?", gold_sqls=("SELECT 1",), databases=("d.sqlite",))
 
@@ -50,6 +53,7 @@ class Fleet:
     superseded: set[int] = field(default_factory=set)
     """Versions whose weights cannot be read any more."""
     pace_s: float = 0.001
+    notes: list[str] = field(default_factory=list)
 
     def factory(self) -> "FakeWorker":
         self.lives += 1
@@ -115,7 +119,9 @@ def config(**settings: float) -> RolloutConfig:
 
 
 async def start(fleet: Fleet, workers: int, **settings: float) -> RolloutPool:
-    return await RolloutPool.start(config(**settings), [fleet.factory] * workers, max_model_len=100)
+    return await RolloutPool.start(
+        config(**settings), [fleet.factory] * workers, max_model_len=100, note=fleet.notes.append
+    )
 
 
 async def ask(pool: RolloutPool, name: str, n: int = 2) -> Group:
@@ -150,6 +156,10 @@ def test_a_lost_workers_groups_are_sampled_again_under_the_newest_weights() -> N
         assert all(version == 7 for _, _, version in fleet.begun)
         assert (fleet.lives, pool.restarts) == (2, 1)
         assert [name for _, name, _ in fleet.begun] == ["g0", "g1", "g2"] * 2
+        assert fleet.notes == [
+            "life 0 ended (3 groups to sample again, 3 restarts left)",
+            "rollout worker 0 is back after 0.0 s",
+        ]
         await pool.close()
 
     asyncio.run(run())
@@ -322,5 +332,70 @@ def test_what_cannot_be_asked_is_refused_at_once() -> None:
         await pool.close()
         with pytest.raises(PoolExhausted):
             await asyncio.wait_for(ask(pool, "after"), 5)
+
+    asyncio.run(run())
+
+
+async def learner_that_ends(after_s: float) -> NoReturn:
+    await asyncio.sleep(after_s)
+    raise LearnerLost("learner rank 0 was lost")
+
+
+@pytest.mark.parametrize("lost_after_s", [0.0, 0.1])
+def test_a_pool_exhausted_together_with_the_learner_is_the_learners_loss(lost_after_s: float) -> None:
+    async def run() -> None:
+        fleet = Fleet(deadly={"g"})
+        pool = await start(fleet, 1, max_restarts=0)
+
+        async def job() -> None:
+            await ask(pool, "g")
+
+        with pytest.raises(LearnerLost, match="rank 0 was lost"):
+            await unless_lost(job(), learner_that_ends(lost_after_s), cause_s=5.0)
+        await pool.close()
+
+    asyncio.run(run())
+
+
+def test_workers_that_wait_for_weights_lost_with_the_learner_hold_up_nobody() -> None:
+    async def run() -> None:
+        fleet = Fleet()
+        pool = await start(fleet, 1)
+        await pool.update_weights(handle(1))
+        fleet.superseded = {1}
+        fleet.deadly_once = {"g"}
+        cancelled: list[str] = []
+
+        async def job() -> None:
+            try:
+                await ask(pool, "g")
+            except asyncio.CancelledError:
+                cancelled.append(pool.states()[0])
+                raise
+
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(LearnerLost):
+            await unless_lost(job(), learner_that_ends(0.1))
+        # The pool alone would have given the group up after 4 s.
+        assert asyncio.get_running_loop().time() - began < 1.0
+        assert cancelled == ["stale (0 groups)"]
+        await pool.close()
+
+    asyncio.run(run())
+
+
+def test_a_pool_exhausted_for_its_own_reason_ends_the_run_with_it() -> None:
+    async def run() -> None:
+        fleet = Fleet(deadly={"g"})
+        pool = await start(fleet, 1, max_restarts=0)
+
+        async def job() -> None:
+            await ask(pool, "g")
+
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(PoolExhausted, match="no rollout worker is left after 0 restarts.*life 0 ended"):
+            await unless_lost(job(), learner_that_ends(3600), cause_s=0.1)
+        assert asyncio.get_running_loop().time() - began >= 0.1
+        await pool.close()
 
     asyncio.run(run())

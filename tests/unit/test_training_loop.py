@@ -1,7 +1,9 @@
 """The training loop with hand-written fakes at its Protocols: order of events, staleness, failures."""
 
 import asyncio
+import dataclasses
 import random
+import time
 
 import pytest
 
@@ -10,11 +12,14 @@ from conf.schema.rollout import SamplingConfig
 from rewards.carriers import RewardResult, SqlTask
 from rollout.carriers import Completion, Group, Prompt
 from trainer.batch.batcher import Batcher
+from trainer.guard import unless_lost
+from trainer.learner.errors import LearnerLost
 from trainer.pipeline.buffer import GroupBuffer
 from trainer.pipeline.clock import StageClock
 from trainer.pipeline.loop import PipelineStalled, TooManyUnscorable, TrainingLoop
 from trainer.pipeline.producer import Producer
 from trainer.preemption import Preemption
+from trainer.step_metrics import ledger_row
 
 
 def prompt_at(position: int) -> Prompt:
@@ -104,6 +109,9 @@ class FlatTasks(FakeScoring):
         return await super().score(task, completions, lengths=lengths)
 
 
+STATES = {"rollout worker 0": "stale (0 groups)", "learner": "waiting for work"}
+
+
 def build(
     *, staleness=0, batch=4, steps=3, totals=(1.0, 0.0), silent=False, stall=5.0, algo=None, scoring=None, history=None
 ):
@@ -134,6 +142,7 @@ def build(
         batcher=Batcher(algo=algo, component_weights={}, completion_budget=8),
         stall_timeout_s=stall,
         max_unscorable_share=0.5,
+        states=lambda: STATES,
     )
 
     async def run():
@@ -180,8 +189,12 @@ def test_groups_of_equal_rewards_reach_no_learner_and_keep_the_version():
 
 def test_a_stall_says_who_waits_for_whom():
     run, _, _ = build(silent=True, stall=0.05)
-    with pytest.raises(PipelineStalled, match="4 wait for the rollout workers, 0 for the reward server"):
+    with pytest.raises(PipelineStalled) as error:
         asyncio.run(run())
+    assert str(error.value).endswith(
+        "the learner waits for 4 groups; 4 wait for the rollout workers, 0 for the reward server; "
+        "rollout worker 0: stale (0 groups); learner: waiting for work"
+    )
 
 
 def test_too_many_unscorable_completions_end_the_run():
@@ -238,3 +251,54 @@ def test_scoring_hears_which_share_of_the_token_budget_was_used():
     asyncio.run(run())
     # one token of 2,048
     assert scoring.lengths == [1 / 2048, 1 / 2048]
+
+
+async def learner_that_ends(after_s):
+    await asyncio.sleep(after_s)
+    raise LearnerLost("learner rank 0 was lost")
+
+
+def run_beside(job, watch, cause_s):
+    async def both():
+        async def work():
+            await job()
+
+        await unless_lost(work(), watch, cause_s=cause_s)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    return asyncio.run(both())
+
+
+def test_a_stall_that_the_learners_loss_has_caused_is_that_loss():
+    run, _, _ = build(silent=True, stall=0.05)
+    with pytest.raises(LearnerLost):
+        run_beside(run, learner_that_ends(0.15), cause_s=5.0)
+    run, _, _ = build(silent=True, stall=0.05)
+    with pytest.raises(PipelineStalled):
+        run_beside(run, learner_that_ends(3600), cause_s=0.05)
+
+
+def test_what_is_no_consequence_of_a_lost_learner_is_told_at_once():
+    run, _, _ = build(totals=(None, None))
+    began = time.monotonic()
+    with pytest.raises(TooManyUnscorable):
+        run_beside(run, learner_that_ends(3600), cause_s=5.0)
+    assert time.monotonic() - began < 2.0
+
+
+def test_a_run_that_ends_well_does_not_wait_for_the_watch():
+    run, events, _ = build(steps=1)
+    run_beside(run, learner_that_ends(3600), cause_s=5.0)
+    assert events[-1] == "sync v1"
+
+
+def test_the_ledger_says_that_a_skipped_step_has_trained_on_nothing():
+    run, _, _ = build(batch=2, steps=1)
+    (outcome,) = asyncio.run(run())
+    assert [entry[1] for entry in ledger_row(outcome, updates=1).trained] == ["task-0", "task-1"]
+    skipped = dataclasses.replace(outcome, learner={"policy/skipped_updates": 1.0})
+    # One of two updates was applied: both groups may have been in it.
+    assert len(ledger_row(skipped, updates=2).trained) == 2
+    row = ledger_row(skipped, updates=1)
+    assert row.trained == ()
+    assert row.dropped == (("0.0", "task-0", "gradient not finite"), ("1.0", "task-1", "gradient not finite"))

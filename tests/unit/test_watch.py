@@ -1,5 +1,6 @@
 """Following a growing run: only whole new rows, replaced files, the terminal's picture, the web server's answers."""
 
+import asyncio
 import http.client
 import io
 import json
@@ -11,7 +12,9 @@ import pytest
 from rich.console import Console
 
 from trainer.records import RecordsDamaged
+from trainer.report.page import render_report
 from trainer.run_folder import RunFolder, RunFolderError
+from trainer.states import FILE, read_states, shown
 from trainer.watch.live import LiveRun, RowTail
 from trainer.watch.terminal import dashboard, follow, sparkline
 from trainer.watch.web import AddressInUse, WatchServer
@@ -81,6 +84,42 @@ def test_the_terminal_shows_the_run(tmp_path: Path, make_run) -> None:
     text = console.export_text()
     for part in ("step 12 of 20", "reward", "greedy EX", "63.0 %", "generate", "of 8 right", "SELECT"):
         assert part in text
+
+
+def test_what_each_part_is_doing_is_shown_while_a_job_runs(tmp_path: Path, make_run) -> None:
+    path = make_run(tmp_path / "r", steps=3, asked=20, finished=False)
+    (path / FILE).write_text('{"learner": "left by a driver that was killed"}')
+    states = {"rollout worker 0": "ready (4 groups)", "learner": "training"}
+
+    async def job() -> None:
+        async with shown(path, lambda: states, every_s=0.01):
+            await asyncio.sleep(0.05)
+            assert read_states(path) == states
+            console = Console(file=io.StringIO(), width=120, record=True)
+            run = LiveRun(path).refresh()
+            console.print(dashboard(run, []))
+            assert "rollout worker 0: ready (4 groups)   learner: training" in console.export_text()
+            assert "<dt>rollout worker 0</dt><dd>ready (4 groups)</dd>" in render_report(run)
+            states["learner"] = "saving"
+            await asyncio.sleep(0.05)
+            assert read_states(path)["learner"] == "saving"
+
+    assert LiveRun(path).refresh().states == ()
+    with RunFolder(path, resume=True):
+        assert LiveRun(path).refresh().states == ()
+        asyncio.run(job())
+        assert read_states(path) == {}
+    (path / FILE).write_text("half")
+    with pytest.raises(RecordsDamaged, match="states.json is no JSON"):
+        read_states(path)
+
+
+def test_a_full_disk_does_not_end_a_run_for_its_states(tmp_path: Path) -> None:
+    async def job() -> None:
+        async with shown(tmp_path / "absent", dict, every_s=0.01):
+            await asyncio.sleep(0.03)
+
+    asyncio.run(job())
 
 
 def test_without_a_terminal_every_row_is_one_line_and_the_end_is_told(tmp_path: Path, make_run) -> None:

@@ -70,6 +70,9 @@ class LearnerActor:
             raise RuntimeError("join() comes before every other call")
         return self._rank
 
+    def alive(self) -> None:
+        """Does nothing: the call fails when the process has ended."""
+
     def train(self, updates: Sequence[Sequence[TrainingSequence]]) -> dict[str, float]:
         return self._joined.train(updates)
 

@@ -3,14 +3,14 @@
 Who waits for whom: every call waits for all ranks, and the ranks wait for each other inside it; calls are made one
 at a time. Every wait has a limit: learner.start_timeout_s for starting, learner.step_timeout_s for anything else.
 The first rank that fails ends the wait; the others may then be stuck in a collective operation and are killed by
-`close`.
+`close`. `watch` runs beside the calls and hears of a rank that ends between them.
 """
 
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -27,6 +27,8 @@ _CAUSE_S = 10.0
 """How long a failed rank waits for another one's failure to be heard."""
 _CLOSE_S = 10.0
 """How long ranks may take to leave in good order before they are killed."""
+_WATCH_S = 2.0
+"""Pause between two looks at idle ranks."""
 
 
 class LearnerGroup:
@@ -35,6 +37,8 @@ class LearnerGroup:
     def __init__(self, spec: LearnerSpec, cluster: ClusterConfig) -> None:
         self._spec, self._cluster = spec, cluster
         self._actors: list[Any] = []
+        self.doing = "not started"
+        """What the ranks are called for, in words."""
 
     async def start(self) -> None:
         """Start all ranks. Raises PolicyNotLoadable, LearnerError, LearnerLost, LearnerStalled."""
@@ -57,6 +61,16 @@ class LearnerGroup:
             for rank, one in enumerate(self._actors)
         ]
         await self._gather("starting", calls, config.start_timeout_s, "start_timeout_s")
+
+    async def watch(self) -> NoReturn:
+        """Raises LearnerLost soon after a rank's process has ended, whether or not anybody calls it.
+
+        Has no limit of its own: a rank at work answers when its call is done, and that call has one.
+        """
+        while True:
+            looks = [_one(rank, "waiting for work", a.alive.remote()) for rank, a in enumerate(self._actors)]
+            await asyncio.gather(*looks)
+            await asyncio.sleep(_WATCH_S)
 
     async def train(self, sequences: Sequence[TrainingSequence]) -> dict[str, float]:
         """algo.updates_per_step optimizer updates on `sequences`; the step's metrics."""
@@ -120,6 +134,7 @@ class LearnerGroup:
 
     async def _gather(self, what: str, calls: Sequence[Awaitable[Any]], limit: float, setting: str) -> list[Any]:
         tasks = [asyncio.ensure_future(_one(rank, what, call)) for rank, call in enumerate(calls)]
+        self.doing = what
         try:
             done, pending = await asyncio.wait(tasks, timeout=limit, return_when=asyncio.FIRST_EXCEPTION)
             if pending and any(task.exception() for task in done):
@@ -133,6 +148,7 @@ class LearnerGroup:
                 raise LearnerStalled(f"learner rank {late} did not finish {what} within learner.{setting}={limit:g} s")
             return [task.result() for task in tasks]
         finally:
+            self.doing = "waiting for work"
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

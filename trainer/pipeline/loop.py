@@ -6,7 +6,7 @@ exceeded, the error says who waits for whom. The first infrastructure failure en
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -87,7 +87,9 @@ class TrainingLoop:
         batcher: Batcher,
         stall_timeout_s: float,
         max_unscorable_share: float,
+        states: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
+        """`states`: what each part is doing, in words, for the report of a stall."""
         self._buffer = buffer
         self._producer = producer
         self._policy = policy
@@ -98,6 +100,7 @@ class TrainingLoop:
         self._batcher = batcher
         self._stall_timeout_s = stall_timeout_s
         self._max_unscorable_share = max_unscorable_share
+        self._states = states
         self._tasks: set[asyncio.Task[Produced]] = set()
         # Tasks announce themselves: asyncio.wait would go through all groups in flight for each that ends.
         self._finished: asyncio.Queue[asyncio.Task[Produced]] = asyncio.Queue()
@@ -226,10 +229,11 @@ class TrainingLoop:
         try:
             done = [await self._preemption.unless(wait)]
         except TimeoutError:
+            states = "".join(f"; {part}: {state}" for part, state in self._states().items())
             raise PipelineStalled(
                 f"no group finished for {self._stall_timeout_s:g} s: the learner waits for "
                 f"{len(self._buffer.waiting_for())} groups; {len(self._producer.generating)} wait for the rollout "
-                f"workers, {len(self._producer.scoring)} for the reward server"
+                f"workers, {len(self._producer.scoring)} for the reward server{states}"
             ) from None
         while not self._finished.empty():
             done.append(self._finished.get_nowait())

@@ -20,6 +20,7 @@ from trainer.report.curves import Section, sections
 from trainer.report.headline import StageShare, Tile, costs, results, stage_shares
 from trainer.report.samples import FIRST_GROUPS, MAX_GROUPS, SampleBrowser, browser, first_and_last, visible
 from trainer.run_folder import CONFIG, METRICS, REPORT, SAMPLES, RunFolderError, is_open, read_summary
+from trainer.states import read_states
 from trainer.summary import summarise
 
 _HERE = Path(__file__).parent
@@ -37,6 +38,8 @@ class RunView:
     steps: int
     """Steps asked for; the steps made when the configuration does not say."""
     facts: tuple[tuple[str, str], ...]
+    states: tuple[tuple[str, str], ...]
+    """Part of the run and its state; empty when no job runs."""
     results: tuple[Tile, ...]
     costs: tuple[Tile, ...]
     stages: tuple[StageShare, ...]
@@ -95,6 +98,7 @@ def view_of(path: Path, rows: list[Json], samples: SampleBrowser) -> RunView:
         step=reached["steps"],
         steps=asked,
         facts=_facts(config),
+        states=tuple(read_states(path).items()) if status == "running" else (),
         results=results(reached),
         costs=costs(reached),
         stages=tuple(stage_shares(reached["seconds_by_stage"])),

@@ -61,6 +61,8 @@ def dashboard(run: RunView, rows: Sequence[Json]) -> RenderableType:
         parts.append(Text(run.error, style="red"))
     if run.stages:
         parts.append(Text("   ".join(f"{s.stage} {s.seconds} ({s.percent:.0f} %)" for s in run.stages), style="dim"))
+    if run.states:
+        parts.append(Text("   ".join(f"{part}: {state}" for part, state in run.states), style="dim"))
     for group in run.samples.groups[:2]:
         outcome = f"{group.right} of {group.size} right, step {group.step}"
         parts.append(Text.assemble("\n", (group.question, "bold"), f"  {outcome}"))

@@ -1,0 +1,185 @@
+"""The reward client against actors that hang, die and fail: every group is scored once, or said to be unscorable."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from conf.schema.reward import LOST_LIMIT, RewardConfig
+from rewards.carriers import RewardResult, SqlTask
+from rewards.client import RewardClient
+from rewards.port import ActorFailed, ActorGone, Reply
+from rewards.scorer import ScoreJob, ScorerStats
+from rewards.seat import RewardServerLost
+
+LIMIT_S = 0.2
+NOTHING = ScorerStats(
+    tasks=0, completions=0, unscorable=0, cache_entries=0, cache_hits=0, cache_misses=0, executor_restarts=0,
+    memory_traces=0,
+)  # fmt: skip
+
+
+@dataclass
+class Crew:
+    """What the actors do, and what was done to them."""
+
+    lives: int = 0
+    killed: list[int] = field(default_factory=list)
+    sent: list[list[str]] = field(default_factory=list)
+    """Tasks of each call, in order."""
+    still_lives: set[int] = field(default_factory=set)
+    """Lives that answer for their progress, but make none and never score."""
+    deaf_lives: set[int] = field(default_factory=set)
+    """Lives that answer nothing once they have started."""
+    hanging: str = ""
+    """Task that no actor comes back from."""
+    dying: set[str] = field(default_factory=set)
+    """Tasks that end the next actor that has them."""
+    failing: set[str] = field(default_factory=set)
+    """Tasks whose next call raises inside the actor."""
+    work_s: float = 0.0
+    """Time that a group takes; the actor makes progress every hundredth of a second."""
+    starts: bool = True
+    notes: list[str] = field(default_factory=list)
+
+    def actor(self) -> "FakeActor":
+        self.lives += 1
+        return FakeActor(self, self.lives - 1)
+
+
+class FakeActor:
+    """An actor's port, without the actor."""
+
+    def __init__(self, crew: Crew, life: int) -> None:
+        self._crew, self._life = crew, life
+        self._done = 0
+
+    async def call(self, method: str, *arguments: object) -> Any:
+        if not self._crew.starts:
+            raise ActorGone("no memory")
+        return await self._score(arguments[0]) if method == "score_batch" else 0
+
+    async def progress(self) -> int:
+        if self._life in self._crew.deaf_lives:
+            await asyncio.sleep(3600)
+        return self._done
+
+    def kill(self) -> None:
+        self._crew.killed.append(self._life)
+
+    async def _score(self, jobs: Any) -> Reply:
+        crew = self._crew
+        names = [job.task.id for job in jobs]
+        crew.sent.append(names)
+        if crew.hanging in names or self._life in crew.still_lives | crew.deaf_lives:
+            await asyncio.sleep(3600)
+        for trouble, error in ((crew.dying, ActorGone("killed")), (crew.failing, ActorFailed("disk full"))):
+            if trouble & set(names):
+                trouble -= set(names)
+                raise error
+        for _ in range(int(100 * crew.work_s) * len(names)):
+            await asyncio.sleep(0.01)
+            self._done += 1
+        return Reply(results=[results(job) for job in jobs], stats=NOTHING)
+
+
+def results(job: ScoreJob) -> tuple[RewardResult, ...]:
+    return tuple(RewardResult(status="scored", total=float(job.task.id)) for _ in job.completions)
+
+
+def config(**server: float) -> RewardConfig:
+    budget = {"execution": {"budget": {"wall_s": LIMIT_S / 2}}}
+    return RewardConfig.model_validate(budget | {"server": {"timeout_s": LIMIT_S} | server})
+
+
+async def score(client: RewardClient, number: int) -> tuple[RewardResult, ...]:
+    task = SqlTask(id=str(number), db_id="d", question="?", gold_sqls=("SELECT 1",), databases=("d.sqlite",))
+    return await client.score(task, ["a", "b"])
+
+
+def with_client(crew: Crew, use: Callable[[RewardClient], Coroutine[Any, Any, None]], **server: float) -> float:
+    """Seconds that it took."""
+
+    async def run() -> None:
+        client = RewardClient(config(**server), crew.actor, note=crew.notes.append)
+        try:
+            await use(client)
+        finally:
+            await client.close()
+
+    began = time.monotonic()
+    asyncio.run(asyncio.wait_for(run(), timeout=30))
+    return time.monotonic() - began
+
+
+async def all_are_scored(client: RewardClient, count: int) -> None:
+    groups = await asyncio.gather(*(score(client, number) for number in range(count)))
+    assert [[r.total for r in group] for group in groups] == [[float(n)] * 2 for n in range(count)]
+
+
+@pytest.mark.parametrize("trouble", ["still_lives", "deaf_lives"])
+@pytest.mark.parametrize("count", [1, 8, 40])
+def test_an_actor_that_gets_nothing_done_is_replaced_as_soon_whatever_waits(trouble: str, count: int) -> None:
+    crew = Crew(**{trouble: {0}})
+
+    async def use(client: RewardClient) -> None:
+        await all_are_scored(client, count)
+        assert client.stats().actor_restarts == 1
+
+    took = with_client(crew, use)
+    assert crew.killed[0] == 0
+    assert crew.notes == ["the reward actor was lost in score_batch: it got nothing done for 0.2 s; it is replaced"]
+    assert LIMIT_S <= took < 3 * LIMIT_S
+    # The groups that were lost together go alone.
+    assert len(crew.sent[0]) == min(count, 8)
+    assert all(len(names) == 1 for names in crew.sent[1 : 1 + len(crew.sent[0])])
+
+
+def test_an_actor_with_much_to_do_is_left_at_work() -> None:
+    crew = Crew(work_s=LIMIT_S / 2)
+
+    async def use(client: RewardClient) -> None:
+        await all_are_scored(client, 8)
+        assert client.stats().actor_restarts == 0
+
+    assert with_client(crew, use) > 3 * LIMIT_S
+    assert crew.sent == [[str(number) for number in range(8)]]
+
+
+def test_a_group_that_hangs_every_actor_is_given_up_within_the_limits_and_costs_no_other() -> None:
+    crew = Crew(hanging="3")
+
+    async def use(client: RewardClient) -> None:
+        groups = await asyncio.gather(*(score(client, number) for number in range(8)))
+        assert [group[0].status for group in groups] == ["scored"] * 3 + ["unscorable"] + ["scored"] * 4
+        assert groups[3][0].total is None
+        assert "lost 3 times: the reward actor was lost in score_batch: it got nothing done" in groups[3][1].error
+        assert client.stats().actor_restarts == LOST_LIMIT
+
+    assert with_client(crew, use) < (LOST_LIMIT + 1) * LIMIT_S
+
+
+def test_groups_of_an_actor_that_dies_or_fails_inside_are_scored_again() -> None:
+    crew = Crew(dying={"1"}, failing={"2"})
+
+    async def use(client: RewardClient) -> None:
+        await all_are_scored(client, 4)
+        assert client.stats().actor_restarts == 1
+
+    with_client(crew, use)
+    # One that raised lives on; the last is ended by close.
+    assert crew.killed == [0, 1]
+
+
+def test_a_server_that_cannot_start_is_told_to_all_who_wait() -> None:
+    async def use(client: RewardClient) -> None:
+        answers = await asyncio.gather(*(score(client, number) for number in range(3)), return_exceptions=True)
+        assert all(isinstance(answer, RewardServerLost) for answer in answers)
+        assert "does not start: no memory" in str(answers[0])
+        with pytest.raises(RewardServerLost):
+            await score(client, 9)
+
+    with_client(Crew(starts=False), use)
