@@ -46,12 +46,26 @@ class RewardStats:
     memory_traces: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QueuePeak:
+    """The worst that the queue has been over some time."""
+
+    groups: int
+    """Most groups that waited for an actor at once."""
+    age_s: float
+    """Longest time from a group's arrival until an actor had it, seconds."""
+
+
 @dataclass(kw_only=True, slots=True, eq=False)
 class _Work:
     job: ScoreJob
     future: asyncio.Future[tuple[RewardResult, ...]]
     since: float
     lost: int = 0
+
+    @property
+    def age_s(self) -> float:
+        return time.monotonic() - self.since
 
 
 class RewardClient:
@@ -70,6 +84,7 @@ class RewardClient:
         self._seats = [Seat(actors, self._memory, timeout_s=server.timeout_s, note=note) for _ in range(server.actors)]
         self._queue: deque[_Work] = deque()
         self._sent: set[_Work] = set()
+        self._peak = QueuePeak(groups=0, age_s=0.0)
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
         self._servers: list[asyncio.Task[None]] = []
@@ -91,6 +106,7 @@ class RewardClient:
             since=time.monotonic(),
         )
         self._queue.append(work)
+        self._note_queue()
         self._arrived.set()
         return await work.future
 
@@ -125,7 +141,7 @@ class RewardClient:
         parts = [seat.stats for seat in self._seats if seat.stats is not None]
         return RewardStats(
             queue_groups=len(self._queue),
-            queue_age_s=time.monotonic() - self._queue[0].since if self._queue else 0.0,
+            queue_age_s=self._queue[0].age_s if self._queue else 0.0,
             groups_in_flight=len(self._sent),
             actors=len(self._seats),
             actor_restarts=sum(seat.restarts for seat in self._seats),
@@ -138,6 +154,12 @@ class RewardClient:
             cache_misses=sum(part.cache_misses for part in parts),
             memory_traces=max((part.memory_traces for part in parts), default=0),
         )
+
+    def take_peak(self) -> QueuePeak:
+        """The worst of the queue since the last call, what waits now included."""
+        self._note_queue()
+        peak, self._peak = self._peak, QueuePeak(groups=len(self._queue), age_s=0.0)
+        return peak
 
     async def close(self) -> None:
         """Ends the actors and their executors; groups still waiting get RewardServerLost."""
@@ -180,6 +202,7 @@ class RewardClient:
         while not self._queue:
             self._arrived.clear()
             await self._arrived.wait()
+        self._note_queue()
         share = min(BATCH, -(-len(self._queue) // len(self._seats)))
         batch = [self._queue.popleft()]
         while self._queue and len(batch) < share and not batch[0].lost and not self._queue[0].lost:
@@ -187,6 +210,11 @@ class RewardClient:
         self._sent.update(batch)
         self._room.set()
         return batch
+
+    def _note_queue(self) -> None:
+        """Called where the queue is longest and oldest: as a group has come, and before groups go."""
+        age_s = self._queue[0].age_s if self._queue else 0.0
+        self._peak = QueuePeak(groups=max(self._peak.groups, len(self._queue)), age_s=max(self._peak.age_s, age_s))
 
     async def _score(self, seat: Seat, batch: list[_Work]) -> None:
         try:

@@ -68,9 +68,11 @@ class Engines:
         """What each part is doing, in words."""
         found = {f"rollout worker {index}": state for index, state in enumerate(self.pool.states())}
         stats = self.rewards.stats()
+        waiting = f"{stats.queue_groups} waiting"
+        if stats.queue_groups:
+            waiting += f" for up to {stats.queue_age_s:.0f} s"
         found["reward server"] = (
-            f"{stats.groups_in_flight} groups being scored, {stats.queue_groups} waiting, "
-            f"{stats.actor_restarts} restarts"
+            f"{stats.groups_in_flight} groups being scored, {waiting}, {stats.actor_restarts} restarts"
         )
         return found | {"learner": self.learner.doing}
 

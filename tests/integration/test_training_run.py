@@ -92,6 +92,16 @@ def test_every_metric_is_finite_and_engine_and_learner_agree(finished):
     assert max(differences) <= 1e-4
 
 
+def test_every_step_tells_how_the_reward_server_does(finished):
+    steps = [row for row in rows(finished / "metrics.jsonl") if "reward/accuracy" in row]
+    assert len(steps) == STEPS
+    for row in steps:
+        assert 1 <= row["async/reward_queue"] <= 4
+        assert 0.0 < row["async/reward_queue_s"] < 60.0
+        assert row["async/reward_restarts"] == row["async/executor_restarts"] == 0
+        assert 0.0 <= row["reward/cache_hit_share"] <= 1.0
+
+
 def test_the_ledger_accounts_for_every_position_once(finished):
     consumed = [task for step in trained_tasks(finished) for task in step]
     assert len(consumed) == STEPS * 4

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -14,6 +14,8 @@ from rewards.client import RewardClient
 from rewards.port import ActorFailed, ActorGone, Reply
 from rewards.scorer import ScoreJob, ScorerStats
 from rewards.seat import RewardServerLost
+from trainer.metrics import StepMetrics
+from trainer.step_metrics import reward_server_metrics
 
 LIMIT_S = 0.2
 NOTHING = ScorerStats(
@@ -40,6 +42,8 @@ class Crew:
     """Tasks that end the next actor that has them."""
     failing: set[str] = field(default_factory=set)
     """Tasks whose next call raises inside the actor."""
+    stats: ScorerStats = NOTHING
+    """Counters in every answer."""
     work_s: float = 0.0
     """Time that a group takes; the actor makes progress every hundredth of a second."""
     starts: bool = True
@@ -83,7 +87,7 @@ class FakeActor:
         for _ in range(int(100 * crew.work_s) * len(names)):
             await asyncio.sleep(0.01)
             self._done += 1
-        return Reply(results=[results(job) for job in jobs], stats=NOTHING)
+        return Reply(results=[results(job) for job in jobs], stats=crew.stats)
 
 
 def results(job: ScoreJob) -> tuple[RewardResult, ...]:
@@ -172,6 +176,45 @@ def test_groups_of_an_actor_that_dies_or_fails_inside_are_scored_again() -> None
     with_client(crew, use)
     # One that raised lives on; the last is ended by close.
     assert crew.killed == [0, 1]
+
+
+def test_a_step_is_told_how_long_its_groups_waited_and_what_was_replaced() -> None:
+    stats = replace(NOTHING, cache_hits=3, cache_misses=1, executor_restarts=2, memory_traces=7)
+    crew = Crew(dying={"0"}, work_s=0.05, stats=stats)
+
+    async def use(client: RewardClient) -> None:
+        await asyncio.gather(*(score(client, number) for number in range(12)))
+        told = reward_server_metrics(client.stats(), client.take_peak())
+        StepMetrics(step=1, version=1).update(told)  # registered, all of them
+        # The last group waited while the eight before it were scored, one lost actor aside.
+        assert 8 * 0.05 < told.pop("async/reward_queue_s") < 5.0
+        assert told == {
+            "async/reward_queue": 12.0,
+            "async/reward_restarts": 1.0,
+            "async/executor_restarts": 2.0,
+            "reward/cache_hit_share": 0.75,
+            "reward/memory_traces": 7.0,
+        }
+        quiet = client.take_peak()
+        assert (quiet.groups, quiet.age_s) == (0, 0.0)
+
+    with_client(crew, use)
+
+
+def test_the_peak_counts_what_still_waits() -> None:
+    crew = Crew(still_lives={0})
+
+    async def use(client: RewardClient) -> None:
+        waiting = [asyncio.create_task(score(client, number)) for number in range(20)]
+        await asyncio.sleep(0.1)
+        client.take_peak()
+        peak = client.take_peak()
+        assert peak.groups == 12
+        assert peak.age_s >= 0.1
+        for each in waiting:
+            each.cancel()
+
+    with_client(crew, use, timeout_s=60.0)
 
 
 def test_a_server_that_cannot_start_is_told_to_all_who_wait() -> None:
