@@ -88,13 +88,23 @@ class RewardClient:
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
         self._servers: list[asyncio.Task[None]] = []
+        self._starting: asyncio.Future[None] | None = None
         self._failure: Exception | None = None
+
+    async def start(self) -> None:
+        """Starts the actors side by side, once; without it each starts with its first groups.
+
+        Raises RewardServerLost when one cannot be started, as every later call then does.
+        """
+        if self._starting is None:
+            self._starting = asyncio.ensure_future(self._start_actors())
+        await asyncio.shield(self._starting)
 
     async def score(
         self, task: SqlTask, completions: Sequence[str], *, lengths: Sequence[float] | None = None
     ) -> tuple[RewardResult, ...]:
         """One result a completion, in order. Raises RewardServerLost when no actor can be kept alive."""
-        self._start()
+        self._serve_all()
         while len(self._queue) >= self._config.server.max_queue and self._failure is None:
             self._room.clear()
             await self._room.wait()
@@ -163,14 +173,22 @@ class RewardClient:
 
     async def close(self) -> None:
         """Ends the actors and their executors; groups still waiting get RewardServerLost."""
-        for task in self._servers:
+        tasks = [*self._servers, *([self._starting] if self._starting else [])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._servers, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._fail(RewardServerLost("the reward client was closed"))
         for seat in self._seats:
             await seat.close()
 
-    def _start(self) -> None:
+    async def _start_actors(self) -> None:
+        starts = (self._persist(seat, "remember", []) for seat in self._seats)
+        for outcome in await asyncio.gather(*starts, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                self._fail(outcome)
+                raise outcome
+
+    def _serve_all(self) -> None:
         if not self._servers:
             self._servers = [asyncio.create_task(self._serve(seat)) for seat in self._seats]
             for task in self._servers:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from conf.schema.reward import RewardConfig
 from conf.schema.root import TrainConfig
+from conf.schema.stages import EvaluationConfig
 from rewards.actor import ray_actors
 from rewards.client import RewardClient
 from rollout.pool import RolloutPool
@@ -117,10 +118,11 @@ async def engines(
             asyncio.ensure_future(_start_pool(config, folder, version, stack, note)),
             asyncio.ensure_future(_start_learner(learner, resumed)),
             asyncio.ensure_future(_start_rewards(rewards, resumed)),
+            asyncio.ensure_future(_start_judge(judge, config.evaluation)),
         )
         # Every start is waited for, so that what did start is closed when another one fails.
         await asyncio.wait(starts)
-        pool, _, _ = await asyncio.gather(*starts)
+        pool, *_ = await asyncio.gather(*starts)
         yield Engines(pool=pool, rewards=rewards, judge=judge, learner=learner, policy=LearnerPolicy(learner, pool))
 
 
@@ -156,8 +158,14 @@ async def _start_learner(learner: LearnerGroup, resumed: Checkpoint | None) -> N
 
 
 async def _start_rewards(rewards: RewardClient, resumed: Checkpoint | None) -> None:
+    await rewards.start()
     if resumed is not None and resumed.memory.is_file():
         await rewards.load(str(resumed.memory.resolve()))
+
+
+async def _start_judge(judge: RewardClient, evaluation: EvaluationConfig) -> None:
+    if evaluation.before or evaluation.after or evaluation.every:
+        await judge.start()
 
 
 def _learner_spec(config: TrainConfig, folder: str, reference: str) -> LearnerSpec:

@@ -120,6 +120,15 @@ def test_the_checkpoint_is_a_hugging_face_folder(finished):
     assert model(**ids).logits.isfinite().all()
 
 
+def test_a_memory_store_that_is_not_there_ends_the_run_before_it_begins(place, finished):
+    store = place / "nowhere.sqlite"
+    wrong = command(place, "storeless", "reward.memory.enabled=true", f"reward.memory.store={store}")
+    answer = subprocess.run(wrong, capture_output=True, text=True, timeout=300)
+    assert answer.returncode == 1
+    assert str(store) in answer.stderr.splitlines()[-1]
+    assert not rows(place / "storeless" / "metrics.jsonl")
+
+
 def test_a_finished_run_is_not_overwritten(finished):
     before = (finished / "summary.json").read_bytes()
     answer = subprocess.run(command(finished.parent, "whole"), capture_output=True, text=True, timeout=120)

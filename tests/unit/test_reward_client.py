@@ -47,6 +47,8 @@ class Crew:
     work_s: float = 0.0
     """Time that a group takes; the actor makes progress every hundredth of a second."""
     starts: bool = True
+    starting_s: float = 0.0
+    """Time until an actor answers its first call."""
     notes: list[str] = field(default_factory=list)
 
     def actor(self) -> "FakeActor":
@@ -64,6 +66,7 @@ class FakeActor:
     async def call(self, method: str, *arguments: object) -> Any:
         if not self._crew.starts:
             raise ActorGone("no memory")
+        await asyncio.sleep(self._crew.starting_s if method == "remember" else 0.0)
         return await self._score(arguments[0]) if method == "score_batch" else 0
 
     async def progress(self) -> int:
@@ -215,6 +218,44 @@ def test_the_peak_counts_what_still_waits() -> None:
             each.cancel()
 
     with_client(crew, use, timeout_s=60.0)
+
+
+def test_actors_start_side_by_side_once_before_anything_is_scored() -> None:
+    crew = Crew()
+
+    async def use(client: RewardClient) -> None:
+        await asyncio.gather(client.start(), client.start())
+        assert crew.lives == 2
+        await client.start()
+        await all_are_scored(client, 4)
+        assert crew.lives == 2
+
+    with_client(crew, use, actors=2)
+
+
+def test_a_start_that_fails_is_told_at_once_and_to_every_later_caller() -> None:
+    async def use(client: RewardClient) -> None:
+        for _ in range(2):
+            with pytest.raises(RewardServerLost, match="does not start: no memory"):
+                await client.start()
+        assert "no memory" in str(client.failure)
+        with pytest.raises(RewardServerLost, match="no memory"):
+            await score(client, 1)
+
+    with_client(Crew(starts=False), use, actors=2)
+
+
+def test_a_start_under_way_ends_with_the_client() -> None:
+    crew = Crew(starting_s=3600.0)
+
+    async def use(client: RewardClient) -> None:
+        starting = asyncio.create_task(client.start())
+        await asyncio.sleep(0.05)
+        await client.close()
+        await asyncio.gather(starting, return_exceptions=True)
+        assert crew.killed == [0]
+
+    with_client(crew, use)
 
 
 def test_a_server_that_cannot_start_is_told_to_all_who_wait() -> None:
