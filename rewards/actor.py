@@ -32,15 +32,12 @@ class RewardActor:
 
     def score_batch(self, jobs: Sequence[ScoreJob]) -> Reply:
         """Scores several groups. Raises what the infrastructure raises."""
-        return Reply(results=self._scorer.score_batch(jobs), stats=self._scorer.stats())
+        results = self._scorer.score_batch(jobs)
+        return Reply(results=results, verified=self._scorer.take_verified(), stats=self._scorer.stats())
 
     def progress(self) -> int:
         """Scorer.progress; answered beside another call, in the concurrency group WATCHED."""
         return self._scorer.progress()
-
-    def take_verified(self) -> list[VerifiedTrace]:
-        """Traces verified since the last call, which no memory holds yet."""
-        return self._scorer.take_verified()
 
     def remember(self, traces: Sequence[VerifiedTrace]) -> int:
         """Adds verified traces to the memory; the number it holds afterwards."""

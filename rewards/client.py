@@ -17,7 +17,8 @@ from typing import Any
 from conf.schema.reward import LOST_LIMIT, RewardConfig
 from rewards.carriers import RewardResult, SqlTask
 from rewards.combine import Combiner
-from rewards.port import PortFactory
+from rewards.memory_store import VerifiedTrace
+from rewards.port import PortFactory, Reply
 from rewards.scorer import ScoreJob
 from rewards.seat import ActorLost, Memory, RewardServerLost, Seat
 
@@ -27,7 +28,7 @@ BATCH = 8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RewardStats:
-    """The server's state, summed over its actors as of their last answers."""
+    """Counters are summed over the actors as of their last answers; groups that were given up count too."""
 
     queue_groups: int
     """Groups that wait for an actor."""
@@ -80,10 +81,14 @@ class RewardClient:
         Combiner(config)  # an impossible combination is refused here, with its own message
         self._config = config
         self._memory = Memory()
+        self._verified: set[VerifiedTrace] = set()
+        """What `commit` gives to the memory. A group that was scored twice gives its traces once."""
         server = config.server
         self._seats = [Seat(actors, self._memory, timeout_s=server.timeout_s, note=note) for _ in range(server.actors)]
         self._queue: deque[_Work] = deque()
         self._sent: set[_Work] = set()
+        self._given_up: list[int] = []
+        """Completions of each group that was lost too often."""
         self._peak = QueuePeak(groups=0, age_s=0.0)
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
@@ -122,11 +127,12 @@ class RewardClient:
 
     async def commit(self) -> None:
         """End of a step: traces that any actor verified enter the memory of every actor, in an order of their own."""
-        found = [trace for seat in self._seats for trace in await self._persist(seat, "take_verified")]
+        found = sorted(self._verified, key=lambda t: (t.task_id, t.reasoning, t.db_id, t.correct))
+        self._verified.clear()
         if found:
-            self._memory.log.append(sorted(found, key=lambda trace: (trace.task_id, trace.reasoning)))
+            self._memory.log.append(found)
             for seat in self._seats:
-                await self._persist(seat, "remember", self._memory.log[-1])
+                await self._persist(seat, "remember", found)
 
     async def save(self, path: str) -> bool:
         """Writes the memory to a file (which the actors' machine must reach).
@@ -136,8 +142,12 @@ class RewardClient:
         return bool(await self._persist(self._seats[0], "save", path))
 
     async def load(self, path: str) -> None:
-        """Replaces every actor's memory by a file's; a restarted actor reads it again, so it must stay in place."""
+        """Replaces every actor's memory by a file's, and forgets what waits for `commit`.
+
+        A restarted actor reads the file again, so it must stay in place.
+        """
         self._memory.base, self._memory.log = path, []
+        self._verified.clear()
         for seat in self._seats:
             await self._persist(seat, "load", path)
 
@@ -148,6 +158,7 @@ class RewardClient:
 
     def stats(self) -> RewardStats:
         """Queue, restarts and counters; costs no call."""
+        given_up = sum(self._given_up)
         parts = [seat.stats for seat in self._seats if seat.stats is not None]
         return RewardStats(
             queue_groups=len(self._queue),
@@ -156,9 +167,9 @@ class RewardClient:
             actors=len(self._seats),
             actor_restarts=sum(seat.restarts for seat in self._seats),
             executor_restarts=sum(part.executor_restarts for part in parts),
-            tasks=sum(part.tasks for part in parts),
-            completions=sum(part.completions for part in parts),
-            unscorable=sum(part.unscorable for part in parts),
+            tasks=len(self._given_up) + sum(part.tasks for part in parts),
+            completions=given_up + sum(part.completions for part in parts),
+            unscorable=given_up + sum(part.unscorable for part in parts),
             cache_entries=sum(part.cache_entries for part in parts),
             cache_hits=sum(part.cache_hits for part in parts),
             cache_misses=sum(part.cache_misses for part in parts),
@@ -236,11 +247,12 @@ class RewardClient:
 
     async def _score(self, seat: Seat, batch: list[_Work]) -> None:
         try:
-            reply = await seat.call("score_batch", [work.job for work in batch])
+            reply: Reply = await seat.call("score_batch", [work.job for work in batch])
         except ActorLost as error:
             self._lost(batch, str(error))
             return
         seat.stats = reply.stats
+        self._verified.update(reply.verified)
         for work, results in zip(batch, reply.results, strict=True):
             self._sent.discard(work)
             self._resolve(work, results)
@@ -255,6 +267,7 @@ class RewardClient:
                 self._arrived.set()
                 continue
             result = RewardResult(status="unscorable", total=None, error=f"lost {work.lost} times: {reason}")
+            self._given_up.append(len(work.job.completions))
             self._resolve(work, (result,) * len(work.job.completions))
 
     async def _persist(self, seat: Seat, method: str, *arguments: object) -> Any:

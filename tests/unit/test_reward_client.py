@@ -11,6 +11,7 @@ import pytest
 from conf.schema.reward import LOST_LIMIT, RewardConfig
 from rewards.carriers import RewardResult, SqlTask
 from rewards.client import RewardClient
+from rewards.memory_store import VerifiedTrace
 from rewards.port import ActorFailed, ActorGone, Reply
 from rewards.scorer import ScoreJob, ScorerStats
 from rewards.seat import RewardServerLost
@@ -50,6 +51,8 @@ class Crew:
     starting_s: float = 0.0
     """Time until an actor answers its first call."""
     notes: list[str] = field(default_factory=list)
+    remembered: dict[int, list[str]] = field(default_factory=dict)
+    """Tasks of the traces that each life was given, in order."""
 
     def actor(self) -> "FakeActor":
         self.lives += 1
@@ -66,7 +69,9 @@ class FakeActor:
     async def call(self, method: str, *arguments: object) -> Any:
         if not self._crew.starts:
             raise ActorGone("no memory")
-        await asyncio.sleep(self._crew.starting_s if method == "remember" else 0.0)
+        if method == "remember":
+            await asyncio.sleep(self._crew.starting_s)
+            self._crew.remembered.setdefault(self._life, []).extend(trace.task_id for trace in arguments[0])
         return await self._score(arguments[0]) if method == "score_batch" else 0
 
     async def progress(self) -> int:
@@ -90,7 +95,8 @@ class FakeActor:
         for _ in range(int(100 * crew.work_s) * len(names)):
             await asyncio.sleep(0.01)
             self._done += 1
-        return Reply(results=[results(job) for job in jobs], stats=crew.stats)
+        verified = [VerifiedTrace(task_id=name, db_id="d", reasoning="because") for name in names]
+        return Reply(results=[results(job) for job in jobs], verified=verified, stats=crew.stats)
 
 
 def results(job: ScoreJob) -> tuple[RewardResult, ...]:
@@ -164,7 +170,10 @@ def test_a_group_that_hangs_every_actor_is_given_up_within_the_limits_and_costs_
         assert [group[0].status for group in groups] == ["scored"] * 3 + ["unscorable"] + ["scored"] * 4
         assert groups[3][0].total is None
         assert "lost 3 times: the reward actor was lost in score_batch: it got nothing done" in groups[3][1].error
-        assert client.stats().actor_restarts == LOST_LIMIT
+        stats = client.stats()
+        assert stats.actor_restarts == LOST_LIMIT
+        # The fakes' own counters stand still.
+        assert (stats.tasks, stats.completions, stats.unscorable) == (1, 2, 2)
 
     assert with_client(crew, use) < (LOST_LIMIT + 1) * LIMIT_S
 
@@ -254,6 +263,49 @@ def test_a_start_under_way_ends_with_the_client() -> None:
         await client.close()
         await asyncio.gather(starting, return_exceptions=True)
         assert crew.killed == [0]
+
+    with_client(crew, use)
+
+
+def test_what_an_actor_verified_outlives_it() -> None:
+    crew = Crew(dying={"9"})
+
+    async def use(client: RewardClient) -> None:
+        await all_are_scored(client, 3)
+        await score(client, 9)
+        await client.commit()
+        assert crew.remembered == {0: [], 1: ["0", "1", "2", "9"]}
+        await client.commit()
+        assert crew.remembered[1] == ["0", "1", "2", "9"]
+
+    with_client(crew, use)
+    assert crew.lives == 2
+
+
+def test_commits_at_the_same_time_give_every_actor_the_same_traces() -> None:
+    crew = Crew()
+
+    async def use(client: RewardClient) -> None:
+        async def request(number: int) -> None:
+            await score(client, number)
+            await client.commit()
+
+        await client.start()
+        await asyncio.gather(*(request(number) for number in range(8)))
+        assert crew.remembered[0] == crew.remembered[1]
+        assert sorted(crew.remembered[0]) == [str(number) for number in range(8)]
+
+    with_client(crew, use, actors=2)
+
+
+def test_a_loaded_memory_forgets_what_waited() -> None:
+    crew = Crew()
+
+    async def use(client: RewardClient) -> None:
+        await score(client, 1)
+        await client.load("memory.sqlite")
+        await client.commit()
+        assert crew.remembered == {0: []}
 
     with_client(crew, use)
 
