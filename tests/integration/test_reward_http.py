@@ -161,5 +161,5 @@ def test_a_ray_that_does_not_come_up_is_one_sentence(
     monkeypatch.setattr("ray.init", late)
     assert main([f"databases={databases}", f"port={free_port()}"]) == 1
     assert capsys.readouterr().err == (
-        "Ray could not be used on this machine: The current node timed out during startup.\n"
+        "error: Ray could not be used on this machine: The current node timed out during startup.\n"
     )
