@@ -32,15 +32,12 @@ class RewardActor:
 
     def score_batch(self, jobs: Sequence[ScoreJob]) -> Reply:
         """Scores several groups. Raises what the infrastructure raises."""
-        return Reply(results=self._scorer.score_batch(jobs), stats=self._scorer.stats())
+        results = self._scorer.score_batch(jobs)
+        return Reply(results=results, verified=self._scorer.take_verified(), stats=self._scorer.stats())
 
     def progress(self) -> int:
         """Scorer.progress; answered beside another call, in the concurrency group WATCHED."""
         return self._scorer.progress()
-
-    def take_verified(self) -> list[VerifiedTrace]:
-        """Traces verified since the last call, which no memory holds yet."""
-        return self._scorer.take_verified()
 
     def remember(self, traces: Sequence[VerifiedTrace]) -> int:
         """Adds verified traces to the memory; the number it holds afterwards."""
@@ -68,7 +65,7 @@ class RayActorPort:
     """One actor life, seen from the driver. The process starts at once; the first call waits for it."""
 
     def __init__(self, config: RewardConfig) -> None:
-        self._actor: Any = ray.remote(RewardActor).options(**OPTIONS).remote(config)
+        self._actor: Any = ray.remote(**OPTIONS)(RewardActor).remote(config)
 
     async def call(self, method: str, *arguments: object) -> Any:
         return await self._answer(method, *arguments)

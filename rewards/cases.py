@@ -11,6 +11,9 @@ from typing import Any, Literal
 from rewards.carriers import SqlTask
 from rewards.sql.files import expected_files
 
+NAME_BYTES = 255 - len(".sqlite")
+"""Longest database name, in UTF-8: file systems take names of 255 bytes."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
@@ -70,9 +73,7 @@ def parse_case(value: object, root: Path) -> Case:
     golds = value["gold_sqls"]
     if not isinstance(golds, list) or not golds or not all(isinstance(gold, str) for gold in golds):
         raise CaseInvalid("gold_sqls is not a list of one or more queries")
-    db_id = _text(value, "db_id")
-    if not db_id or Path(db_id).name != db_id:
-        raise CaseInvalid(f"db_id {db_id!r} is not a plain name")
+    db_id = _database_name(_text(value, "db_id"))
     question = _text(value, "question", default="")
     task = SqlTask(
         id=_task_id(db_id, question, golds),
@@ -102,9 +103,22 @@ def _text(value: dict[str, Any], name: str, default: str | None = None) -> str:
     return text
 
 
+def _database_name(db_id: str) -> str:
+    """A name that can be a folder below the root and nothing else."""
+    try:
+        size = len(db_id.encode())
+    except UnicodeEncodeError:
+        raise CaseInvalid("db_id is not valid Unicode text") from None
+    if size > NAME_BYTES:
+        raise CaseInvalid(f"db_id has {size} bytes, more than {NAME_BYTES}")
+    if "\0" in db_id or db_id in ("", ".", "..") or Path(db_id).name != db_id:
+        raise CaseInvalid(f"db_id {db_id!r} is not a plain name")
+    return db_id
+
+
 def _denotation(value: object) -> Literal["bird", "spider"]:
     if value == "bird":
         return "bird"
     if value == "spider":
         return "spider"
-    raise CaseInvalid(f"denotation {value!r} is neither 'bird' nor 'spider'")
+    raise CaseInvalid("denotation is neither 'bird' nor 'spider'")

@@ -17,7 +17,8 @@ from typing import Any
 from conf.schema.reward import LOST_LIMIT, RewardConfig
 from rewards.carriers import RewardResult, SqlTask
 from rewards.combine import Combiner
-from rewards.port import PortFactory
+from rewards.memory_store import VerifiedTrace
+from rewards.port import PortFactory, Reply
 from rewards.scorer import ScoreJob
 from rewards.seat import ActorLost, Memory, RewardServerLost, Seat
 
@@ -27,7 +28,7 @@ BATCH = 8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RewardStats:
-    """The server's state, summed over its actors as of their last answers."""
+    """Counters are summed over the actors as of their last answers; groups that were given up count too."""
 
     queue_groups: int
     """Groups that wait for an actor."""
@@ -46,12 +47,26 @@ class RewardStats:
     memory_traces: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QueuePeak:
+    """The worst that the queue has been over some time."""
+
+    groups: int
+    """Most groups that waited for an actor at once."""
+    age_s: float
+    """Longest time from a group's arrival until an actor had it, seconds."""
+
+
 @dataclass(kw_only=True, slots=True, eq=False)
 class _Work:
     job: ScoreJob
     future: asyncio.Future[tuple[RewardResult, ...]]
     since: float
     lost: int = 0
+
+    @property
+    def age_s(self) -> float:
+        return time.monotonic() - self.since
 
 
 class RewardClient:
@@ -66,20 +81,35 @@ class RewardClient:
         Combiner(config)  # an impossible combination is refused here, with its own message
         self._config = config
         self._memory = Memory()
+        self._verified: set[VerifiedTrace] = set()
+        """What `commit` gives to the memory. A group that was scored twice gives its traces once."""
         server = config.server
         self._seats = [Seat(actors, self._memory, timeout_s=server.timeout_s, note=note) for _ in range(server.actors)]
         self._queue: deque[_Work] = deque()
         self._sent: set[_Work] = set()
+        self._given_up: list[int] = []
+        """Completions of each group that was lost too often."""
+        self._peak = QueuePeak(groups=0, age_s=0.0)
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
         self._servers: list[asyncio.Task[None]] = []
+        self._starting: asyncio.Future[None] | None = None
         self._failure: Exception | None = None
+
+    async def start(self) -> None:
+        """Starts the actors side by side, once; without it each starts with its first groups.
+
+        Raises RewardServerLost when one cannot be started, as every later call then does.
+        """
+        if self._starting is None:
+            self._starting = asyncio.ensure_future(self._start_actors())
+        await asyncio.shield(self._starting)
 
     async def score(
         self, task: SqlTask, completions: Sequence[str], *, lengths: Sequence[float] | None = None
     ) -> tuple[RewardResult, ...]:
         """One result a completion, in order. Raises RewardServerLost when no actor can be kept alive."""
-        self._start()
+        self._serve_all()
         while len(self._queue) >= self._config.server.max_queue and self._failure is None:
             self._room.clear()
             await self._room.wait()
@@ -91,16 +121,18 @@ class RewardClient:
             since=time.monotonic(),
         )
         self._queue.append(work)
+        self._note_queue()
         self._arrived.set()
         return await work.future
 
     async def commit(self) -> None:
         """End of a step: traces that any actor verified enter the memory of every actor, in an order of their own."""
-        found = [trace for seat in self._seats for trace in await self._persist(seat, "take_verified")]
+        found = sorted(self._verified, key=lambda t: (t.task_id, t.reasoning, t.db_id, t.correct))
+        self._verified.clear()
         if found:
-            self._memory.log.append(sorted(found, key=lambda trace: (trace.task_id, trace.reasoning)))
+            self._memory.log.append(found)
             for seat in self._seats:
-                await self._persist(seat, "remember", self._memory.log[-1])
+                await self._persist(seat, "remember", found)
 
     async def save(self, path: str) -> bool:
         """Writes the memory to a file (which the actors' machine must reach).
@@ -110,8 +142,12 @@ class RewardClient:
         return bool(await self._persist(self._seats[0], "save", path))
 
     async def load(self, path: str) -> None:
-        """Replaces every actor's memory by a file's; a restarted actor reads it again, so it must stay in place."""
+        """Replaces every actor's memory by a file's, and forgets what waits for `commit`.
+
+        A restarted actor reads the file again, so it must stay in place.
+        """
         self._memory.base, self._memory.log = path, []
+        self._verified.clear()
         for seat in self._seats:
             await self._persist(seat, "load", path)
 
@@ -122,33 +158,48 @@ class RewardClient:
 
     def stats(self) -> RewardStats:
         """Queue, restarts and counters; costs no call."""
+        given_up = sum(self._given_up)
         parts = [seat.stats for seat in self._seats if seat.stats is not None]
         return RewardStats(
             queue_groups=len(self._queue),
-            queue_age_s=time.monotonic() - self._queue[0].since if self._queue else 0.0,
+            queue_age_s=self._queue[0].age_s if self._queue else 0.0,
             groups_in_flight=len(self._sent),
             actors=len(self._seats),
             actor_restarts=sum(seat.restarts for seat in self._seats),
             executor_restarts=sum(part.executor_restarts for part in parts),
-            tasks=sum(part.tasks for part in parts),
-            completions=sum(part.completions for part in parts),
-            unscorable=sum(part.unscorable for part in parts),
+            tasks=len(self._given_up) + sum(part.tasks for part in parts),
+            completions=given_up + sum(part.completions for part in parts),
+            unscorable=given_up + sum(part.unscorable for part in parts),
             cache_entries=sum(part.cache_entries for part in parts),
             cache_hits=sum(part.cache_hits for part in parts),
             cache_misses=sum(part.cache_misses for part in parts),
             memory_traces=max((part.memory_traces for part in parts), default=0),
         )
 
+    def take_peak(self) -> QueuePeak:
+        """The worst of the queue since the last call, what waits now included."""
+        self._note_queue()
+        peak, self._peak = self._peak, QueuePeak(groups=len(self._queue), age_s=0.0)
+        return peak
+
     async def close(self) -> None:
         """Ends the actors and their executors; groups still waiting get RewardServerLost."""
-        for task in self._servers:
+        tasks = [*self._servers, *([self._starting] if self._starting else [])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._servers, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._fail(RewardServerLost("the reward client was closed"))
         for seat in self._seats:
             await seat.close()
 
-    def _start(self) -> None:
+    async def _start_actors(self) -> None:
+        starts = (self._persist(seat, "remember", []) for seat in self._seats)
+        for outcome in await asyncio.gather(*starts, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                self._fail(outcome)
+                raise outcome
+
+    def _serve_all(self) -> None:
         if not self._servers:
             self._servers = [asyncio.create_task(self._serve(seat)) for seat in self._seats]
             for task in self._servers:
@@ -180,6 +231,7 @@ class RewardClient:
         while not self._queue:
             self._arrived.clear()
             await self._arrived.wait()
+        self._note_queue()
         share = min(BATCH, -(-len(self._queue) // len(self._seats)))
         batch = [self._queue.popleft()]
         while self._queue and len(batch) < share and not batch[0].lost and not self._queue[0].lost:
@@ -188,13 +240,19 @@ class RewardClient:
         self._room.set()
         return batch
 
+    def _note_queue(self) -> None:
+        """Called where the queue is longest and oldest: as a group has come, and before groups go."""
+        age_s = self._queue[0].age_s if self._queue else 0.0
+        self._peak = QueuePeak(groups=max(self._peak.groups, len(self._queue)), age_s=max(self._peak.age_s, age_s))
+
     async def _score(self, seat: Seat, batch: list[_Work]) -> None:
         try:
-            reply = await seat.call("score_batch", [work.job for work in batch])
+            reply: Reply = await seat.call("score_batch", [work.job for work in batch])
         except ActorLost as error:
             self._lost(batch, str(error))
             return
         seat.stats = reply.stats
+        self._verified.update(reply.verified)
         for work, results in zip(batch, reply.results, strict=True):
             self._sent.discard(work)
             self._resolve(work, results)
@@ -209,6 +267,7 @@ class RewardClient:
                 self._arrived.set()
                 continue
             result = RewardResult(status="unscorable", total=None, error=f"lost {work.lost} times: {reason}")
+            self._given_up.append(len(work.job.completions))
             self._resolve(work, (result,) * len(work.job.completions))
 
     async def _persist(self, seat: Seat, method: str, *arguments: object) -> Any:

@@ -3,7 +3,7 @@
 Ray Serve and FastAPI in front of the same reward actors that a training run uses, for other trainers.
   POST /score    {"cases": [{"id", "db_id", "gold_sqls", "completion", "denotation"}, ..]} -> {"results": [..]}, each
                  as rewards.score writes it
-  GET  /healthz  200 while completions can be scored
+  GET  /healthz  200 while completions can be scored; before that it waits for the reward actors
   GET  /metrics  queue, restarts and counters for Prometheus
 
 Listens on loopback. With a token in QUORUM_REWARD_TOKEN every path but /healthz asks for it; any other address needs
@@ -12,6 +12,7 @@ one. An unscorable completion has "total": null: leave it out of the loss, never
 
 import asyncio
 import hmac
+import json
 import os
 import signal
 import socket
@@ -34,6 +35,7 @@ from rewards.actor import ray_actors
 from rewards.carriers import RewardResult
 from rewards.cases import Case, CaseInvalid, load_json, parse_case
 from rewards.client import RewardClient, RewardStats
+from rewards.private_ray import is_start_failure, start_private_ray
 from rewards.score import as_record
 from rewards.seat import RewardServerLost
 
@@ -50,8 +52,16 @@ class RewardHttp:
         self._token = token
         self._client = RewardClient(config.reward, ray_actors(config.reward))
 
+    async def start(self) -> str | None:
+        """Waits for the reward actors; why there are none, or None."""
+        try:
+            await self._client.start()
+        except RewardServerLost as error:
+            return str(error)
+        return None
+
     @app.post("/score")
-    async def score(self, request: Request) -> dict[str, list[dict[str, object]]]:
+    async def score(self, request: Request) -> Response:
         """Results in the order of the cases. 422: a case is wrong, nothing was scored. 503: no reward actor is
         alive."""
         self._authorise(request)
@@ -61,13 +71,15 @@ class RewardHttp:
             await self._client.commit()
         except RewardServerLost as error:
             raise HTTPException(503, str(error)) from error
-        return {"results": [as_record(case.id, result) for case, result in zip(cases, results, strict=True)]}
+        records = [as_record(case.id, result) for case, result in zip(cases, results, strict=True)]
+        # FastAPI's own encoder gives up on an id of deep lists that JSON takes.
+        return Response(json.dumps({"results": records}), media_type="application/json")
 
     @app.get("/healthz")
     async def health(self) -> dict[str, str]:
         """Liveness: no token needed."""
-        failure = self._client.failure
-        if failure is not None:
+        failure = await self.start() or self._client.failure
+        if failure:
             raise HTTPException(503, str(failure))
         return {"status": "ok"}
 
@@ -140,12 +152,15 @@ def run(config: RewardHttpConfig) -> int:
         raise QuorumError(f"databases={config.databases}: no such folder")
     _check_port(config)
     stop = threading.Event()
-    ray.init(num_cpus=os.cpu_count(), include_dashboard=False, logging_level="warning", log_to_driver=False)
+    _start_ray()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     try:
         serve.start(http_options=HTTPOptions(host=config.host, port=config.port))
-        serve.run(_deployment(config).bind(config, token), name=APPLICATION, route_prefix="/")
+        replica = serve.run(_deployment(config).bind(config, token), name=APPLICATION, route_prefix="/")
+        failure = replica.start.remote().result()
+        if failure is not None:
+            raise QuorumError(failure)
         sys.stdout.write(f"serving rewards on http://{config.host}:{config.port}\n")
         sys.stdout.flush()
         stop.wait()
@@ -153,6 +168,15 @@ def run(config: RewardHttpConfig) -> int:
     finally:
         serve.shutdown()
         ray.shutdown()
+
+
+def _start_ray() -> None:
+    try:
+        start_private_ray(os.cpu_count() or 1)
+    except Exception as error:
+        if not is_start_failure(error):
+            raise
+        raise QuorumError(f"Ray could not be used on this machine: {' '.join(str(error).split())}") from error
 
 
 def _deployment(config: RewardHttpConfig) -> serve.Deployment:

@@ -164,14 +164,24 @@ def _golds_by_database(config: InstancesConfig) -> dict[str, list[tuple[str, Den
     return found
 
 
+def _make_folder(target: Path) -> None:
+    """Raises QuorumError where no new folder can be made."""
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        filled = any(target.iterdir())
+    except OSError as error:
+        raise QuorumError(f"output={target} cannot be a folder: {error.strerror}") from error
+    if filled:
+        raise QuorumError(f"output={target} is not empty: choose a new folder")
+
+
 def run(config: InstancesConfig) -> int:
     """Makes instances for every database of the input; 0, or 1 when a database could not be read."""
     root, target = Path(config.databases), Path(config.output)
     if not Path(config.input).is_file():
         raise QuorumError(f"input={config.input}: no such file")
-    if target.exists() and any(target.iterdir()):
-        raise QuorumError(f"output={target} is not empty: choose a new folder")
     golds = _golds_by_database(config)
+    _make_folder(target)
     outcomes, failed = [], 0
     with ExecutorPool(config.executors) as pool:
         maker = InstanceMaker(config, pool)
@@ -187,7 +197,6 @@ def run(config: InstancesConfig) -> int:
                 f"{db_id}: {outcome.killed_before} -> {outcome.killed_after} of {outcome.mutants} mutants of "
                 f"{outcome.golds} golds killed, {len(outcome.kept)} new instances\n"
             )
-    target.mkdir(parents=True, exist_ok=True)
     (target / "instances.json").write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1) + "\n")
     mutants_total = sum(outcome.mutants for outcome in outcomes)
     before = sum(outcome.killed_before for outcome in outcomes)

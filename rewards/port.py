@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rewards.carriers import RewardResult
+from rewards.memory_store import VerifiedTrace
 from rewards.scorer import ScorerStats
 
 
@@ -18,9 +19,11 @@ class ActorGone(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reply:
-    """Results of one call, one tuple a job, and the counters after it."""
+    """Results of one call, one tuple a job, with what they verified, and the counters after it."""
 
     results: list[tuple[RewardResult, ...]]
+    verified: list[VerifiedTrace]
+    """Traces for the memory. They travel with the results, so that an actor's end takes no trace whose group counts."""
     stats: ScorerStats
 
 

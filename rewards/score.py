@@ -50,7 +50,7 @@ def run(config: ScoreConfig) -> int:
             with open_scorer(config.reward) as scorer:
                 return _score(read_cases(lines, root), scorer, config.batch_lines, out)
     except OSError as error:
-        raise QuorumError(f"{error.filename}: {error.strerror}") from error
+        raise QuorumError(f"{error.filename or config.output}: {error.strerror}") from error
 
 
 def _score(items: Iterable[Case | BadLine], scorer: Scorer, batch_lines: int, out: TextIO) -> int:

@@ -3,18 +3,12 @@
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-
-import psutil
+from contextlib import contextmanager
 
 from conf.errors import QuorumError
 from conf.schema.stages import ClusterConfig
+from rewards.private_ray import is_start_failure, start_private_ray
 
-OBJECT_STORE_BYTES = 512 * 2**20
-"""Groups and training sequences are small; weights never pass through the object store."""
-
-
-START_TRIES = 3
 CONNECT_S = 10.0
 """Longest wait for a cluster's address to answer; Ray itself would try for twenty minutes."""
 
@@ -32,12 +26,11 @@ def local_ray(cluster: ClusterConfig) -> Iterator[None]:
 
     try:
         if cluster.address is None:
-            _start_private(cluster.cpus or os.cpu_count() or 1)
+            start_private_ray(cluster.cpus or os.cpu_count() or 1)
         else:
             ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
     except Exception as error:
-        # Any other kind is ours to see.
-        if not _came_up_late(error) and not isinstance(error, RuntimeError | OSError | ValueError):
+        if not is_start_failure(error):
             raise
         where = f"at {cluster.address}" if cluster.address else "on this machine"
         raise ClusterUnavailable(f"Ray could not be used {where}: {' '.join(str(error).split())}") from error
@@ -45,36 +38,6 @@ def local_ray(cluster: ClusterConfig) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-def _start_private(cpus: int) -> None:
-    """Ray gives its own processes 30 s to come up, which a loaded machine may exceed: more than one try."""
-    import ray
-
-    for tries_left in reversed(range(START_TRIES)):
-        before = set(psutil.Process().children(recursive=True))
-        try:
-            # "local" never joins another Ray that runs on this machine.
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                log_to_driver=False,
-                logging_level="ERROR",
-            )
-            return
-        except Exception as error:
-            if not tries_left or not _came_up_late(error):
-                raise
-            for process in set(psutil.Process().children(recursive=True)) - before:
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
-
-
-def _came_up_late(error: Exception) -> bool:
-    """Ray raises a bare Exception when its processes do not come up in time."""
-    return type(error) is Exception
 
 
 def _check_answers(address: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from conf.schema.reward import RewardConfig
 from conf.schema.root import TrainConfig
+from conf.schema.stages import EvaluationConfig
 from rewards.actor import ray_actors
 from rewards.client import RewardClient
 from rollout.pool import RolloutPool
@@ -68,17 +69,25 @@ class Engines:
         """What each part is doing, in words."""
         found = {f"rollout worker {index}": state for index, state in enumerate(self.pool.states())}
         stats = self.rewards.stats()
+        waiting = f"{stats.queue_groups} waiting"
+        if stats.queue_groups:
+            waiting += f" for up to {stats.queue_age_s:.0f} s"
         found["reward server"] = (
-            f"{stats.groups_in_flight} groups being scored, {stats.queue_groups} waiting, "
-            f"{stats.actor_restarts} restarts"
+            f"{stats.groups_in_flight} groups being scored, {waiting}, {stats.actor_restarts} restarts"
         )
         return found | {"learner": self.learner.doing}
 
 
 def judging(config: RewardConfig) -> RewardConfig:
-    """The rewards' configuration for evaluation: right or wrong, nothing learned."""
+    """The rewards' configuration for evaluation: right or wrong, nothing learned.
+
+    Golds are judged by one rule, whatever the reward does with them, so that policies trained with `finer` and with
+    `strict` are measured alike. Instances and budgets stay as configured.
+    """
     return config.model_copy(
         update={
+            "execution": config.execution.model_copy(update={"order_dependent_gold": "score"}),
+            "empty_needs_empty_everywhere": False,
             "atomic": config.atomic.model_copy(update={"enabled": False}),
             "memory": config.memory.model_copy(update={"enabled": False}),
             "rank_correct_first": False,
@@ -109,10 +118,11 @@ async def engines(
             asyncio.ensure_future(_start_pool(config, folder, version, stack, note)),
             asyncio.ensure_future(_start_learner(learner, resumed)),
             asyncio.ensure_future(_start_rewards(rewards, resumed)),
+            asyncio.ensure_future(_start_judge(judge, config.evaluation)),
         )
         # Every start is waited for, so that what did start is closed when another one fails.
         await asyncio.wait(starts)
-        pool, _, _ = await asyncio.gather(*starts)
+        pool, *_ = await asyncio.gather(*starts)
         yield Engines(pool=pool, rewards=rewards, judge=judge, learner=learner, policy=LearnerPolicy(learner, pool))
 
 
@@ -148,8 +158,14 @@ async def _start_learner(learner: LearnerGroup, resumed: Checkpoint | None) -> N
 
 
 async def _start_rewards(rewards: RewardClient, resumed: Checkpoint | None) -> None:
+    await rewards.start()
     if resumed is not None and resumed.memory.is_file():
         await rewards.load(str(resumed.memory.resolve()))
+
+
+async def _start_judge(judge: RewardClient, evaluation: EvaluationConfig) -> None:
+    if evaluation.before or evaluation.after or evaluation.every:
+        await judge.start()
 
 
 def _learner_spec(config: TrainConfig, folder: str, reference: str) -> LearnerSpec:

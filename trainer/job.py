@@ -30,7 +30,7 @@ from trainer.records import write_atomically
 from trainer.run_folder import RunFolder
 from trainer.skipped import BATCH, SKIPPED, SkippedBatch, TrainingDiverged, write_batch
 from trainer.states import shown
-from trainer.step_metrics import ledger_row, outcome_metrics
+from trainer.step_metrics import ledger_row, outcome_metrics, reward_server_metrics
 
 
 @dataclass(kw_only=True)
@@ -151,11 +151,11 @@ class Job:
         self._emit(
             outcome.step,
             metrics
+            | reward_server_metrics(self.engines.rewards.stats(), self.engines.rewards.take_peak())
             | {
                 "perf/step_s": step_s,
                 "perf/completions_per_s": completions / step_s,
                 "async/worker_restarts": float(self.engines.pool.restarts),
-                "async/reward_restarts": float(self.engines.rewards.stats().actor_restarts),
                 "data/position": float(consumed),
                 "data/epoch": consumed / len(self.data.stream),
             },

@@ -113,6 +113,13 @@ _REWARD = _keys(
         ("unscorable", "count", "sum", "Completions the infrastructure could not score; masked out of the loss."),
         ("unscorable_share", "share", "mean", "Unscorable completions over all completions."),
         ("no_sql_share", "share", "mean", "Scored completions from which no query could be extracted."),
+        ("cache_hit_share", "share", "last", "Queries, golds aside, whose verdict a reward actor knew already."),
+        (
+            "memory_traces",
+            "count",
+            "last",
+            "Verified traces in the memory that the step's completions were scored with.",
+        ),
     ],
 )
 _REWARD += [
@@ -175,7 +182,10 @@ _ASYNC = _keys(
         ("aborted", "count", "sum", "Completions in flight that a weight update began anew (in_flight=abort)."),
         ("resampled", "groups", "sum", "Groups drawn in place of others that teach nothing (algo.resample)."),
         ("worker_restarts", "count", "last", "Rollout workers replaced since the engines were last started."),
+        ("reward_queue", "groups", "max", "Most groups that waited for a reward actor at once."),
+        ("reward_queue_s", "s", "max", "Longest time that a group waited for a reward actor."),
         ("reward_restarts", "count", "last", "Reward actors replaced since the engines were last started."),
+        ("executor_restarts", "count", "last", "SQL processes replaced, as told by each reward actor at work."),
     ],
 )
 

@@ -1,7 +1,9 @@
-"""What one step's outcome becomes in the records: metrics by registered key, and the ledger row."""
+"""What one step becomes in the records: its outcome and the reward server's state as metrics by registered key, and the
+ledger row."""
 
 from collections import Counter
 
+from rewards.client import QueuePeak, RewardStats
 from trainer.group_metrics import length_metrics, prompt_metrics, reward_metrics, staleness_metrics
 from trainer.pipeline.loop import StepOutcome
 from trainer.run_folder import LedgerRow
@@ -28,6 +30,19 @@ def outcome_metrics(outcome: StepOutcome) -> dict[str, float]:
         "async/dropped_stale": float(len(outcome.stale)),
         "async/dropped_zero_variance": float(sum(reasons.values())),
         "async/dropped_unscorable": float(unscorable),
+    }
+
+
+def reward_server_metrics(stats: RewardStats, peak: QueuePeak) -> dict[str, float]:
+    """How the reward server is doing; `peak` is of the step."""
+    asked = stats.cache_hits + stats.cache_misses
+    return {
+        "async/reward_queue": float(peak.groups),
+        "async/reward_queue_s": peak.age_s,
+        "async/reward_restarts": float(stats.actor_restarts),
+        "async/executor_restarts": float(stats.executor_restarts),
+        "reward/memory_traces": float(stats.memory_traces),
+        **({"reward/cache_hit_share": stats.cache_hits / asked} if asked else {}),
     }
 
 

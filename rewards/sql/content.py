@@ -14,6 +14,8 @@ def content_key(path: str) -> str:
         return _digest(os.path.abspath(path), status.st_size, status.st_mtime_ns, status.st_ino)
     except OSError as error:
         raise DatabaseUnreadable(f"no database file at {path} ({error.strerror})") from error
+    except ValueError as error:  # no path at all: a null character, or half a surrogate pair
+        raise DatabaseUnreadable(f"no database file at {path!r} ({error})") from error
 
 
 @lru_cache(maxsize=4096)

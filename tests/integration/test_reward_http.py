@@ -1,5 +1,6 @@
 """The HTTP server as a process: scores, refusals, metrics, and an end that leaves nothing behind."""
 
+import json
 import os
 import re
 import signal
@@ -35,11 +36,15 @@ def databases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="module")
-def server(databases: Path) -> Iterator[str]:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def server(databases: Path) -> Iterator[str]:
+    port = free_port()
     environment = {**os.environ, "QUORUM_REWARD_TOKEN": "secret"}
     command = [sys.executable, "-m", "rewards.server", f"databases={databases}", f"port={port}"]
     process = subprocess.Popen(
@@ -91,6 +96,12 @@ def test_what_cannot_be_scored_is_null_never_zero(server: str) -> None:
     assert [(r["status"], r["total"]) for r in reply.json()["results"]] == [("unscorable", None)] * 2
 
 
+def test_an_id_comes_back_as_it_was_given(server: str) -> None:
+    deep = json.loads("[" * 400 + "]" * 400)
+    reply = httpx.post(f"{server}/score", json={"cases": [case(deep, "SELECT 1")]}, headers=TOKEN, timeout=120)
+    assert reply.json()["results"][0]["id"] == deep
+
+
 @pytest.mark.parametrize("body", ["{", "[]", '{"cases": [{"id": 1}]}', '{"cases": 3}'])
 def test_wrong_requests_are_refused(server: str, body: str) -> None:
     reply = httpx.post(f"{server}/score", content=body, headers=TOKEN, timeout=60)
@@ -128,3 +139,27 @@ def test_an_open_address_needs_a_token(databases: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2
     assert "QUORUM_REWARD_TOKEN" in done.stderr
+
+
+def test_reward_actors_that_cannot_start_end_the_command(databases: Path) -> None:
+    store = databases / "nowhere.sqlite"
+    command = [sys.executable, "-m", "rewards.server", f"databases={databases}", f"port={free_port()}"]
+    command.append(f"reward.memory.store={store}")
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert str(store) in done.stderr.splitlines()[-1]
+
+
+def test_a_ray_that_does_not_come_up_is_one_sentence(
+    databases: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from rewards.http import main
+
+    def late(**_: object) -> None:
+        raise Exception("The current node\ntimed out during startup.")
+
+    monkeypatch.setattr("ray.init", late)
+    assert main([f"databases={databases}", f"port={free_port()}"]) == 1
+    assert capsys.readouterr().err == (
+        "error: Ray could not be used on this machine: The current node timed out during startup.\n"
+    )

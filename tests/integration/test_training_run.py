@@ -92,6 +92,16 @@ def test_every_metric_is_finite_and_engine_and_learner_agree(finished):
     assert max(differences) <= 1e-4
 
 
+def test_every_step_tells_how_the_reward_server_does(finished):
+    steps = [row for row in rows(finished / "metrics.jsonl") if "reward/accuracy" in row]
+    assert len(steps) == STEPS
+    for row in steps:
+        assert 1 <= row["async/reward_queue"] <= 4
+        assert 0.0 < row["async/reward_queue_s"] < 60.0
+        assert row["async/reward_restarts"] == row["async/executor_restarts"] == 0
+        assert 0.0 <= row["reward/cache_hit_share"] <= 1.0
+
+
 def test_the_ledger_accounts_for_every_position_once(finished):
     consumed = [task for step in trained_tasks(finished) for task in step]
     assert len(consumed) == STEPS * 4
@@ -108,6 +118,15 @@ def test_the_checkpoint_is_a_hugging_face_folder(finished):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     ids = tokenizer("SELECT name FROM", return_tensors="pt")
     assert model(**ids).logits.isfinite().all()
+
+
+def test_a_memory_store_that_is_not_there_ends_the_run_before_it_begins(place, finished):
+    store = place / "nowhere.sqlite"
+    wrong = command(place, "storeless", "reward.memory.enabled=true", f"reward.memory.store={store}")
+    answer = subprocess.run(wrong, capture_output=True, text=True, timeout=300)
+    assert answer.returncode == 1
+    assert str(store) in answer.stderr.splitlines()[-1]
+    assert not rows(place / "storeless" / "metrics.jsonl")
 
 
 def test_a_finished_run_is_not_overwritten(finished):

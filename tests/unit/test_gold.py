@@ -12,6 +12,7 @@ from rewards.sql.content import content_key
 from rewards.sql.executor import ExecutorPool, Query
 from rewards.sql.gold import GoldStore, reads_clock
 from rewards.sql.order import tie_probes
+from rewards.sql.schema import DatabaseUnreadable
 
 BUDGET = BudgetConfig(vm_steps=1_000_000, rows=1000)
 
@@ -116,6 +117,12 @@ def test_results_are_cached_by_content(pool: CountingPool, dogs: str, tmp_path: 
     other = make(tmp_path / "other.sqlite", [("z", 9)])
     (gold,) = store.results(["SELECT name FROM dog"], [other], "bird")
     assert gold.executions[0].rows == (("z",),)
+
+
+@pytest.mark.parametrize("path", ["/no/such", "d" * 300, "d\0gs", "\ud83d"])
+def test_a_path_that_no_file_can_have_is_an_unreadable_database(path: str) -> None:
+    with pytest.raises(DatabaseUnreadable, match="no database file at"):
+        content_key(path)
 
 
 def test_golds_that_read_the_clock_run_every_time(pool: CountingPool, dogs: str) -> None:

@@ -81,3 +81,14 @@ def test_kept_instances_kill_mutants_that_the_first_one_cannot(
     assert "mutants killed" in capsys.readouterr().out
     with pytest.raises(QuorumError, match="not empty"):
         run(config)
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_an_output_that_cannot_be_a_folder_is_refused(root: Path, tmp_path: Path, name: str) -> None:
+    cases = tmp_path / "golds.jsonl"
+    cases.write_text(json.dumps({"db_id": "dogs", "gold_sqls": [GOLD], "denotation": "spider"}) + "\n")
+    (tmp_path / "file").write_text("mine")
+    config = InstancesConfig(input=str(cases), databases=str(root), output=str(tmp_path / name), executors=1)
+    with pytest.raises(QuorumError, match="cannot be a folder"):
+        run(config)
+    assert (tmp_path / "file").read_text() == "mine"

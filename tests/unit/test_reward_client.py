@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -11,9 +11,12 @@ import pytest
 from conf.schema.reward import LOST_LIMIT, RewardConfig
 from rewards.carriers import RewardResult, SqlTask
 from rewards.client import RewardClient
+from rewards.memory_store import VerifiedTrace
 from rewards.port import ActorFailed, ActorGone, Reply
 from rewards.scorer import ScoreJob, ScorerStats
 from rewards.seat import RewardServerLost
+from trainer.metrics import StepMetrics
+from trainer.step_metrics import reward_server_metrics
 
 LIMIT_S = 0.2
 NOTHING = ScorerStats(
@@ -40,10 +43,16 @@ class Crew:
     """Tasks that end the next actor that has them."""
     failing: set[str] = field(default_factory=set)
     """Tasks whose next call raises inside the actor."""
+    stats: ScorerStats = NOTHING
+    """Counters in every answer."""
     work_s: float = 0.0
     """Time that a group takes; the actor makes progress every hundredth of a second."""
     starts: bool = True
+    starting_s: float = 0.0
+    """Time until an actor answers its first call."""
     notes: list[str] = field(default_factory=list)
+    remembered: dict[int, list[str]] = field(default_factory=dict)
+    """Tasks of the traces that each life was given, in order."""
 
     def actor(self) -> "FakeActor":
         self.lives += 1
@@ -60,6 +69,9 @@ class FakeActor:
     async def call(self, method: str, *arguments: object) -> Any:
         if not self._crew.starts:
             raise ActorGone("no memory")
+        if method == "remember":
+            await asyncio.sleep(self._crew.starting_s)
+            self._crew.remembered.setdefault(self._life, []).extend(trace.task_id for trace in arguments[0])
         return await self._score(arguments[0]) if method == "score_batch" else 0
 
     async def progress(self) -> int:
@@ -83,7 +95,8 @@ class FakeActor:
         for _ in range(int(100 * crew.work_s) * len(names)):
             await asyncio.sleep(0.01)
             self._done += 1
-        return Reply(results=[results(job) for job in jobs], stats=NOTHING)
+        verified = [VerifiedTrace(task_id=name, db_id="d", reasoning="because") for name in names]
+        return Reply(results=[results(job) for job in jobs], verified=verified, stats=crew.stats)
 
 
 def results(job: ScoreJob) -> tuple[RewardResult, ...]:
@@ -157,7 +170,10 @@ def test_a_group_that_hangs_every_actor_is_given_up_within_the_limits_and_costs_
         assert [group[0].status for group in groups] == ["scored"] * 3 + ["unscorable"] + ["scored"] * 4
         assert groups[3][0].total is None
         assert "lost 3 times: the reward actor was lost in score_batch: it got nothing done" in groups[3][1].error
-        assert client.stats().actor_restarts == LOST_LIMIT
+        stats = client.stats()
+        assert stats.actor_restarts == LOST_LIMIT
+        # The fakes' own counters stand still.
+        assert (stats.tasks, stats.completions, stats.unscorable) == (1, 2, 2)
 
     assert with_client(crew, use) < (LOST_LIMIT + 1) * LIMIT_S
 
@@ -172,6 +188,126 @@ def test_groups_of_an_actor_that_dies_or_fails_inside_are_scored_again() -> None
     with_client(crew, use)
     # One that raised lives on; the last is ended by close.
     assert crew.killed == [0, 1]
+
+
+def test_a_step_is_told_how_long_its_groups_waited_and_what_was_replaced() -> None:
+    stats = replace(NOTHING, cache_hits=3, cache_misses=1, executor_restarts=2, memory_traces=7)
+    crew = Crew(dying={"0"}, work_s=0.05, stats=stats)
+
+    async def use(client: RewardClient) -> None:
+        await asyncio.gather(*(score(client, number) for number in range(12)))
+        told = reward_server_metrics(client.stats(), client.take_peak())
+        StepMetrics(step=1, version=1).update(told)  # registered, all of them
+        # The last group waited while the eight before it were scored, one lost actor aside.
+        assert 8 * 0.05 < told.pop("async/reward_queue_s") < 5.0
+        assert told == {
+            "async/reward_queue": 12.0,
+            "async/reward_restarts": 1.0,
+            "async/executor_restarts": 2.0,
+            "reward/cache_hit_share": 0.75,
+            "reward/memory_traces": 7.0,
+        }
+        quiet = client.take_peak()
+        assert (quiet.groups, quiet.age_s) == (0, 0.0)
+
+    with_client(crew, use)
+
+
+def test_the_peak_counts_what_still_waits() -> None:
+    crew = Crew(still_lives={0})
+
+    async def use(client: RewardClient) -> None:
+        waiting = [asyncio.create_task(score(client, number)) for number in range(20)]
+        await asyncio.sleep(0.1)
+        client.take_peak()
+        peak = client.take_peak()
+        assert peak.groups == 12
+        assert peak.age_s >= 0.1
+        for each in waiting:
+            each.cancel()
+
+    with_client(crew, use, timeout_s=60.0)
+
+
+def test_actors_start_side_by_side_once_before_anything_is_scored() -> None:
+    crew = Crew()
+
+    async def use(client: RewardClient) -> None:
+        await asyncio.gather(client.start(), client.start())
+        assert crew.lives == 2
+        await client.start()
+        await all_are_scored(client, 4)
+        assert crew.lives == 2
+
+    with_client(crew, use, actors=2)
+
+
+def test_a_start_that_fails_is_told_at_once_and_to_every_later_caller() -> None:
+    async def use(client: RewardClient) -> None:
+        for _ in range(2):
+            with pytest.raises(RewardServerLost, match="does not start: no memory"):
+                await client.start()
+        assert "no memory" in str(client.failure)
+        with pytest.raises(RewardServerLost, match="no memory"):
+            await score(client, 1)
+
+    with_client(Crew(starts=False), use, actors=2)
+
+
+def test_a_start_under_way_ends_with_the_client() -> None:
+    crew = Crew(starting_s=3600.0)
+
+    async def use(client: RewardClient) -> None:
+        starting = asyncio.create_task(client.start())
+        await asyncio.sleep(0.05)
+        await client.close()
+        await asyncio.gather(starting, return_exceptions=True)
+        assert crew.killed == [0]
+
+    with_client(crew, use)
+
+
+def test_what_an_actor_verified_outlives_it() -> None:
+    crew = Crew(dying={"9"})
+
+    async def use(client: RewardClient) -> None:
+        await all_are_scored(client, 3)
+        await score(client, 9)
+        await client.commit()
+        assert crew.remembered == {0: [], 1: ["0", "1", "2", "9"]}
+        await client.commit()
+        assert crew.remembered[1] == ["0", "1", "2", "9"]
+
+    with_client(crew, use)
+    assert crew.lives == 2
+
+
+def test_commits_at_the_same_time_give_every_actor_the_same_traces() -> None:
+    crew = Crew()
+
+    async def use(client: RewardClient) -> None:
+        async def request(number: int) -> None:
+            await score(client, number)
+            await client.commit()
+
+        await client.start()
+        await asyncio.gather(*(request(number) for number in range(8)))
+        assert crew.remembered[0] == crew.remembered[1]
+        assert sorted(crew.remembered[0]) == [str(number) for number in range(8)]
+
+    with_client(crew, use, actors=2)
+
+
+def test_a_loaded_memory_forgets_what_waited() -> None:
+    crew = Crew()
+
+    async def use(client: RewardClient) -> None:
+        await score(client, 1)
+        await client.load("memory.sqlite")
+        await client.commit()
+        assert crew.remembered == {0: []}
+
+    with_client(crew, use)
 
 
 def test_a_server_that_cannot_start_is_told_to_all_who_wait() -> None:

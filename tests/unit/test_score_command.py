@@ -90,6 +90,15 @@ def test_bad_lines_are_named_and_the_others_scored(score: Score, tmp_path: Path)
     assert [result["id"] for result in results(tmp_path)] == [1, 9]
 
 
+def test_names_that_no_database_can_have_cost_their_own_lines_alone(score: Score, tmp_path: Path) -> None:
+    names = ["", ".", "..", "../dogs", "dogs/", "d\0gs", "\ud83d", "d" * 249, "ü" * 125]
+    lines = [case(number, "", db_id=name) for number, name in enumerate(names)]
+    code, errors = score([*lines, case("longest", "", db_id="d" * 248), case("right", THINK + "SELECT name FROM dog")])
+    assert code == 1
+    assert [line.partition(" db_id ")[0] for line in errors.splitlines()] == [f"line {n}:" for n in range(1, 10)]
+    assert [(r["id"], r["status"]) for r in results(tmp_path)] == [("longest", "unscorable"), ("right", "scored")]
+
+
 def test_instances_and_strict_by_setting(score: Score, tmp_path: Path) -> None:
     lines = [case(1, THINK + "SELECT name FROM dog WHERE age > 2", "SELECT name FROM dog WHERE age >= 2")]
     score(lines)

@@ -142,6 +142,21 @@ _PLANS: tuple[tuple[str, tuple[Plan, ...]], ...] = (
                 note="Policy versions behind",
                 keys=(("async/staleness_mean", "mean"), ("async/staleness_max", "largest")),
             ),
+            Plan(
+                title="Waiting for a reward actor",
+                note="Longest wait of a group in the step",
+                keys=(("async/reward_queue_s", "wait"),),
+            ),
+            Plan(
+                title="Replaced processes",
+                note="Since the engines were last started",
+                keys=(
+                    ("async/worker_restarts", "rollout workers"),
+                    ("async/reward_restarts", "reward actors"),
+                    ("async/executor_restarts", "SQL processes"),
+                ),
+                kind="stack",
+            ),
             Plan(title="Resident memory", note="GiB, driver and descendants", keys=(("perf/rss_gib", "memory"),)),
         ),
     ),
