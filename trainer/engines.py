@@ -20,12 +20,8 @@ from trainer.carriers import TrainingSequence
 from trainer.checkpoint import Checkpoint
 from trainer.learner.group import LearnerGroup
 from trainer.learner.spec import LearnerSpec
-from trainer.placement import driver_address
 from trainer.weights.builder import sender_factory
 from trainer.weights.meeting import NcclMeeting
-
-NCCL_PORT = 29600
-"""Communicator k of the weight broadcast meets at this port + k."""
 
 
 class LearnerPolicy:
@@ -189,8 +185,7 @@ def _learner_spec(config: TrainConfig, folder: str, reference: str) -> LearnerSp
 
 def _meeting(config: TrainConfig) -> NcclMeeting:
     return NcclMeeting(
-        address=driver_address(config.cluster),
-        first_port=NCCL_PORT,
+        loopback=config.cluster.address is None,
         engine_ranks=config.rollout.workers * config.rollout.engine.tensor_parallel_size,
         timeout_s=config.rollout.group_timeout_s,
     )

@@ -3,7 +3,8 @@
 
 against=trl: this trainer and TRL's GRPOTrainer on the same policy, prompts, rewards, group size and batch, in blocks
 that take turns, each a process of its own on the same cores; medians, their ratio, seconds by stage, and the distance
-from the arithmetic that a step cannot do without. With learning.enabled=true also reward against samples of both over
+from the arithmetic that a step cannot do without. With weights=random the job has the model's shape and the sizes of
+measure.*, on either device. With learning.enabled=true also reward against samples of both over
 several seeds, in a plot beside FILE. weights=random: this trainer alone, with a policy of any published shape.
 """
 
@@ -41,7 +42,7 @@ def run(config: ThroughputConfig) -> int:
         found["alone"] = measure(config, folder)
         sys.stdout.write(show(found["alone"]))
     else:
-        for name in JOBS[config.job]:
+        for name in ("device",) if config.weights == "random" else JOBS[config.job]:
             found[name] = compare(make_job(name, config, folder), config, folder)
             sys.stdout.write(f"{name}\n{table(found[name])}")
             sys.stdout.flush()

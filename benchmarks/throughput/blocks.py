@@ -49,7 +49,6 @@ def our_block(
         "logging.samples_groups=4096",
         f"run.dir={folder}",
         f"run.name={name}",
-        *config.settings,
     )
     log = folder / f"{name}.log"
     code = run_process(

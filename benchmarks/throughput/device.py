@@ -11,14 +11,9 @@ from typing import Any
 from benchmarks.throughput.arithmetic import utilisation
 from benchmarks.throughput.blocks import TAIL, our_block
 from benchmarks.throughput.comparison import measured_peak
-from benchmarks.throughput.jobs import Job, random_policy, warmed_up
+from benchmarks.throughput.jobs import Job, random_weights, sized_settings
 from benchmarks.throughput.steps import Step, read_rows
-from benchmarks.throughput.tasks import write_long_tasks
-from conf.load import load
-from conf.schema.data import DemoData
-from conf.schema.root import TrainConfig
 from conf.schema.throughput import ThroughputConfig
-from rollout.prompt.tokenizer import load_tokenizer
 from rollout.shape import ModelShape, shape_of
 
 RECORDED = (
@@ -44,10 +39,6 @@ RECORDED = (
     1.53,
 )
 """Completion lengths over their mean at every twentieth of the quickstart's sampled groups (672 completions)."""
-DEVICES = {
-    "cpu": ("cluster=local",),
-    "gpu": ("cluster=single_gpu", "learner=finer", "rollout=finer", "learner.packing=shared_prefix"),
-}
 
 
 def measure(config: ThroughputConfig, folder: Path) -> dict[str, Any]:
@@ -96,14 +87,8 @@ def show(figures: dict[str, Any]) -> str:
 
 
 def _job(config: ThroughputConfig, folder: Path) -> Job:
-    sizes = config.measure
-    source = warmed_up(config, folder)
-    policy = random_policy(config, tokenizer=source, folder=folder)
-    tasks, lengths = folder / "tasks.jsonl", folder / "lengths.txt"
-    prompt = load(TrainConfig, "train", ["experiment=quickstart"]).prompt
-    steps = config.warmup_steps + config.steps + TAIL
-    count = min(1024, sizes.prompts_per_step * steps)
-    write_long_tasks(tasks, load_tokenizer(source), prompt, DemoData(), tokens=sizes.prompt_tokens, count=count)
+    policy, tasks = random_weights(config, folder)
+    lengths = folder / "lengths.txt"
     lengths.write_text("\n".join(map(str, _lengths(config))) + "\n", encoding="utf-8")
     return Job(
         name="alone",
@@ -116,27 +101,8 @@ def _job(config: ThroughputConfig, folder: Path) -> Job:
 
 def settings_of(config: ThroughputConfig, *, policy: Path, tasks: Path, lengths: Path) -> tuple[str, ...]:
     """Of `python -m trainer`."""
-    sizes = config.measure
-    return (
-        "experiment=quickstart",
-        *DEVICES[config.device],
-        "model=pretrained",
-        f"model.path={policy}",
-        "warmup=none",
-        "evaluation=none",
-        "evaluation.every=0",
-        "checkpoint.every=0",
-        "logging.progress=plain",
-        "data=jsonl",
-        f"data.train={tasks}",
-        "data.denotation=spider",
-        f"prompt.max_tokens={sizes.prompt_tokens}",
-        f"rollout.sampling.max_tokens={sizes.max_tokens}",
-        f"rollout.lengths={lengths}",
-        f"rollout.group_size={sizes.group_size}",
-        f"pipeline.prompts_per_step={sizes.prompts_per_step}",
-        f"learner.micro_batch_tokens={sizes.micro_batch_tokens}",
-    )
+    sized = sized_settings(config, policy=policy, tasks=tasks, max_tokens=config.measure.max_tokens)
+    return (*sized, f"rollout.lengths={lengths}", *config.settings)
 
 
 def _lengths(config: ThroughputConfig) -> list[int]:

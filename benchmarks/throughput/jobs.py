@@ -2,11 +2,12 @@
 
 short: the quickstart's own step, with its warmed-up policy. long: prompts of 600 tokens, completions of up to 100, 32 a
 prompt; its policy has random weights (which hardly ever end a completion), so the job shows speed alone: no answer
-earns anything, and groups that teach nothing must be kept.
+earns anything, and groups that teach nothing must be kept. device: the same with a policy of any published shape and
+the sizes of `measure`. Every job runs on config.device, and what config.settings say holds for both trainers.
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.processes import RunFailed, run_process
@@ -23,11 +24,16 @@ VARIANTS: dict[Variant, tuple[str, ...]] = {
     "one_step_ahead": ("algo.drop_zero_variance=false", "pipeline.max_staleness=1"),
     "dropping_one_step_ahead": ("algo.drop_zero_variance=true", "pipeline.max_staleness=1"),
 }
+DEVICES = {
+    "cpu": ("cluster=local",),
+    "gpu": ("cluster=single_gpu", "learner=finer", "rollout=finer", "learner.packing=shared_prefix"),
+}
 LONG_PROMPT = 600
 LONG_COMPLETION = 100
 LONG_PROMPTS_PER_STEP = 4
 LONG_TASKS = 256
-MICRO_BATCH = {"short": 64, "long": 32}
+MOST_TASKS = 1024
+MICRO_BATCH = {"short": 64, "long": 32, "device": 16}
 """Completions of one of TRL's forward passes."""
 POLICY_TIMEOUT_S = 3600.0
 
@@ -44,12 +50,15 @@ class Job:
 
 def make_job(name: str, config: ThroughputConfig, folder: Path) -> Job:
     """Makes or finds the job's policy and data. Raises RunFailed."""
-    return {"short": _short, "long": _long}[name](config, folder)
+    job = {"short": _short, "long": _long, "device": _device}[name](config, folder)
+    return replace(job, settings=(*job.settings, *config.settings))
 
 
-def _base(policy: Path) -> tuple[str, ...]:
+def base_settings(config: ThroughputConfig, policy: Path) -> tuple[str, ...]:
+    """Of `python -m trainer`: this policy on config.device, nothing measured or written on the way."""
     return (
         "experiment=quickstart",
+        *DEVICES[config.device],
         "model=pretrained",
         f"model.path={policy}",
         "warmup=none",
@@ -65,7 +74,7 @@ def _short(config: ThroughputConfig, folder: Path) -> Job:
     return Job(
         name="short",
         policy=policy,
-        settings=_base(policy),
+        settings=base_settings(config, policy),
         micro_batch=config.trl.micro_batch or MICRO_BATCH["short"],
         variants=("synchronous", *config.variants),
     )
@@ -81,7 +90,7 @@ def _long(config: ThroughputConfig, folder: Path) -> Job:
         name="long",
         policy=policy,
         settings=(
-            *_base(policy),
+            *base_settings(config, policy),
             "data=jsonl",
             f"data.train={tasks.resolve()}",
             "data.denotation=spider",
@@ -92,6 +101,46 @@ def _long(config: ThroughputConfig, folder: Path) -> Job:
         ),
         micro_batch=config.trl.micro_batch or MICRO_BATCH["long"],
         variants=("synchronous", *(v for v in config.variants if not v.startswith("dropping"))),
+    )
+
+
+def _device(config: ThroughputConfig, folder: Path) -> Job:
+    """Random weights hardly ever end a completion, so every one of both trainers has measure.completion_tokens."""
+    policy, tasks = random_weights(config, folder)
+    return Job(
+        name="device",
+        policy=policy,
+        settings=sized_settings(config, policy=policy, tasks=tasks, max_tokens=config.measure.completion_tokens),
+        micro_batch=config.trl.micro_batch or MICRO_BATCH["device"],
+        variants=("synchronous", *(v for v in config.variants if not v.startswith("dropping"))),
+    )
+
+
+def random_weights(config: ThroughputConfig, folder: Path) -> tuple[Path, Path]:
+    """A policy of config.model's shape, and a file of questions as long as config.measure says. Raises RunFailed."""
+    sizes = config.measure
+    source = warmed_up(config, folder)
+    policy = random_policy(config, tokenizer=source, folder=folder)
+    tasks = folder / "tasks.jsonl"
+    prompt = load(TrainConfig, "train", ["experiment=quickstart"]).prompt
+    count = min(MOST_TASKS, sizes.prompts_per_step * (config.warmup_steps + config.steps + 1))
+    write_long_tasks(tasks, load_tokenizer(source), prompt, DemoData(), tokens=sizes.prompt_tokens, count=count)
+    return policy, tasks
+
+
+def sized_settings(config: ThroughputConfig, *, policy: Path, tasks: Path, max_tokens: int) -> tuple[str, ...]:
+    """Of `python -m trainer`: the sizes of config.measure."""
+    sizes = config.measure
+    return (
+        *base_settings(config, policy),
+        "data=jsonl",
+        f"data.train={tasks.resolve()}",
+        "data.denotation=spider",
+        f"prompt.max_tokens={sizes.prompt_tokens}",
+        f"rollout.sampling.max_tokens={max_tokens}",
+        f"rollout.group_size={sizes.group_size}",
+        f"pipeline.prompts_per_step={sizes.prompts_per_step}",
+        f"learner.micro_batch_tokens={sizes.micro_batch_tokens}",
     )
 
 

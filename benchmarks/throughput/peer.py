@@ -16,10 +16,10 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
+from benchmarks.throughput.peer_options import grpo_options
 from benchmarks.throughput.tasks import prompts_of
 from conf.errors import QuorumError
 from conf.load import load
-from conf.schema.algo import ClippedLoss
 from conf.schema.root import TrainConfig
 from rewards.carriers import SqlTask
 from rewards.scorer import ScoreJob, Scorer
@@ -110,49 +110,6 @@ def reward_of(scorer: Scorer, tasks: Sequence[SqlTask], tally: Tally) -> Callabl
     return reward
 
 
-def grpo_config(config: TrainConfig, spec: dict[str, Any]) -> GRPOConfig:
-    """The same algorithm as `config` says. Raises QuorumError for what TRL would do otherwise."""
-    loss, algo, learner, sampling = config.algo.loss, config.algo, config.learner, config.rollout.sampling
-    if not isinstance(loss, ClippedLoss) or algo.kl.coefficient or algo.updates_per_step != 1:
-        raise QuorumError("the comparison knows clipped losses without a KL term and with one update a step")
-    completions = config.pipeline.prompts_per_step * config.rollout.group_size
-    micro_batch = min(spec["micro_batch"], completions)
-    on_gpu = config.cluster.accelerator == "gpu"
-    return GRPOConfig(
-        output_dir=str(Path(spec["output"]).with_suffix("")),
-        use_cpu=not on_gpu,
-        bf16=learner.dtype == "bfloat16",
-        max_steps=spec["steps"],
-        per_device_train_batch_size=micro_batch,
-        gradient_accumulation_steps=completions // micro_batch,
-        num_generations=config.rollout.group_size,
-        max_completion_length=sampling.max_tokens,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        loss_type=loss.type,
-        epsilon=loss.epsilon_low,
-        epsilon_high=loss.epsilon_high,
-        beta=0.0,
-        scale_rewards=algo.advantage.scale,
-        learning_rate=learner.learning_rate,
-        lr_scheduler_type="constant",
-        adam_beta1=learner.beta1,
-        adam_beta2=learner.beta2,
-        weight_decay=learner.weight_decay,
-        max_grad_norm=learner.max_grad_norm,
-        gradient_checkpointing=learner.gradient_checkpointing,
-        shuffle_dataset=False,
-        use_vllm=spec["generation"] == "vllm",
-        use_transformers_continuous_batching=spec["generation"] == "continuous_batching",
-        report_to="none",
-        logging_strategy="no",
-        save_strategy="no",
-        disable_tqdm=True,
-        seed=config.seed,
-    )
-
-
 def main(arguments: Sequence[str]) -> int:
     spec = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
     config = load(TrainConfig, "train", spec["settings"])
@@ -170,7 +127,7 @@ def main(arguments: Sequence[str]) -> int:
             trainer = TimedTrainer(
                 model=AutoModelForCausalLM.from_pretrained(spec["policy"], dtype=dtype),
                 processing_class=tokenizer,
-                args=grpo_config(config, spec),
+                args=GRPOConfig(**grpo_options(config, spec)),
                 train_dataset=Dataset.from_dict({"prompt": texts, "place": list(range(len(texts)))}),
                 reward_funcs=reward_of(Scorer(config.reward, pool), [prompt.task for prompt in prompts], tally),
                 callbacks=[StepWriter(tally, file)],

@@ -51,8 +51,8 @@ class ThroughputConfig(Section):
     against: Literal["trl"] | None = None
     """None: this trainer alone."""
     job: Literal["short", "long", "both"] = "both"
-    """short: the demo's questions, 32 prompts x 16 completions. long: 600 prompt tokens, 100 completion tokens, 32
-    completions a prompt."""
+    """Of weights=trained. short: the demo's questions, 32 prompts x 16 completions. long: 600 prompt tokens, 100
+    completion tokens, 32 completions a prompt."""
     steps: PositiveInt = 8
     """Measured optimizer steps of every block."""
     rounds: PositiveInt = 2
@@ -67,14 +67,15 @@ class ThroughputConfig(Section):
     policy: str | None = None
     """Folder of a warmed-up policy (None: the quickstart's of `seed`, from the trainer's cache or made now)."""
     weights: Literal["trained", "random"] = "trained"
-    """random: of the model's shape, nothing is downloaded; completions get recorded lengths."""
+    """random: of the model's shape, nothing is downloaded. Completions get recorded lengths; with against=trl all of
+    them have measure.completion_tokens, and `job` is not read."""
     device: Literal["cpu", "gpu"] = "cpu"
     measure: DeviceConfig = DeviceConfig()
     cores: PositiveInt = 2
     """CPU cores that every process is bound to."""
     seed: NonNegativeInt = 0
     settings: tuple[str, ...] = ()
-    """More settings of this trainer, name=value, for every block."""
+    """More settings of the trainer, name=value, for every block; the peer reads its sizes and options from them too."""
     folder: str = "runs/throughput"
     """Receives a folder with runs and logs for every call."""
     output: str | None = None

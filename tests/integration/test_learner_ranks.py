@@ -44,9 +44,14 @@ CASES = [
     case("lora_checkpointing", LORA | {"gradient_checkpointing": True}),
     case("lora_zero2", LORA | {"zero_stage": 2}),
     case("lora_zero3", LORA | {"zero_stage": 3}),
+    case("lora_zero3_divided", LORA | {"zero_stage": 3}),
     case("zero1", {"zero_stage": 1}),
     case("zero2", {"zero_stage": 2, "packing": "shared_prefix"}),
     case("zero3", {"zero_stage": 3, "packing": "shared_prefix"}),
+    case("zero3_divided", {"zero_stage": 3, "packing": "shared_prefix"}),
+    case(
+        "options_zero3_divided", {"zero_stage": 3, "packing": "shared_prefix", "gradient_checkpointing": True}, OPTIONS
+    ),
     case("bf16", {"dtype": "bfloat16", "packing": "shared_prefix"}),
     case("bf16_zero1", {"dtype": "bfloat16", "zero_stage": 1}),
 ]
@@ -147,7 +152,7 @@ def test_two_ranks_equal_one(results, name):
         assert values == pytest.approx(expected_logprobs[index], rel=1e-4, abs=1e-5)
 
 
-@pytest.mark.parametrize("name", ["shared", "checkpointing", "zero1", "zero2", "zero3"])
+@pytest.mark.parametrize("name", ["shared", "checkpointing", "zero1", "zero2", "zero3", "zero3_divided"])
 def test_packing_checkpointing_and_sharding_change_nothing(results, name):
     (one,) = results[1]
     for step in range(2):
@@ -158,7 +163,14 @@ def test_packing_checkpointing_and_sharding_change_nothing(results, name):
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("options_shared", "options"), ("lora_checkpointing", "lora"), ("lora_zero2", "lora"), ("lora_zero3", "lora")],
+    [
+        ("options_shared", "options"),
+        ("options_zero3_divided", "options"),
+        ("lora_checkpointing", "lora"),
+        ("lora_zero2", "lora"),
+        ("lora_zero3", "lora"),
+        ("lora_zero3_divided", "lora"),
+    ],
 )
 def test_options_and_adapters_do_not_depend_on_packing_or_sharding(results, name, expected):
     (one,) = results[1]

@@ -135,6 +135,8 @@ def test_two_that_share_a_device_too_small_are_refused_with_the_sum():
     larger = config("plan.gpu_memory_gib=140", "rollout.engine.gpu_memory_utilization=0.4")
     plan = build(larger, shape_of(larger.model), assumed(larger))
     assert {one.devices for one in plan.places if one.devices} == {(0,)}
+    # Rank 0 keeps a bfloat16 copy that the engines read.
+    assert dict(plan.places[0].demand.gpu_parts)["weights to send"] == 2 * shape_of(larger.model).parameters
     assert "together" in cost(larger, plan)
 
 

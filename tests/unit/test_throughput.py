@@ -11,7 +11,8 @@ from benchmarks.throughput.blocks import Block, check_same_data
 from benchmarks.throughput.comparison import compare, table
 from benchmarks.throughput.curves import Curve, draw
 from benchmarks.throughput.device import settings_of, summary
-from benchmarks.throughput.jobs import VARIANTS, Job
+from benchmarks.throughput.jobs import VARIANTS, Job, base_settings, make_job, sized_settings
+from benchmarks.throughput.peer_options import grpo_options
 from benchmarks.throughput.steps import Step, figures, our_steps, our_tasks, peer_steps, recorded_lengths
 from benchmarks.throughput.tasks import write_long_tasks
 from conf.errors import ConfigError
@@ -171,6 +172,32 @@ def test_a_device_is_measured_with_a_valid_configuration(tmp_path, device):
     )
     assert train.learner.packing == "shared_prefix"
     assert train.rollout.lengths == str(tmp_path / "lengths.txt")
+
+
+PEER = {"micro_batch": 16, "steps": 3, "output": "trl.jsonl", "generation": "transformers"}
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_both_trainers_of_a_comparison_run_on_the_device_that_was_asked_for(tmp_path, device):
+    given = ["against=trl", f"device={device}", "model=qwen2_5_coder_3b", "weights=random", "measure.group_size=8"]
+    config = load(ThroughputConfig, "throughput", given)
+    sized = sized_settings(config, policy=tmp_path, tasks=tmp_path / "tasks.jsonl", max_tokens=300)
+    for settings in (base_settings(config, tmp_path), sized):
+        train = load(TrainConfig, "train", [*settings, *VARIANTS["synchronous"]])
+        assert train.cluster.accelerator == device
+        options = grpo_options(train, PEER)
+        assert options["use_cpu"] == (device == "cpu")
+        assert options["bf16"] == (device == "gpu") == (train.learner.dtype == "bfloat16")
+    assert (options["num_generations"], options["max_completion_length"]) == (8, 300)
+    assert options["gradient_accumulation_steps"] == 16 * 8 // 16
+
+
+def test_more_settings_hold_for_both_trainers(tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.throughput.jobs.warmed_up", lambda config, folder: tmp_path)
+    config = load(ThroughputConfig, "throughput", ["against=trl", "settings=['rollout.group_size=4']"])
+    job = make_job("short", config, tmp_path)
+    # Both blocks are started with job.settings and nothing else of the configuration's.
+    assert grpo_options(load(TrainConfig, "train", list(job.settings)), PEER)["num_generations"] == 4
 
 
 class WordTokenizer:

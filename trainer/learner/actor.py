@@ -4,17 +4,15 @@ Environment variables must be set before torch and DeepSpeed are imported: they 
 environment (`rank_options`), and this module imports neither at its top.
 """
 
-import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import ray
 
 from conf.schema.learner import LearnerConfig
 from conf.schema.stages import ClusterConfig
 from trainer.carriers import TrainingSequence
 from trainer.learner.spec import LearnerSpec, Rendezvous
+from trainer.weights.meeting import meeting_place
 
 if TYPE_CHECKING:
     from trainer.learner.rank import LearnerRank
@@ -53,10 +51,7 @@ class LearnerActor:
 
     def meeting_place(self, *, loopback: bool) -> tuple[str, int]:
         """(address, free port) of this process's machine, for rank 0 to offer."""
-        address = "127.0.0.1" if loopback else ray.util.get_node_ip_address()
-        with socket.socket() as probe:
-            probe.bind((address, 0))
-            return address, probe.getsockname()[1]
+        return meeting_place(loopback=loopback)
 
     def join(self, rendezvous: Rendezvous) -> None:
         """Load the policy and meet the other ranks. Raises what `LearnerRank` raises."""

@@ -14,6 +14,9 @@ from conf.schema.learner import LearnerConfig
 from trainer.learner.optimizer import build_optimizer
 from trainer.learner.spec import LearnerSpec, Rendezvous
 
+WHOLE_UP_TO = 100_000
+"""ZeRO-3: parameters of at most so many numbers stay whole on every rank."""
+
 
 def start_engine(module: nn.Module, spec: LearnerSpec, rendezvous: Rendezvous) -> Any:
     """A `DeepSpeedEngine` around `module`. Every rank must call it.
@@ -75,7 +78,11 @@ def _engine_config(config: LearnerConfig, world_size: int) -> dict[str, Any]:
         "gradient_accumulation_steps": 1,
         "managed_gradient_accumulation": False,
         "gradient_clipping": config.max_grad_norm if sharded else 0.0,
-        "zero_optimization": {"stage": config.zero_stage, "overlap_comm": False},
+        "zero_optimization": {
+            "stage": config.zero_stage,
+            "overlap_comm": False,
+            "stage3_param_persistence_threshold": WHOLE_UP_TO,
+        },
         "zero_allow_untested_optimizer": True,
         "bf16": {"enabled": sharded and config.dtype == "bfloat16"},
         "steps_per_print": 10**9,

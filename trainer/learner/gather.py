@@ -17,7 +17,8 @@ def gathered_weights(model: nn.Module, *, sharded: bool) -> Iterator[tuple[str, 
     """Every weight once, under its Hugging Face name; tied ones under their first name, adapters merged.
 
     With `sharded` this is collective: every rank must exhaust it. A layer's parameters are whole only until the next
-    is asked for, so no rank ever holds the whole model.
+    is asked for: gathering itself never makes a rank hold the whole model. Who collects what it yields does: senders
+    keep one copy on rank 0 for the engines to read, `save_state` one in rank 0's host memory.
     """
     for named in _whole_layers(model, sharded=sharded):
         yield from merged(model, named)

@@ -135,8 +135,11 @@ def rank_demands(config: TrainConfig, shape: ModelShape) -> list[Demand]:
     )
     gpu = config.cluster.accelerator == "gpu"
     process = ("process", config.plan.process_gib * GIB)
-    # Rank 0 gathers the policy in host memory to write it.
+    # Rank 0 gathers the policy in host memory to write it, and where its device or shared memory offers it to engines.
     gathered = ("policy to write", float(shape.parameters * learner.weight_bytes))
+    offered = ("weights to send", float(shape.parameters * BYTES[config.rollout.engine.dtype]))
+    device = (*tensors, ("context", config.plan.device_overhead_gib * GIB))
+    on_host = (gathered,) if gpu else (gathered, offered)
     remedy = (
         "lower learner.micro_batch_tokens or learner.logprob_chunk_tokens, set learner.gradient_checkpointing=true, or "
         "shard with a higher learner.zero_stage over more learner.ranks"
@@ -145,8 +148,8 @@ def rank_demands(config: TrainConfig, shape: ModelShape) -> list[Demand]:
         Demand(
             name=f"learner rank {rank}",
             gpus=config.cluster.learner_gpus if gpu else 0.0,
-            gpu_parts=(*tensors, ("context", config.plan.device_overhead_gib * GIB)) if gpu else (),
-            host_parts=(process, *(() if gpu else tensors), *((gathered,) if rank == 0 else ())),
+            gpu_parts=(*device, *((offered,) if rank == 0 else ())) if gpu else (),
+            host_parts=(process, *(() if gpu else tensors), *(on_host if rank == 0 else ())),
             remedy=remedy,
         )
         for rank in range(learner.ranks)

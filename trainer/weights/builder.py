@@ -50,7 +50,7 @@ def sender_factory(
     if backend not in _BUILDERS:
         raise ConfigError(f"rollout.weight_transfer={backend} is not one of {', '.join(_BUILDERS)}")
     if backend == "nccl" and meeting is None:
-        raise ConfigError("rollout.weight_transfer=nccl needs an address at which learner and workers meet")
+        raise ConfigError("rollout.weight_transfer=nccl needs to know with how many engines the learner meets")
     return partial(_build, backend, engine_dtype, meeting)
 
 

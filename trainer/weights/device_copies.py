@@ -1,6 +1,7 @@
 """One copy of every weight on the GPU, in the wire's element type, filled at each publication.
 
-It costs the model's size in GPU memory once; in return the optimizer may go on while engines read or receive.
+It costs the model's size in the memory of learner rank 0's GPU, under ZeRO-3 too (`trainer/plan` counts it); in return
+the optimizer may go on while engines read or receive.
 """
 
 import torch

@@ -1,17 +1,32 @@
-"""Where an nccl broadcast begins; plain data that travels to the learner."""
+"""How the sender and the engines of an nccl broadcast find each other; plain data that travels to the learner."""
 
+import socket
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NcclMeeting:
-    """Where and with how many the sender meets the engines."""
+    """With how many the sender meets; where is its own choice (`meeting_place`), and the handle tells the engines."""
 
-    address: str
-    """Of the learner's rank 0, reachable from every worker."""
-    first_port: int
-    """Communicator k meets at first_port + k."""
+    loopback: bool
+    """Everybody is on the sender's machine."""
     engine_ranks: int
     """Rollout workers times tensor-parallel size."""
     timeout_s: float
     """Longest wait for the previous broadcast to end."""
+
+
+def meeting_place(*, loopback: bool) -> tuple[str, int]:
+    """(address, free port) of this process's machine, for others to connect to.
+
+    The port is free when this returns and belongs to nobody: use it at once. Without `loopback` the process must be in
+    a Ray actor or driver, whose node's address other machines of the cluster can reach.
+    """
+    address = "127.0.0.1"
+    if not loopback:
+        import ray
+
+        address = ray.util.get_node_ip_address()
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        return address, probe.getsockname()[1]

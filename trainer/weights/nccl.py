@@ -3,7 +3,8 @@
 Has not been run on GPUs; written against vLLM 0.26 to 0.32 (nccl_common.trainer_init, packed_nccl_broadcast_producer).
 A broadcast needs both sides at once, so `publish` begins it in a thread and returns; it ends while the pool updates its
 workers. Who waits for whom: the thread waits for every worker to join and receive; the next publication waits for the
-thread. A worker that dies in mid-broadcast leaves the others stuck until the pool's update limit replaces them.
+thread. A worker that dies in mid-broadcast leaves the others stuck until the pool's update limit replaces them. Each
+communicator meets at a free port of this process's own machine, which the handle carries.
 """
 
 import threading
@@ -15,7 +16,7 @@ from rollout.errors import WeightUpdateFailed
 from rollout.weights.handle import NcclHandle
 from trainer.weights.device_copies import DeviceCopies
 from trainer.weights.extract import NamedTensors
-from trainer.weights.meeting import NcclMeeting
+from trainer.weights.meeting import NcclMeeting, meeting_place
 
 BUFFER_BYTES = 2**30
 BUFFERS = 2
@@ -29,6 +30,7 @@ class NcclSender:
         self._copies = DeviceCopies(dtype)
         self._meeting = meeting
         self._session = 0
+        self._place: tuple[str, int] | None = None
         self._restarts = 0
         self._group: object | None = None
         self._thread: threading.Thread | None = None
@@ -50,12 +52,15 @@ class NcclSender:
             self._restarts = restarts
             self._renew()
         self._copies.fill(weights)
+        if self._place is None:
+            self._place = meeting_place(loopback=self._meeting.loopback)
+        address, port = self._place
         handle = NcclHandle(
             version=version,
             tensors=self._copies.layout(),
             session=self._session,
-            address=self._meeting.address,
-            port=self._meeting.first_port + self._session,
+            address=address,
+            port=port,
             world_size=1 + self._meeting.engine_ranks,
             buffer_bytes=BUFFER_BYTES,
             buffers=BUFFERS,
@@ -72,7 +77,7 @@ class NcclSender:
 
     def _renew(self) -> None:
         self._session += 1
-        self._group = None
+        self._group, self._place = None, None
 
     def _wait(self) -> None:
         """Wait for the broadcast in progress."""
