@@ -153,19 +153,3 @@ class TrainConfig(Section):
                 f"pipeline.stall_timeout_s={stall_s:g} has ended the run: lower the former below a third of the latter"
             )
         return self
-
-    @model_validator(mode="after")
-    def _failures_are_mended_before_the_run_ends(self) -> "TrainConfig":
-        stall_s, silent_s = self.pipeline.stall_timeout_s, self.rollout.group_timeout_s
-        if silent_s >= stall_s:
-            raise ValueError(
-                f"rollout.group_timeout_s={silent_s:g} would replace a hung worker when "
-                f"pipeline.stall_timeout_s={stall_s:g} has ended the run: lower the former or raise the latter"
-            )
-        still_s = self.reward.server.timeout_s
-        if LOST_LIMIT * still_s >= stall_s:
-            raise ValueError(
-                f"reward.server.timeout_s={still_s:g} would give up a group that hangs {LOST_LIMIT} reward actors when "
-                f"pipeline.stall_timeout_s={stall_s:g} has ended the run: lower the former below a third of the latter"
-            )
-        return self

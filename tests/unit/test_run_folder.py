@@ -56,8 +56,6 @@ def write_steps(folder: RunFolder, first: int, last: int) -> None:
 def finish(folder: RunFolder, status: Status = "finished") -> Path:
     made = {"wall_s": 10.0, "n": 30, "selection": "value_aware", "seed": 0, "versions": {}}
     return folder.finish(summarise(folder.metrics(), status=status, **made))
-        summarise(folder.metrics(), status=status, wall_s=10.0, n=30, selection="value_aware", seed=0, versions={})
-    )
 
 
 def test_ledger_and_sample_rows_have_the_published_shape(tmp_path: Path) -> None:

@@ -29,8 +29,8 @@ def start_engine(module: nn.Module, spec: LearnerSpec, rendezvous: Rendezvous) -
     import deepspeed
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    # DeepSpeed would compile an all-reduce of its own for CPU ranks at a machine's first start, which takes minutes on two
-    # cores and a compiler; without it gloo serves.
+    # For CPU ranks DeepSpeed would compile an all-reduce of its own at a machine's first start, which takes minutes on
+    # two cores, and a compiler; without it gloo serves.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
     # DeepSpeed writes to stdout.
