@@ -177,7 +177,7 @@ def test_costs_are_never_negative():
 def write_run(folder, *, prompts: int, staleness: int = 0, wall: float, steps: int = 8) -> None:
     """A run whose costs are 0.001 s a sampled token and 0.0005 s a forwarded one."""
     folder.mkdir()
-    made = config(pipeline__max_staleness=staleness, pipeline__steps=steps, cluster__cpus=2)
+    made = config(pipeline__max_staleness=staleness, pipeline__steps=steps, cluster__cpus=2, rollout__workers=1)
     pipeline = made.pipeline.model_copy(update={"prompts_per_step": prompts})
     (folder / "config.yaml").write_text(to_yaml(made.model_copy(update={"pipeline": pipeline})))
     tokens, forwarded = prompts * 2 * 10.0, prompts * 25.0
