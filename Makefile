@@ -25,8 +25,12 @@ $(STAMP): pyproject.toml $(LOCK)
 	@$(BIN)/python -m compileall -q -j 0 -x '/(tests?|testing)/' $(VENV)/lib >/dev/null 2>&1 || true
 	@touch $(STAMP)
 
+# A finished run is never overwritten: the next one is called quickstart-2, unless ARGS says which run is meant.
+NAMED = $(findstring run.,$(ARGS))$(findstring resume=,$(ARGS))
 quickstart: setup
-	$(BIN)/python -m trainer experiment=quickstart $(ARGS)
+	@name=quickstart; n=1; \
+	while grep -qs '"status": "finished"' runs/$$name/summary.json; do n=$$((n + 1)); name=quickstart-$$n; done; \
+	set -x; $(BIN)/python -m trainer experiment=quickstart $(if $(NAMED),,run.name=$$name) $(ARGS)
 
 # Unit tests side by side; the others have the machine to themselves, one after the other.
 SIDE_BY_SIDE := -n auto --maxprocesses 4

@@ -1,6 +1,7 @@
 """Your own questions, one JSON object a line; docs/data.md lists the fields."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -76,9 +77,9 @@ def _strings(record: Record, key: str) -> tuple[str, ...]:
     value = record.fields.get(key)
     if not isinstance(value, list):
         return (record.text(key),)
-    if not value or not all(isinstance(item, str) and item.strip() for item in value):
+    if not value:
         raise DataError(f"{record.where}: '{key}' must be a string or a list of non-empty strings")
-    return tuple(item.strip() for item in value)
+    return tuple(replace(record, fields={key: item}).text(key) for item in value)
 
 
 def _databases(config: JsonlData, file: Path, record: Record) -> tuple[str, tuple[str, ...]]:

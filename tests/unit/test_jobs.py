@@ -158,8 +158,7 @@ def test_a_job_gets_absolute_paths_and_the_clusters_own_address():
     assert config.cluster.address == "auto"
     assert config.seed == 3
     assert (settings.name, settings.folder) == ("quickstart", "/shared/it's a disk/runs/quickstart")
-    # Two engines of one thread and a learner of two.
-    assert settings.cpus == 4
+    assert settings.cpus == 4  # two engines of one thread, a learner of two
 
 
 def test_relative_paths_are_refused_where_no_folder_is_shared():

@@ -137,6 +137,8 @@ def test_jsonl_fields(tmp_path):
         ({"question": "q", "sql": "x"}, "line 2: a question needs 'database'"),
         ({"question": "q", "sql": "x", "db_id": "dogs"}, "names db_id 'dogs', so data.databases must name the folder"),
         ({"question": "q", "sql": [], "database": "pets.sqlite"}, "'sql' must be a string or a list of non-empty"),
+        ({"question": "q", "sql": ["x", "\ud800"], "database": "pets.sqlite"}, "line 2: 'sql' holds half of a surrog"),
+        ({"question": "q", "sql": ["x", 3], "database": "pets.sqlite"}, "line 2: 'sql' must be a string, not int"),
         ({"question": "q", "gold": "x", "database": "pets.sqlite"}, "line 2: unknown key 'gold'"),
         ({"question": "q", "sql": "x", "database": "pets.sqlite", "id": "one"}, "line 2: id 'one' is used twice"),
         ({"question": "q", "sql": "x", "database": "pets.sqlite", "trace": "<think>x"}, "'trace' must be <think>"),
