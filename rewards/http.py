@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import httpx
 import ray
 from fastapi import FastAPI, HTTPException, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
@@ -52,14 +53,6 @@ class RewardHttp:
         self._token = token
         self._client = RewardClient(config.reward, ray_actors(config.reward))
 
-    async def start(self) -> str | None:
-        """Waits for the reward actors; why there are none, or None."""
-        try:
-            await self._client.start()
-        except RewardServerLost as error:
-            return str(error)
-        return None
-
     @app.post("/score")
     async def score(self, request: Request) -> Response:
         """Results in the order of the cases. 422: a case is wrong, nothing was scored. 503: no reward actor is
@@ -78,9 +71,12 @@ class RewardHttp:
     @app.get("/healthz")
     async def health(self) -> dict[str, str]:
         """Liveness: no token needed."""
-        failure = await self.start() or self._client.failure
-        if failure:
-            raise HTTPException(503, str(failure))
+        try:
+            await self._client.start()
+        except RewardServerLost as error:
+            raise HTTPException(503, str(error)) from error
+        if self._client.failure is not None:
+            raise HTTPException(503, str(self._client.failure))
         return {"status": "ok"}
 
     @app.get("/metrics")
@@ -157,10 +153,8 @@ def run(config: RewardHttpConfig) -> int:
         signal.signal(number, lambda *_: stop.set())
     try:
         serve.start(http_options=HTTPOptions(host=config.host, port=config.port))
-        replica = serve.run(_deployment(config).bind(config, token), name=APPLICATION, route_prefix="/")
-        failure = replica.start.remote().result()
-        if failure is not None:
-            raise QuorumError(failure)
+        serve.run(_deployment(config).bind(config, token), name=APPLICATION, route_prefix="/")
+        _check_health(config)
         sys.stdout.write(f"serving rewards on http://{config.host}:{config.port}\n")
         sys.stdout.flush()
         stop.wait()
@@ -187,6 +181,16 @@ def _deployment(config: RewardHttpConfig) -> serve.Deployment:
         max_ongoing_requests=config.max_concurrent_requests,
         ray_actor_options={"num_cpus": 0},
     )
+
+
+def _check_health(config: RewardHttpConfig) -> None:
+    """Waits for the reward actors. Raises QuorumError with what keeps them from starting."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
+    address = httpx.URL(scheme="http", host=host, port=config.port, path="/healthz")
+    reply = httpx.get(address, timeout=None, trust_env=False)
+    if reply.status_code == 503:
+        raise QuorumError(reply.json()["detail"])
+    reply.raise_for_status()
 
 
 def _check_port(config: RewardHttpConfig) -> None:
