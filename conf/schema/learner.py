@@ -37,8 +37,8 @@ class LearnerConfig(Section):
     micro_batch_tokens: PositiveInt = 16384
     """Token budget of one forward pass."""
     logprob_chunk_tokens: PositiveInt = 512
-    """Tokens whose vocabulary logits exist at a time. At a vocabulary of 151,936 one float32 buffer is 0.3 GB, and up to
-    three live at once; a small policy's stay in a CPU's cache."""
+    """Tokens whose vocabulary logits exist at a time. At a vocabulary of 151,936 one float32 buffer is 0.3 GB, and up
+    to three live at once; a small policy's stay in a CPU's cache."""
     threads: PositiveInt = 1
     """CPU only: torch threads of each rank."""
     max_skipped_steps: NonNegativeInt = 5
