@@ -110,6 +110,16 @@ def test_shared_rows_forward_a_prompt_once():
     assert batch.forwarded == sum(prompts.values()) + sum(len(s.completion_ids) for s in sequences)
 
 
+def test_groups_of_similar_completions_share_a_pass():
+    sequences = [
+        TrainingSequence(group_index=g, prompt_ids=(1,) * 10, completion_ids=(2,) * n, logprobs=(0.0,) * n, advantage=0)
+        for g, n in enumerate((20, 2, 20, 2))
+        for _ in range(2)
+    ]
+    batches = pack_shared_prefix(sequences, budget=100)
+    assert [batch.layout.completion.shape for batch in batches] == [(2, 2, 20), (2, 2, 2)]
+
+
 def test_a_long_prompt_is_forwarded_once_for_its_thirty_two_completions():
     prompt, completion = tuple(range(1500)), tuple(range(300))
     sequences = [
