@@ -36,8 +36,9 @@ class LearnerConfig(Section):
     """shared_prefix: a prompt is forwarded once for its group. padded: one row a completion."""
     micro_batch_tokens: PositiveInt = 16384
     """Token budget of one forward pass."""
-    logprob_chunk_tokens: PositiveInt = 4096
-    """Tokens whose vocabulary logits exist at a time."""
+    logprob_chunk_tokens: PositiveInt = 512
+    """Tokens whose vocabulary logits exist at a time. At a vocabulary of 151,936 one float32 buffer is 0.3 GB, and up
+    to three live at once; a small policy's stay in a CPU's cache."""
     threads: PositiveInt = 1
     """CPU only: torch threads of each rank."""
     max_skipped_steps: NonNegativeInt = 5

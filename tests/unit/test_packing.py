@@ -110,6 +110,28 @@ def test_shared_rows_forward_a_prompt_once():
     assert batch.forwarded == sum(prompts.values()) + sum(len(s.completion_ids) for s in sequences)
 
 
+def test_groups_of_similar_completions_share_a_pass():
+    sequences = [
+        TrainingSequence(group_index=g, prompt_ids=(1,) * 10, completion_ids=(2,) * n, logprobs=(0.0,) * n, advantage=0)
+        for g, n in enumerate((20, 2, 20, 2))
+        for _ in range(2)
+    ]
+    batches = pack_shared_prefix(sequences, budget=100)
+    assert [batch.layout.completion.shape for batch in batches] == [(2, 2, 20), (2, 2, 2)]
+
+
+def test_a_long_prompt_is_forwarded_once_for_its_thirty_two_completions():
+    prompt, completion = tuple(range(1500)), tuple(range(300))
+    sequences = [
+        TrainingSequence(
+            group_index=0, prompt_ids=prompt, completion_ids=completion, logprobs=(-1.0,) * 300, advantage=0.0
+        )
+        for _ in range(32)
+    ]
+    assert [batch.forwarded for batch in pack_shared_prefix(sequences, budget=16384)] == [11_100]
+    assert sum(batch.forwarded for batch in pack_padded(sequences, budget=16384)) == 57_600
+
+
 def test_a_sequence_over_the_budget_is_refused_with_the_setting_to_change():
     for pack in (pack_padded, pack_shared_prefix):
         with pytest.raises(SequenceTooLong, match="learner.micro_batch_tokens=10"):

@@ -85,8 +85,8 @@ def test_activations_and_logits_by_hand():
     # A layer: 6*8 + (2*8 + 2*4) + 4*16 = 136 numbers a token; 10 tokens, 2 layers, 2 bytes.
     assert activation_bytes(SHAPE, LEARNER) == 10 * 2 * 136 * 2
     assert activation_bytes(SHAPE, learner(gradient_checkpointing=True)) == 10 * (2 * 8 + 136) * 2
-    # 4 copies of 4 tokens x 100 words, and 100 x 8 gradients, float32.
-    assert learner_memory(SHAPE, LEARNER).logits == 4 * 100 * (4 * 4 + 8)
+    # 3 copies of 4 tokens x 100 words, and 100 x 8 gradients, float32.
+    assert learner_memory(SHAPE, LEARNER).logits == 4 * 100 * (3 * 4 + 8)
 
 
 def test_keys_and_values_bound_the_sequences_of_an_engine():

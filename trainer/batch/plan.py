@@ -64,15 +64,15 @@ def padded_rows(sequences: Sequence[TrainingSequence], *, budget: int) -> list[l
 
 
 def shared_rows(sequences: Sequence[TrainingSequence], *, budget: int) -> list[list[list[int]]]:
-    """Forward passes of several groups, prompts of similar lengths together: [pass][group] -> indices.
+    """Forward passes of several groups, those of similar score matrices together: [pass][group] -> indices.
 
-    A group whose prompt and completions exceed the budget is cut into parts that repeat the prompt. Raises
-    SequenceTooLong.
+    Attention on the CPU pads every group of a pass to its longest prompt and its longest completion. A group whose
+    prompt and completions exceed the budget is cut into parts that repeat the prompt. Raises SequenceTooLong.
     """
     parts = [part for members in by_group(sequences) for part in _parts(sequences, members, budget)]
     passes: list[list[list[int]]] = []
     room = 0
-    for part in sorted(parts, key=lambda p: (-len(sequences[p[0]].prompt_ids), p[0])):
+    for part in sorted(parts, key=lambda p: (-_scores(sequences, p), p[0])):
         cost = shared_tokens(sequences, part)
         if not passes or cost > room:
             passes.append([])
@@ -80,6 +80,12 @@ def shared_rows(sequences: Sequence[TrainingSequence], *, budget: int) -> list[l
         passes[-1].append(part)
         room -= cost
     return passes
+
+
+def _scores(sequences: Sequence[TrainingSequence], part: Sequence[int]) -> int:
+    """Attention scores of the longest completion over its prompt and itself."""
+    longest = max(len(sequences[i].completion_ids) for i in part)
+    return longest * (len(sequences[part[0]].prompt_ids) + longest)
 
 
 def _parts(sequences: Sequence[TrainingSequence], members: Sequence[int], budget: int) -> list[list[int]]:

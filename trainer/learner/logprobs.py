@@ -38,10 +38,14 @@ class _ChunkedLogprobs(torch.autograd.Function):
         cast = weight.to(hidden.dtype)
         for part in _chunks(len(targets), chunk):
             logits = _logits(hidden[part], cast, temperature, accumulate)
-            lse = torch.logsumexp(logits, dim=-1)
-            logp[part] = logits.gather(1, targets[part, None]).squeeze(1) - lse
-            probability = torch.softmax(logits, dim=-1)
-            entropy[part] = lse - torch.linalg.vecdot(probability, logits)
+            chosen = logits.gather(1, targets[part, None]).squeeze(1)
+            highest = logits.amax(dim=-1)
+            # One exponential e serves the normaliser and the entropy, lse - sum(e logits) / sum(e).
+            exponential = (logits - highest[:, None]).exp_()
+            total = exponential.sum(dim=-1)
+            lse = total.log().add_(highest)
+            logp[part] = chosen - lse
+            entropy[part] = lse - exponential.mul_(logits).sum(dim=-1).div_(total)
             normaliser[part] = lse
         ctx.save_for_backward(hidden, weight, targets, entropy, normaliser)
         ctx.temperature, ctx.chunk = temperature, chunk
@@ -57,17 +61,14 @@ class _ChunkedLogprobs(torch.autograd.Function):
         grad_hidden = torch.zeros_like(hidden)
         trained = ctx.needs_input_grad[1]
         grad_weight = torch.zeros(weight.shape if trained else 0, dtype=normaliser.dtype, device=weight.device)
+        upstream = torch.zeros_like(normaliser) if grad_logp is None else grad_logp / ctx.temperature
         for part in _chunks(len(targets), ctx.chunk):
+            of_target = upstream[part, None]
             log_p = _logits(hidden[part], cast, ctx.temperature, normaliser.dtype).sub_(normaliser[part, None])
-            probability = log_p.exp()
-            grad = torch.zeros_like(log_p)
-            if grad_logp is not None:
-                upstream = grad_logp[part, None]
-                grad = -upstream * probability
-                grad.scatter_add_(1, targets[part, None], upstream)
+            factor = -of_target
             if grad_entropy is not None:
-                grad -= grad_entropy[part, None] * probability * (log_p + entropy[part, None])
-            grad = (grad / ctx.temperature).to(hidden.dtype)
+                factor = factor - (log_p + entropy[part, None]) * (grad_entropy[part, None] / ctx.temperature)
+            grad = log_p.exp_().mul_(factor).scatter_add_(1, targets[part, None], of_target).to(hidden.dtype)
             grad_hidden[part] = grad @ cast
             if trained:
                 grad_weight += grad.T @ hidden[part]
@@ -79,4 +80,5 @@ def _chunks(count: int, size: int) -> Iterator[slice]:
 
 
 def _logits(hidden: torch.Tensor, weight: torch.Tensor, temperature: float, dtype: torch.dtype) -> torch.Tensor:
-    return (hidden @ weight.T).to(dtype).div_(temperature)
+    logits = (hidden @ weight.T).to(dtype)
+    return logits if temperature == 1.0 else logits.div_(temperature)

@@ -22,7 +22,11 @@ def merged_attention(
     prompt_lengths: torch.Tensor,
     scaling: float,
 ) -> torch.Tensor:
-    """Same arguments and result as `prefix_attention.joint_attention`; no [queries, prompt] matrix is kept."""
+    """Completions' attention over [prompt, own completion]; no [queries, prompt] matrix is kept.
+
+    `query` [B, Hq, G, C, D], `prompt` keys and values [B, Hkv, P, D], `own` keys and values [B, Hkv, G, C, D] ->
+    [B, Hq, G, C, D].
+    """
     blocks, heads, most, longest, width = query.shape
     repeats = heads // prompt[0].shape[1]
     key_p, value_p = (_repeat(t, repeats) for t in prompt)

@@ -1,9 +1,9 @@
-"""Attention over shared-prefix rows on any device: each prompt's keys and values are used in place by all of its
+"""Attention over shared-prefix rows on the CPU: each prompt's keys and values are used in place by all of its
 completions.
 
 A completion token sees its prompt and its own completion up to itself; a prompt token sees its prompt up to itself.
 Two exact ways, chosen by prompt length: explicit products under one joint softmax (short prompts), or two flash
-attentions merged by log-sum-exp (long ones, CPU only). Registered with transformers under `NAME`; the row's
+attentions merged by log-sum-exp (long ones). Registered with transformers under `NAME`; the row's
 `PrefixLayout` arrives as the keyword argument `prefix_layout` of the model's forward.
 """
 
@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional
 from transformers import AttentionInterface
 
+from trainer.learner.joint_attention import joint_attention
 from trainer.learner.merged_attention import merged_attention
 from trainer.learner.packed import PrefixLayout
 
@@ -38,6 +39,9 @@ def prefix_attention(
     layout = prefix_layout
     blocks, longest_prompt = layout.prompt.shape
     _, most, longest = layout.completion.shape
+    if longest_prompt < MERGE_FROM:
+        q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+        return joint_attention(q, k, v, layout, scaling).unsqueeze(0), None
     size = layout.prompt.numel() + layout.completion.numel()
     prompts = blocks * longest_prompt
     halves = []
@@ -56,9 +60,7 @@ def prefix_attention(
     out_p = functional.scaled_dot_product_attention(
         query_p, key_p, value_p, is_causal=True, scale=scaling, enable_gqa=grouped
     )
-    merge = longest_prompt >= MERGE_FROM and query.device.type == "cpu"
-    attend = merged_attention if merge else joint_attention
-    out_c = attend(query_c, (key_p, value_p), (key_c, value_c), layout.prompt_lengths, scaling)
+    out_c = merged_attention(query_c, (key_p, value_p), (key_c, value_c), layout.prompt_lengths, scaling)
     rows = torch.cat(
         [
             out_p.transpose(1, 2).reshape(prompts, query.shape[1], -1),
@@ -66,38 +68,6 @@ def prefix_attention(
         ]
     )
     return _ToRow.apply(rows, layout).unsqueeze(0), None
-
-
-def joint_attention(
-    query: torch.Tensor,
-    prompt: tuple[torch.Tensor, torch.Tensor],
-    own: tuple[torch.Tensor, torch.Tensor],
-    prompt_lengths: torch.Tensor,
-    scaling: float,
-) -> torch.Tensor:
-    """Completions' attention with one softmax over [prompt, own completion].
-
-    `query` [B, Hq, G, C, D], `prompt` keys and values [B, Hkv, P, D], `own` keys and values [B, Hkv, G, C, D] ->
-    [B, Hq, G, C, D].
-    """
-    blocks, heads, most, longest, width = query.shape
-    key_p, value_p = prompt
-    key_c, value_c = own
-    kv_heads, prompt_length = key_p.shape[1], key_p.shape[2]
-    repeats = heads // kv_heads
-    query = query.reshape(blocks, kv_heads, repeats * most * longest, width) * scaling
-    outside = torch.arange(prompt_length, device=query.device) >= prompt_lengths[:, None]
-    future = torch.ones(longest, longest, dtype=torch.bool, device=query.device).triu(1)
-    scores_p = (query @ key_p.transpose(-1, -2)).masked_fill(outside[:, None, None, :], -torch.inf)
-    per_completion = query.reshape(blocks, kv_heads, repeats, most, longest, width)
-    scores_c = (per_completion @ key_c.transpose(-1, -2).unsqueeze(2)).masked_fill(future, -torch.inf)
-    scores = torch.cat([scores_p, scores_c.reshape(*scores_p.shape[:3], longest)], dim=-1)
-    weights = torch.softmax(scores, dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(value_p.dtype)
-    from_prompt, from_own = weights.split([prompt_length, longest], dim=-1)
-    out = from_prompt @ value_p
-    own_weights = from_own.reshape(blocks, kv_heads, repeats, most, longest, longest)
-    out = out.reshape(per_completion.shape) + own_weights @ value_c.unsqueeze(2)
-    return out.reshape(blocks, heads, most, longest, width)
 
 
 def _to_blocks(row: torch.Tensor, layout: PrefixLayout) -> torch.Tensor:

@@ -18,6 +18,7 @@ from trainer.carriers import TrainingSequence
 from trainer.checkpoint import CheckpointFailed
 from trainer.learner.backend import start_engine
 from trainer.learner.errors import LearnerError, WrongWeights
+from trainer.learner.fused import fuse
 from trainer.learner.gather import gathered_weights
 from trainer.learner.lora import add_adapters
 from trainer.learner.packed import PackedBatch
@@ -74,6 +75,8 @@ class LearnerRank:
         sharded_bf16 = config.dtype == "bfloat16" and config.zero_stage > 0
         dtype = torch.bfloat16 if sharded_bf16 else torch.float32
         model = load_model(folder, packing=config.packing, device=self._spec.device, dtype=dtype)
+        if self._spec.fused:
+            fuse(model)
         return Policy(model, temperature=self._spec.temperature, chunk=config.logprob_chunk_tokens)
 
     @property

@@ -22,22 +22,16 @@ def _pack(sequences: Sequence[TrainingSequence], groups: Sequence[Sequence[int]]
     tokens: list[int] = []
     positions: list[int] = []
     predict: list[int] = []
-    prompt_starts: list[int] = []
-    completion_starts: list[list[int]] = []
     for members in groups:
         prompt = sequences[members[0]].prompt_ids
-        prompt_starts.append(len(tokens))
         tokens += prompt
         positions += range(len(prompt))
         last = len(tokens) - 1
-        starts = []
         for index in members:
             length = len(sequences[index].completion_ids)
-            starts.append(len(tokens))
             predict += [last, *range(len(tokens), len(tokens) + length - 1)][:length]
             tokens += sequences[index].completion_ids
             positions += range(len(prompt), len(prompt) + length)
-        completion_starts.append(starts)
     flat = tuple(index for members in groups for index in members)
     return PackedBatch(
         input_ids=torch.tensor([tokens], dtype=torch.int64),
@@ -45,48 +39,36 @@ def _pack(sequences: Sequence[TrainingSequence], groups: Sequence[Sequence[int]]
         predict=torch.tensor(predict, dtype=torch.int64),
         members=flat,
         lengths=tuple(len(sequences[i].completion_ids) for i in flat),
-        layout=_layout(sequences, groups, prompt_starts, completion_starts, len(tokens)),
+        layout=_layout(sequences, groups),
         **completion_tensors(sequences, flat),
     )
 
 
-def _layout(
-    sequences: Sequence[TrainingSequence],
-    groups: Sequence[Sequence[int]],
-    prompt_starts: Sequence[int],
-    completion_starts: Sequence[Sequence[int]],
-    count: int,
-) -> PrefixLayout:
+def _layout(sequences: Sequence[TrainingSequence], groups: Sequence[Sequence[int]]) -> PrefixLayout:
     blocks, most = len(groups), max(map(len, groups))
     prompt_lengths = [len(sequences[members[0]].prompt_ids) for members in groups]
     longest_prompt = max(prompt_lengths)
     longest = max(len(sequences[i].completion_ids) for members in groups for i in members)
-    prompt = torch.zeros(blocks, longest_prompt, dtype=torch.int64)
-    completion = torch.zeros(blocks, most, longest, dtype=torch.int64)
-    restore = torch.empty(count, dtype=torch.int64)
-    group = torch.empty(count, dtype=torch.int64)
-    member = torch.full((count,), -1, dtype=torch.int64)
-    offset = blocks * longest_prompt
+    prompts = blocks * longest_prompt
+    # Prompts and completions in the order of the row: (tokens, first place in the blocks, group, member).
+    parts: list[tuple[int, int, int, int]] = []
     for b, members in enumerate(groups):
-        start, length = prompt_starts[b], prompt_lengths[b]
-        prompt[b, :length] = torch.arange(start, start + length)
-        restore[start : start + length] = torch.arange(b * longest_prompt, b * longest_prompt + length)
-        group[start : start + length] = b
+        parts.append((prompt_lengths[b], b * longest_prompt, b, -1))
         for g, index in enumerate(members):
-            start, length = completion_starts[b][g], len(sequences[index].completion_ids)
-            place = offset + (b * most + g) * longest
-            completion[b, g, :length] = torch.arange(start, start + length)
-            restore[start : start + length] = torch.arange(place, place + length)
-            group[start : start + length] = b
-            member[start : start + length] = g
-    occupied = torch.zeros(prompt.numel() + completion.numel(), dtype=torch.bool)
-    occupied[restore] = True
+            parts.append((len(sequences[index].completion_ids), prompts + (b * most + g) * longest, b, g))
+    lengths, places, group, member = torch.tensor(parts, dtype=torch.int64).T
+    row = torch.arange(int(lengths.sum()))
+    within = row - (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
+    restore = places.repeat_interleave(lengths) + within
+    occupant = torch.full((prompts + blocks * most * longest,), -1)
+    occupant[restore] = row
+    tokens = occupant.clamp(min=0)
     return PrefixLayout(
-        prompt=prompt,
+        prompt=tokens[:prompts].view(blocks, longest_prompt),
         prompt_lengths=torch.tensor(prompt_lengths),
-        completion=completion,
+        completion=tokens[prompts:].view(blocks, most, longest),
         restore=restore,
-        padding=(~occupied).nonzero().squeeze(1),
-        group=group,
-        member=member,
+        padding=(occupant < 0).nonzero().squeeze(1),
+        group=group.repeat_interleave(lengths),
+        member=member.repeat_interleave(lengths),
     )

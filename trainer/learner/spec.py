@@ -42,6 +42,13 @@ class LearnerSpec:
         masters."""
         return self.learner.dtype == "bfloat16" and self.learner.zero_stage == 0
 
+    @property
+    def fused(self) -> bool:
+        """Whether what trainer/learner/fused.py does serves this learner."""
+        learner = self.learner
+        plain = learner.dtype == "float32" and learner.zero_stage < 3 and learner.lora.rank == 0
+        return self.accelerator == "cpu" and plain
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rendezvous:

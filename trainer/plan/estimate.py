@@ -16,9 +16,9 @@ from rollout.shape import ModelShape
 GIB = 2**30
 MASTER_AND_MOMENTS = 12
 """Bytes a parameter: float32 master, first and second moment of Adam."""
-LOGIT_COPIES = 4
+LOGIT_COPIES = 3
 """float32 numbers a word of a chunk's vocabulary that live at once in the backward pass (trainer/learner/logprobs.py):
-log-probabilities, probabilities and two for the gradient."""
+logits that become the gradient in place, and two more where the entropy has a gradient too."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
