@@ -28,7 +28,7 @@ RECIPE = 1
 """Raise when trainer/warmup changes what it computes from the same settings."""
 
 _LIBRARIES = ("torch", "transformers", "trl", "tokenizers")
-_IRRELEVANT = {"enabled", "cache", "threads"}
+_IRRELEVANT = {"enabled", "cache", "threads", "stall_timeout_s"}
 
 
 def content_hash(
