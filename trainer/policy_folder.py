@@ -1,6 +1,7 @@
 """The Hugging Face folder that GRPO starts from: made by the warm-up, or given by the user."""
 
-from collections.abc import Callable, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 class ModelMissing(QuorumError):
     """model.path is no model folder."""
+
+
+class WarmupLost(QuorumError):
+    """The warm-up's process ended, or was not heard of for warmup.stall_timeout_s."""
 
 
 def given_policy(config: TrainConfig) -> Path | None:
@@ -43,7 +48,7 @@ def given_policy(config: TrainConfig) -> Path | None:
 async def warmed_up(config: TrainConfig, tasks: TaskSet, note: Callable[[str], None]) -> Path:
     """Runs the warm-up in a Ray task of its own, or finds it in the cache; `note` receives a line now and then.
 
-    Raises the QuorumError of the warm-up.
+    Raises the QuorumError of the warm-up, and WarmupLost.
     """
     # Looked up here: a resumed run need not wait until another process has imported what a warm-up needs.
     name = content_hash(tasks, model=config.model, prompt=config.prompt, warmup=config.warmup, seed=config.seed)
@@ -51,7 +56,7 @@ async def warmed_up(config: TrainConfig, tasks: TaskSet, note: Callable[[str], N
     if folder.is_dir():
         return folder.resolve()
     import ray
-    from ray.exceptions import RayTaskError
+    from ray.exceptions import RayError, RayTaskError
 
     variables = {
         "OMP_NUM_THREADS": str(config.warmup.threads),
@@ -62,16 +67,34 @@ async def warmed_up(config: TrainConfig, tasks: TaskSet, note: Callable[[str], N
     gpus = 1 if config.cluster.accelerator == "gpu" else 0
     task = ray.remote(_warm_up_here).options(num_cpus=1, num_gpus=gpus, runtime_env={"env_vars": variables})
     try:
-        async for reference in task.remote(config, tasks):
-            told = await reference
-            if isinstance(told, Path):
-                return told
-            note(f"warm-up step {told.step}/{told.steps}  loss {told.loss:.3f}")
+        return await last_told(task.remote(config, tasks), note, limit_s=config.warmup.stall_timeout_s)
     except RayTaskError as error:
         if isinstance(error.cause, QuorumError):
             raise error.cause from None
         raise
-    raise AssertionError("a warm-up ends with its folder or an error")
+    except RayError as error:
+        raise WarmupLost(f"the warm-up's process was lost: {' '.join(str(error).split())}") from error
+
+
+async def last_told(
+    stream: "AsyncIterator[Awaitable[WarmupProgress | Path]]", note: Callable[[str], None], *, limit_s: float
+) -> Path:
+    """The folder that ends the stream; progress goes to `note`. Raises WarmupLost after `limit_s` of silence."""
+    while True:
+        try:
+            told = await asyncio.wait_for(_next(stream), limit_s)
+        except TimeoutError:
+            raise WarmupLost(
+                f"nothing was heard of the warm-up for warmup.stall_timeout_s={limit_s:g}: it hangs, is slower than "
+                "that, or the cluster lacks a CPU or GPU for it"
+            ) from None
+        if isinstance(told, Path):
+            return told
+        note(f"warm-up step {told.step}/{told.steps}  loss {told.loss:.3f}")
+
+
+async def _next(stream: "AsyncIterator[Awaitable[WarmupProgress | Path]]") -> "WarmupProgress | Path":
+    return await (await anext(stream))
 
 
 def _warm_up_here(config: TrainConfig, tasks: TaskSet) -> "Iterator[WarmupProgress | Path]":

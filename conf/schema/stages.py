@@ -17,6 +17,8 @@ class WarmupConfig(Section):
     max_tokens: PositiveInt = 1024
     """Longest trace, prompt included; longer ones are dropped and counted."""
     threads: PositiveInt = 2
+    stall_timeout_s: PositiveFloat = 3600.0
+    """Longest wait for its start, and then for each tenth of its steps."""
     cache: str = "runs/.cache/warmup"
     """Folder of finished warm-ups, one for each content hash."""
 

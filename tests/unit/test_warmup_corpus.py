@@ -1,7 +1,10 @@
 """What the warm-up learns from: an exact tokenizer, prompts as the engine sees them, traces, and a content hash."""
 
+import asyncio
 import random
 import unicodedata
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from transformers import Qwen2Config
@@ -13,6 +16,7 @@ from conf.schema.stages import WarmupConfig
 from rollout.prompt import PromptRenderer
 from rollout.prompt.tokenizer import load_tokenizer
 from rollout.tasks import TaskSet, Trace, load_tasks
+from trainer.policy_folder import WarmupLost, last_told
 from trainer.warmup.cache import content_hash, publishing
 from trainer.warmup.corpus import answer_text, build_corpus, tokenizer_texts
 from trainer.warmup.tokenizer import SMALLEST_VOCABULARY, train_tokenizer
@@ -108,7 +112,7 @@ def test_the_hash_covers_what_decides_the_weights_and_nothing_else(tasks):
         return content_hash(tasks, model=model, prompt=prompt, warmup=settings, seed=seed)
 
     first = digest()
-    assert digest(cache="elsewhere", threads=7) == first
+    assert digest(cache="elsewhere", threads=7, stall_timeout_s=1.0) == first
     one = next(iter(tasks.traces))
     retold = {**tasks.traces, one: Trace(reasoning="", sql="SELECT 0")}
     changed = [
@@ -141,3 +145,27 @@ def test_a_policy_folder_appears_whole_or_not_at_all(tmp_path):
     with publishing(target) as scratch:
         (scratch / "other").write_text("late")
     assert [file.name for file in target.parent.iterdir()] == ["abc"]
+
+
+async def told(*messages, pause_s=0.0):
+    async def one(message):
+        return message
+
+    for message in messages:
+        await asyncio.sleep(pause_s)
+        yield one(message)
+    await asyncio.sleep(3600)
+
+
+def test_a_warm_up_that_goes_silent_ends_with_its_limit():
+    notes: list[str] = []
+    step = SimpleNamespace(step=40, steps=400, loss=1.25)
+
+    async def heard(*messages, limit_s, pause_s=0.0):
+        return await last_told(told(*messages, pause_s=pause_s), notes.append, limit_s=limit_s)
+
+    # Each report within the limit, all of them beyond it.
+    assert asyncio.run(heard(*[step] * 4, Path("folder"), pause_s=0.15, limit_s=0.5)) == Path("folder")
+    assert notes == ["warm-up step 40/400  loss 1.250"] * 4
+    with pytest.raises(WarmupLost, match=r"stall_timeout_s=0\.05: it hangs, .* or the cluster lacks a CPU or GPU"):
+        asyncio.run(heard(step, limit_s=0.05))

@@ -29,7 +29,7 @@ RECIPE = 2
 
 _DROPPED = "dropped.json"
 _LIBRARIES = ("torch", "transformers", "trl", "tokenizers")
-_IRRELEVANT = {"enabled", "cache", "threads"}
+_IRRELEVANT = {"enabled", "cache", "threads", "stall_timeout_s"}
 
 
 def content_hash(
