@@ -5,6 +5,8 @@ LOCK := requirements/cpu-dev.txt
 STAMP := $(VENV)/.ready
 UV_VERSION := 0.13.8
 export TOKENIZERS_PARALLELISM := false
+# Hundreds of processes would compile this project's modules again and again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup quickstart test unit embedders chaos lint lock clean
 
@@ -22,7 +24,7 @@ $(STAMP): pyproject.toml $(LOCK)
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
 # Every actor is a process that imports torch or vLLM: without bytecode each of the first ones compiles it (20 s for vLLM
 # alone). Some packages hold templates that are no Python, which is not an error here.
-	@$(BIN)/python -m compileall -q -j 0 -x '/(tests?|testing)/' $(VENV)/lib >/dev/null 2>&1 || true
+	@$(BIN)/python -m compileall -q -j 0 -x 'site-packages/.*/(tests?|testing)/' $(VENV)/lib >/dev/null 2>&1 || true
 	@touch $(STAMP)
 
 # A finished run is never overwritten: the next one is called quickstart-2, unless ARGS says which run is meant.
@@ -34,13 +36,14 @@ quickstart: setup
 
 # Unit tests side by side; the others have the machine to themselves, one after the other.
 SIDE_BY_SIDE := -n auto --maxprocesses 4
+SLOWEST := --durations=15
 
 test: setup
-	$(BIN)/python -m pytest tests/unit $(SIDE_BY_SIDE) $(ARGS)
-	$(BIN)/python -m pytest tests/integration -m "not gpu" $(ARGS)
+	$(BIN)/python -m pytest tests/unit $(SIDE_BY_SIDE) $(SLOWEST) $(ARGS)
+	$(BIN)/python -m pytest tests/integration -m "not gpu" $(SLOWEST) $(ARGS)
 
 unit: setup
-	$(BIN)/python -m pytest tests/unit -m "not integration" $(SIDE_BY_SIDE) $(ARGS)
+	$(BIN)/python -m pytest tests/unit -m "not integration" $(SIDE_BY_SIDE) $(SLOWEST) $(ARGS)
 
 # The sentence-transformers embedder. Its packages stay beside the environment: wherever scikit-learn can be imported,
 # transformers imports it, which costs every engine and learner process seconds of CPU and 100 MiB.

@@ -1,5 +1,7 @@
 """Shared fixtures: a folder as a training run leaves it, written by the product's own writers."""
 
+import atexit
+import gc
 import math
 import os
 import random
@@ -22,6 +24,13 @@ from trainer.summary import summarise
 settings.register_profile("ci", derandomize=True, deadline=None)
 settings.register_profile("exploring", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "exploring")
+
+
+def pytest_collection_finish() -> None:
+    """Leaves what was imported out of every later collection of garbage, of which pytest does ten at its end."""
+    gc.freeze()
+    # Extension modules complain of leaks where the interpreter's own last collection finds nothing.
+    atexit.register(gc.unfreeze)
 
 
 MakeRun = Callable[..., Path]

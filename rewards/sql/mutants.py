@@ -5,7 +5,7 @@ order, no text twice, never the query's own text. Does not guarantee that a muta
 query on some database: a few are equivalent to it (DISTINCT over a key, LEFT JOIN over a total foreign key).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from sqlglot import exp
@@ -62,8 +62,11 @@ _AGGREGATES = {
 _DISTINCT_MATTERS = frozenset({"count", "sum", "avg", "total", "group_concat"})
 
 
-def mutants(sql: str, schema: DatabaseSchema) -> list[Mutant]:
-    """All mutants of a query, in the order of its syntax tree. Raises ParseFailure where the query cannot be parsed."""
+def mutants(sql: str, schema: DatabaseSchema, *, kinds: Collection[str] | None = None) -> list[Mutant]:
+    """All mutants of a query, or those of some kinds, in the order of its syntax tree.
+
+    Raises ParseFailure where the query cannot be parsed.
+    """
     tree = parse_query(sql).copy()
     columns = {table.name.lower(): tuple(c.name for c in table.columns) for table in schema.tables}
     original = tree.sql(dialect="sqlite")
@@ -72,6 +75,8 @@ def mutants(sql: str, schema: DatabaseSchema) -> list[Mutant]:
     for node in list(tree.walk(bfs=False)):
         for rule in _RULES:
             for edit in list(rule(node, columns)):
+                if kinds is not None and edit.kind not in kinds:
+                    continue
                 before = edit.target.args.get(edit.key)
                 edit.target.set(edit.key, edit.value)
                 text = tree.sql(dialect="sqlite")

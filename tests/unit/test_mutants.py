@@ -56,6 +56,7 @@ def test_each_kind(sql: str, kind: str, mutant: str) -> None:
     assert len({m.sql for m in found}) == len(found)
     assert parse_query(sql).sql(dialect="sqlite") not in {m.sql for m in found}
     assert found == mutants(sql, SCHEMA)
+    assert mutants(sql, SCHEMA, kinds=[kind]) == [m for m in found if m.kind == kind]
 
 
 def test_unreadable_sql_is_refused() -> None:

@@ -6,7 +6,6 @@ nothing of them. Merging is computed in float32 and leaves the adapters as they 
 
 from collections.abc import Iterable, Iterator
 
-import peft
 import torch
 from torch import nn
 from transformers import PreTrainedModel
@@ -19,6 +18,9 @@ _BASE = ".base_layer"
 
 def add_adapters(model: PreTrainedModel, config: LoraConfig, *, seed: int) -> None:
     """Puts adapters that change nothing yet into `model` and freezes everything else; equal on all ranks."""
+    # Seconds that a learner without adapters need not wait.
+    import peft
+
     settings = peft.LoraConfig(
         r=config.rank, lora_alpha=config.alpha, target_modules="all-linear", lora_dropout=0.0, bias="none"
     )

@@ -1,13 +1,14 @@
 """A causal language model that answers with log-probabilities of completion tokens instead of logits."""
 
 from pathlib import Path
+from types import ModuleType
 from typing import Literal
 
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from trainer.learner import flex_attention, prefix_attention
+from trainer.learner import prefix_attention
 from trainer.learner.errors import PolicyNotLoadable
 from trainer.learner.logprobs import token_logprobs
 from trainer.learner.packed import PackedBatch
@@ -34,10 +35,10 @@ class Policy(nn.Module):
     def forward(self, batch: PackedBatch) -> tuple[torch.Tensor, torch.Tensor]:
         keywords = {}
         if batch.layout is not None:
-            if self.language_model.config._attn_implementation == flex_attention.NAME:
-                keywords["prefix_mask"] = flex_attention.block_mask(batch.layout)
-            else:
+            if self.language_model.config._attn_implementation == prefix_attention.NAME:
                 keywords["prefix_layout"] = batch.layout
+            else:
+                keywords["prefix_mask"] = _flex_attention().block_mask(batch.layout)
         output = self.language_model.base_model(
             input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, **keywords
         )
@@ -64,7 +65,14 @@ def attention_name(packing: Packing, device: str) -> str:
     """The registered attention that serves a packing on a device ("cpu" or "cuda")."""
     if packing == "padded":
         return "sdpa"
-    return {"cpu": prefix_attention.NAME, "cuda": flex_attention.NAME}[device]
+    return prefix_attention.NAME if device == "cpu" else str(_flex_attention().NAME)
+
+
+def _flex_attention() -> ModuleType:
+    """Imported on devices only: torch's compiler, which comes with it, takes seconds to import."""
+    from trainer.learner import flex_attention
+
+    return flex_attention
 
 
 def uses_sliding_window(path: str) -> bool:
