@@ -1,12 +1,14 @@
-"""A real Chromium, driven through its debugging pipe: no driver package, no port."""
+"""What several files share: a headless Chromium, and one finished training run with its databases and warm-up."""
 
 import base64
 import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,10 @@ _LIMIT_S = 60.0
 
 
 class Browser:
-    """One page. `size` emulates a screen, so that widths below a window's minimum are real."""
+    """One page, driven through Chromium's debugging pipe: no driver package, no port.
+
+    `size` emulates a screen, so that widths below a window's minimum are real.
+    """
 
     def __init__(self, binary: str, profile: Path) -> None:
         from_us, to_browser = os.pipe()
@@ -134,3 +139,42 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     opened = Browser(binary, tmp_path_factory.mktemp("profile"))
     yield opened
     opened.close()
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Small training runs of one seed, real in every part."""
+
+    place: Path
+    steps: int = 10
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """Settings that let other commands use these databases and this warm-up."""
+        return (f"data.root={self.place}/demo", f"warmup.cache={self.place}/warmup")
+
+    def command(self, name: str, *overrides: str) -> list[str]:
+        return [
+            *(sys.executable, "-m", "trainer", "experiment=quickstart", f"run.dir={self.place}", f"run.name={name}"),
+            *self.shared,
+            *("data.warmup_size=400", "data.train_size=64", "data.heldout_size=12"),
+            *("warmup.steps=40", "model.layers=2", f"pipeline.steps={self.steps}", "pipeline.prompts_per_step=4"),
+            *("rollout.group_size=8", "evaluation.every=0", "evaluation.n=4"),
+            *("checkpoint.every=2", "logging.samples_every=2"),
+            # The precision in which engine and learner agree to 1e-4.
+            *("learner.dtype=float32", "rollout.engine.dtype=float32"),
+            *overrides,
+        ]
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return Runs(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="session")
+def finished(runs: Runs) -> Path:
+    """The folder of a run that nothing has disturbed; other tests read it, none writes there."""
+    answer = subprocess.run(runs.command("whole"), capture_output=True, text=True, timeout=420)
+    assert answer.returncode == 0, answer.stdout[-2000:] + answer.stderr[-4000:]
+    return runs.place / "whole"

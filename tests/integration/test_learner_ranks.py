@@ -88,10 +88,11 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str
         "GLOO_SOCKET_IFNAME": "lo",
     }
     script = str(Path(__file__).with_name("learner_rank_process.py"))
-    found = {}
+    processes: dict[int, list[subprocess.Popen[str]]] = {}
+    # Both at once: a single rank leaves a core idle.
     for world_size in (1, 2):
         port = free_ports()
-        processes = [
+        processes[world_size] = [
             subprocess.Popen(
                 [sys.executable, script, str(rank), str(world_size), str(port), str(folder)],
                 env=environment,
@@ -101,8 +102,10 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str
             )
             for rank in range(world_size)
         ]
-        outputs = [process.communicate(timeout=500)[0] for process in processes]
-        assert [p.returncode for p in processes] == [0] * world_size, "\n".join(o[-3000:] for o in outputs)
+    found = {}
+    for world_size, ranks in processes.items():
+        outputs = [process.communicate(timeout=500)[0] for process in ranks]
+        assert [p.returncode for p in ranks] == [0] * world_size, "\n".join(o[-3000:] for o in outputs)
         found[world_size] = [
             torch.load(folder / f"result-{rank}-of-{world_size}.pt", weights_only=True) for rank in range(world_size)
         ]

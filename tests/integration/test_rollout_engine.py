@@ -5,8 +5,9 @@ import os
 import signal
 import time
 from collections.abc import Coroutine, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import pytest
@@ -25,6 +26,7 @@ from trainer.weights.shared_memory import SharedMemorySender
 
 pytestmark = pytest.mark.integration
 
+T = TypeVar("T")
 CONTEXT = 160
 TASK = SqlTask(id="t", db_id="d", question="?", gold_sqls=("SELECT 1",), databases=("d.sqlite",))
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,16 +47,71 @@ def local_ray() -> Iterator[None]:
     ray.shutdown()
 
 
-def config(dtype: str, **engine: Any) -> RolloutConfig:
+@pytest.fixture(scope="module")
+def runner() -> Iterator[asyncio.Runner]:
+    """The event loop that all pools live on."""
+    with asyncio.Runner() as opened:
+        yield opened
+
+
+def config(dtype: str, in_flight: str = "keep", **engine: Any) -> RolloutConfig:
     settings = {"dtype": dtype, "max_num_seqs": 64, "kv_cache_gib": 0.25} | engine
-    return RolloutConfig.model_validate({"engine": settings, "start_timeout_s": 300, "group_timeout_s": 120})
+    return RolloutConfig.model_validate(
+        {"engine": settings, "in_flight": in_flight, "start_timeout_s": 300, "group_timeout_s": 120}
+    )
 
 
-async def start(folder: Path, settings: RolloutConfig) -> RolloutPool:
+async def start(folder: Path, settings: RolloutConfig, logs: Path | None = None) -> RolloutPool:
     from rollout.worker import ray_workers
 
-    workers = ray_workers(str(folder), settings, ClusterConfig(), max_model_len=CONTEXT, seed=0)
+    log_dir = None if logs is None else str(logs)
+    workers = ray_workers(str(folder), settings, ClusterConfig(), max_model_len=CONTEXT, seed=0, log_dir=log_dir)
     return await RolloutPool.start(settings, workers, max_model_len=CONTEXT)
+
+
+SETTINGS = {
+    "float32": config("float32"),
+    "bfloat16": config("bfloat16"),
+    "wait": config("float32", in_flight="wait"),
+    "abort": config("float32", in_flight="abort"),
+    "no room": config("float32", kv_cache_gib=0.0001),
+}
+
+
+@dataclass(frozen=True)
+class Pools:
+    started: dict[str, RolloutPool | BaseException]
+    logs: Path
+    """Each pool's workers write into a folder of its name."""
+
+    def __getitem__(self, name: str) -> RolloutPool:
+        found = self.started[name]
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    def processes(self, name: str) -> list[psutil.Process]:
+        """The pool's workers."""
+        folder = str(self.logs / name)
+        return [p for p in worker_processes() if any(file.path.startswith(folder) for file in p.open_files())]
+
+
+@pytest.fixture(scope="module")
+def pools(runner: asyncio.Runner, tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pools]:
+    """Started side by side: most of a start is imports, which take one core. A test closes its own."""
+    logs = tmp_path_factory.mktemp("logs")
+
+    async def start_all() -> list[RolloutPool | BaseException]:
+        starts = (start(tiny_policy, settings, logs / name) for name, settings in SETTINGS.items())
+        return await asyncio.gather(*starts, return_exceptions=True)
+
+    opened = Pools(dict(zip(SETTINGS, run(runner, start_all()), strict=True)), logs)
+    yield opened
+    run(runner, close_all(opened))
+
+
+async def close_all(pools: Pools) -> None:
+    await asyncio.gather(*(pool.close() for pool in pools.started.values() if isinstance(pool, RolloutPool)))
 
 
 async def ask(pool: RolloutPool, name: str, *, n: int = 4, length: int = 40, **sampling: float) -> Group:
@@ -88,8 +145,8 @@ def disturb(model: PreTrainedModel, seed: int) -> None:
             parameter.add_(torch.randn_like(parameter) * 0.02)
 
 
-def run(work: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(work, 400))
+def run(runner: asyncio.Runner, work: Coroutine[Any, Any, T]) -> T:
+    return runner.run(asyncio.wait_for(work, 400))
 
 
 def worker_processes() -> list[psutil.Process]:
@@ -104,22 +161,24 @@ def title(process: psutil.Process) -> str:
         return ""
 
 
-def test_log_probabilities_equal_the_learners_before_and_after_every_update(tiny_policy: Path) -> None:
+def test_log_probabilities_equal_the_learners_before_and_after_every_update(
+    runner: asyncio.Runner, pools: Pools, tiny_policy: Path
+) -> None:
     async def work() -> None:
         model = load(tiny_policy)
-        pool = await start(tiny_policy, config("float32"))
+        pool = pools["float32"]
         sender = SharedMemorySender(torch.float32)
         try:
             await sampling_is_right(pool, model)
             await updates_are_complete(pool, model, sender)
             await an_update_in_flight_marks_its_tokens(pool, model, sender)
-            await a_killed_worker_comes_back_with_the_newest_weights(pool, model, sender)
+            (worker,) = pools.processes("float32")
+            await a_killed_worker_comes_back_with_the_newest_weights(pool, model, worker)
         finally:
             await pool.close()
             sender.close()
-        await nothing_is_left()
 
-    run(work())
+    run(runner, work())
 
 
 async def sampling_is_right(pool: RolloutPool, model: PreTrainedModel) -> None:
@@ -173,9 +232,8 @@ async def an_update_in_flight_marks_its_tokens(
 
 
 async def a_killed_worker_comes_back_with_the_newest_weights(
-    pool: RolloutPool, model: PreTrainedModel, sender: SharedMemorySender
+    pool: RolloutPool, model: PreTrainedModel, victim: psutil.Process
 ) -> None:
-    [victim] = worker_processes()
     jobs = [asyncio.create_task(ask(pool, f"lost{i}", n=16, max_tokens=100)) for i in range(4)]
     await asyncio.sleep(0.3)
     victim.send_signal(signal.SIGKILL)
@@ -187,20 +245,13 @@ async def a_killed_worker_comes_back_with_the_newest_weights(
         assert differences(model, group).max() <= 1e-4
 
 
-async def nothing_is_left() -> None:
-    deadline = time.monotonic() + 20
-    while worker_processes() and time.monotonic() < deadline:
-        await asyncio.sleep(0.2)
-    assert worker_processes() == []
-    assert not [name for name in os.listdir("/dev/shm") if "quorum" in name]
-
-
 @pytest.mark.parametrize("in_flight", ["wait", "abort"])
-def test_groups_in_flight_are_finished_or_begun_anew(tiny_policy: Path, in_flight: str) -> None:
+def test_groups_in_flight_are_finished_or_begun_anew(
+    runner: asyncio.Runner, pools: Pools, tiny_policy: Path, in_flight: str
+) -> None:
     async def work() -> None:
         model = load(tiny_policy)
-        settings = config("float32").model_copy(update={"in_flight": in_flight})
-        pool = await start(tiny_policy, settings)
+        pool = pools[in_flight]
         sender = SharedMemorySender(torch.float32)
         try:
             jobs = [asyncio.create_task(ask(pool, f"in flight{i}", n=16, max_tokens=110)) for i in range(2)]
@@ -222,13 +273,13 @@ def test_groups_in_flight_are_finished_or_begun_anew(tiny_policy: Path, in_fligh
             await pool.close()
             sender.close()
 
-    run(work())
+    run(runner, work())
 
 
-def test_bfloat16_agrees_within_a_hundredth(tiny_policy: Path) -> None:
+def test_bfloat16_agrees_within_a_hundredth(runner: asyncio.Runner, pools: Pools, tiny_policy: Path) -> None:
     async def work() -> None:
         model = load(tiny_policy)
-        pool = await start(tiny_policy, config("bfloat16"))
+        pool = pools["bfloat16"]
         sender = SharedMemorySender(torch.bfloat16)
         try:
             assert differences(model, await ask(pool, "start", n=16)).mean() <= 1e-2
@@ -239,16 +290,25 @@ def test_bfloat16_agrees_within_a_hundredth(tiny_policy: Path) -> None:
             await pool.close()
             sender.close()
 
-    run(work())
+    run(runner, work())
 
 
-def test_what_cannot_start_says_why(tiny_policy: Path, tmp_path: Path) -> None:
+def test_what_cannot_start_says_why(runner: asyncio.Runner, pools: Pools, tiny_policy: Path, tmp_path: Path) -> None:
     async def work() -> None:
         with pytest.raises(ModelFolderMissing, match="does not exist"):
             await start(tmp_path / "nowhere", config("float32"))
         with pytest.raises(NotEnoughMemory, match="kv_cache_gib"):
             await start(tiny_policy, config("float32", kv_cache_gib=50_000.0))
         with pytest.raises(EngineStartFailed, match="vLLM did not start"):
-            await start(tiny_policy, config("float32", kv_cache_gib=0.0001))
+            pools["no room"]
 
-    run(work())
+    run(runner, work())
+
+
+def test_closed_pools_leave_nothing(runner: asyncio.Runner, pools: Pools) -> None:
+    run(runner, close_all(pools))
+    deadline = time.monotonic() + 20
+    while worker_processes() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert worker_processes() == []
+    assert not [name for name in os.listdir("/dev/shm") if "quorum" in name]

@@ -10,6 +10,8 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -47,31 +49,30 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", *arguments]
 
 
-def test_vllms_server_loads_a_checkpoints_policy_and_completes_a_chat(run, tmp_path):
+@dataclass(frozen=True)
+class Server:
+    port: int
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Starts while the question is asked: vLLM takes one core for a quarter of a minute, twice."""
+    log = tmp_path_factory.mktemp("server") / "log"
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    with (tmp_path / "log").open("wb") as log:
-        server = subprocess.Popen(
-            command("trainer.serve", str(run), "--port", str(port)), cwd=ROOT, stdout=log, stderr=subprocess.STDOUT
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command("trainer.serve", str(run), "--port", str(port)), cwd=ROOT, stdout=output, stderr=subprocess.STDOUT
         )
+    yield Server(port, process, log)
+    process.terminate()
     try:
-        limit = time.monotonic() + START_S
-        while not _answers(port):
-            assert server.poll() is None, (tmp_path / "log").read_text()[-2000:]
-            assert time.monotonic() < limit, (tmp_path / "log").read_text()[-2000:]
-            time.sleep(1)
-        body = {"model": "tiny", "n": 3, "max_tokens": 8, "messages": [{"role": "user", "content": "how many items"}]}
-        answer = _ask(port, "chat/completions", body)
-        assert len(answer["choices"]) == 3
-        assert answer["usage"]["completion_tokens"] > 0
-        assert _ask(port, "models")["data"][0]["max_model_len"] == 256
+        process.wait(60)
     finally:
-        server.terminate()
-        try:
-            server.wait(60)
-        finally:
-            server.kill()
+        process.kill()
 
 
 def test_a_question_is_answered_or_refused_in_one_sentence(run, tmp_path):
@@ -91,6 +92,19 @@ def test_a_question_is_answered_or_refused_in_one_sentence(run, tmp_path):
     assert done.returncode == 1, done.stdout + done.stderr
     assert "error: none of 4 candidates" in done.stderr
     assert (tmp_path / "shop.sqlite").read_bytes() == before
+
+
+def test_vllms_server_loads_a_checkpoints_policy_and_completes_a_chat(server):
+    limit = time.monotonic() + START_S
+    while not _answers(server.port):
+        assert server.process.poll() is None, server.log.read_text()[-2000:]
+        assert time.monotonic() < limit, server.log.read_text()[-2000:]
+        time.sleep(1)
+    body = {"model": "tiny", "n": 3, "max_tokens": 8, "messages": [{"role": "user", "content": "how many items"}]}
+    answer = _ask(server.port, "chat/completions", body)
+    assert len(answer["choices"]) == 3
+    assert answer["usage"]["completion_tokens"] > 0
+    assert _ask(server.port, "models")["data"][0]["max_model_len"] == 256
 
 
 def _answers(port: int) -> bool:
