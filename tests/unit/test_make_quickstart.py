@@ -29,7 +29,8 @@ def leave_run(clone: Path, name: str, status: Status) -> None:
 
 def asked(clone: Path, arguments: str = "") -> str:
     """What the trainer gets."""
-    command = ["make", "-f", str(MAKEFILE), "quickstart", f"ARGS={arguments}"]
+    # Beneath another make, as in `make test`, it would speak of folders.
+    command = ["make", "--no-print-directory", "-f", str(MAKEFILE), "quickstart", f"ARGS={arguments}"]
     answer = subprocess.run(command, cwd=clone, capture_output=True, text=True, timeout=60)
     assert answer.returncode == 0, answer.stderr
     return answer.stdout.removeprefix("-m trainer experiment=quickstart").strip()
