@@ -25,8 +25,8 @@ logp, entropy = token_logprobs(hidden, weight, targets, temperature=1.0, chunk=c
 (logp.sum() + 0.1 * entropy.sum()).backward()
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
-few = hidden.detach()[-4:].clone().requires_grad_()
-log_p = torch.log_softmax(few @ weight.detach().T, dim=-1)
+few = hidden.detach()[-4:].double().requires_grad_()
+log_p = torch.log_softmax(few @ weight.detach().double().T, dim=-1)
 chosen = log_p.gather(1, targets[-4:, None]).squeeze(1)
 uncertain = -(log_p.exp() * log_p).sum(-1)
 (chosen.sum() + 0.1 * uncertain.sum()).backward()
