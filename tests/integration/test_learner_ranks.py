@@ -29,8 +29,8 @@ OPTIONS = {
     "entropy": {"bonus": 0.01, "top_share": 0.4},
 }
 IN_REWARD = {"kl": {"coefficient": 0.1, "place": "reward", "estimator": "k1"}, "loss": {"type": "gspo"}}
-# Adapters begin at zero, where AdamW moves an element of almost no gradient by the whole learning rate, in the direction
-# that the order of sums decides: small steps keep that below what is compared.
+# Adapters begin at zero, where AdamW moves an element of almost no gradient by the whole learning rate, in the
+# direction that the order of sums decides: small steps keep that below what is compared.
 LORA = {"lora": {"rank": 4}, "packing": "shared_prefix", "learning_rate": 1e-4}
 CASES = [
     case("padded"),
