@@ -88,6 +88,9 @@ def engine_arguments(spec: EngineSpec) -> dict[str, Any]:
         "disable_log_stats": True,
         "use_tqdm_on_load": False,
         "weight_transfer_config": {"backend": spec.weight_transfer},
+        # It has a step under way when another one is asked for: an update in mid-generation would get tokens of the old
+        # weights afterwards.
+        "async_scheduling": spec.in_flight == "wait" and spec.accelerator == "gpu",
     }
     if spec.accelerator == "cpu":
         arguments["kv_cache_memory_bytes"] = int(engine.kv_cache_gib * GIB)

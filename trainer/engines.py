@@ -1,6 +1,7 @@
 """Starts everything that lives in actors (rollout workers, reward actors, learner ranks) and stops it at the end.
 
-The parts start side by side. If one fails, the others are stopped and its error is raised.
+The parts start side by side; on a device that they share the learner waits for the rollout worker, whose engine
+measures what memory is free when it starts. If one fails, the others are stopped and its error is raised.
 """
 
 import asyncio
@@ -110,9 +111,10 @@ async def engines(
         stack.push_async_callback(judge.close)
         learner = LearnerGroup(_learner_spec(config, folder, str(policy)), config.cluster)
         stack.push_async_callback(learner.close)
+        opened = asyncio.ensure_future(_start_pool(config, folder, version, stack, note))
         starts = (
-            asyncio.ensure_future(_start_pool(config, folder, version, stack, note)),
-            asyncio.ensure_future(_start_learner(learner, resumed)),
+            opened,
+            asyncio.ensure_future(_start_learner(learner, resumed, after=opened if config.cluster.colocate else None)),
             asyncio.ensure_future(_start_rewards(rewards, resumed)),
             asyncio.ensure_future(_start_judge(judge, config.evaluation)),
         )
@@ -147,7 +149,13 @@ async def _start_pool(
     return pool
 
 
-async def _start_learner(learner: LearnerGroup, resumed: Checkpoint | None) -> None:
+async def _start_learner(
+    learner: LearnerGroup, resumed: Checkpoint | None, *, after: asyncio.Future[RolloutPool] | None
+) -> None:
+    if after is not None:
+        await asyncio.wait([after])
+        if after.exception() is not None:
+            return
     await learner.start()
     if resumed is not None:
         await learner.load(resumed.folder)

@@ -92,7 +92,7 @@ class Job:
             last = outcome.step == steps
             if last and evaluation.after or evaluation.every and outcome.step % evaluation.every == 0:
                 await self._evaluate(outcome.step)
-            if last or checkpoint.every and outcome.step % checkpoint.every == 0:
+            if last and checkpoint.last or checkpoint.every and outcome.step % checkpoint.every == 0:
                 await self._checkpoint(outcome.step)
             await profiler.before(outcome.step + 1)
             step_began = time.monotonic()

@@ -12,8 +12,9 @@ from benchmarks.throughput.arithmetic import generation_flops, training_flops
 from benchmarks.throughput.blocks import TAIL, Block, check_same_data, our_block, peer_block
 from benchmarks.throughput.jobs import Job
 from benchmarks.throughput.steps import Figures, figures, recorded_lengths
+from benchmarks.throughput.summary import summary
 from conf.schema.throughput import ThroughputConfig
-from rollout.shape import from_config
+from rollout.shape import ModelShape, from_config
 
 PEAK_TIMEOUT_S = 120.0
 
@@ -47,8 +48,13 @@ def compare(job: Job, config: ThroughputConfig, folder: Path) -> dict[str, Any]:
         name: figures([block.measured(config.warmup_steps, config.steps) for block in of])
         for name, of in blocks.items()
     }
-    floor = _floor(job, last, step=config.warmup_steps + config.steps + TAIL, peak=max(peaks), found=found)
-    return _result(job, found, floor)
+    shape = from_config(json.loads((job.policy / "config.json").read_text(encoding="utf-8")))
+    floor = _floor(shape, last, step=config.warmup_steps + config.steps + TAIL, peak=max(peaks), found=found)
+    result = _result(job, found, floor)
+    if config.weights == "random":
+        counted = [block.measured(config.warmup_steps, config.steps) for block in blocks["synchronous"]]
+        result["ours"] = summary([step for steps in counted for step in steps], shape, max(peaks))
+    return result
 
 
 def _result(job: Job, found: dict[str, Figures], floor: dict[str, float]) -> dict[str, Any]:
@@ -72,9 +78,8 @@ def _result(job: Job, found: dict[str, Figures], floor: dict[str, float]) -> dic
     }
 
 
-def _floor(job: Job, run: Path, *, step: int, peak: float, found: dict[str, Figures]) -> dict[str, float]:
+def _floor(shape: ModelShape, run: Path, *, step: int, peak: float, found: dict[str, Figures]) -> dict[str, float]:
     """The arithmetic of one step at the machine's peak, and how far both trainers are from it."""
-    shape = from_config(json.loads((job.policy / "config.json").read_text(encoding="utf-8")))
     groups = recorded_lengths(run, step=step)
     generation, training = generation_flops(shape, groups), training_flops(shape, groups)
     seconds = (generation + training) / peak

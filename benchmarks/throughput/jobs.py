@@ -65,6 +65,7 @@ def base_settings(config: ThroughputConfig, policy: Path) -> tuple[str, ...]:
         "evaluation=none",
         "evaluation.every=0",
         "checkpoint.every=0",
+        "checkpoint.last=false",
         "logging.progress=plain",
     )
 

@@ -20,7 +20,12 @@ def grpo_options(config: TrainConfig, spec: Mapping[str, Any]) -> dict[str, Any]
     completions = config.pipeline.prompts_per_step * config.rollout.group_size
     micro_batch = min(spec["micro_batch"], completions)
     on_gpu = config.cluster.accelerator == "gpu"
-    return {
+    engine = {
+        "vllm_mode": "colocate",
+        "vllm_gpu_memory_utilization": config.rollout.engine.gpu_memory_utilization,
+        "vllm_max_model_length": config.prompt.max_tokens + sampling.max_tokens,
+    }
+    return (engine if spec["generation"] == "vllm" else {}) | {
         "output_dir": str(Path(spec["output"]).with_suffix("")),
         "use_cpu": not on_gpu,
         "bf16": learner.dtype == "bfloat16",

@@ -50,6 +50,8 @@ class EvaluationConfig(Section):
 class CheckpointConfig(Section):
     every: NonNegativeInt = 50
     """Optimizer steps between checkpoints (0: only the last)."""
+    last: bool = True
+    """Write one at the end of the run."""
     keep: PositiveInt = 2
     on_failure: Literal["stop", "continue"] = "stop"
     """What a run does when a checkpoint cannot be written, on a full disk for instance; the earlier ones are intact."""

@@ -16,9 +16,9 @@ from safetensors import SafetensorError
 
 from trainer.carriers import TrainingSequence
 from trainer.checkpoint import CheckpointFailed
+from trainer.learner import fused
 from trainer.learner.backend import start_engine
 from trainer.learner.errors import LearnerError, WrongWeights
-from trainer.learner.fused import fuse
 from trainer.learner.gather import gathered_weights
 from trainer.learner.lora import add_adapters
 from trainer.learner.packed import PackedBatch
@@ -76,7 +76,7 @@ class LearnerRank:
         dtype = torch.bfloat16 if sharded_bf16 else torch.float32
         model = load_model(folder, packing=config.packing, device=self._spec.device, dtype=dtype)
         if self._spec.fused:
-            fuse(model)
+            _fuse(model, self._spec.device)
         return Policy(model, temperature=self._spec.temperature, chunk=config.logprob_chunk_tokens)
 
     @property
@@ -292,3 +292,13 @@ class LearnerRank:
             "perf/tokens_trained": trained,
             "perf/tokens_forwarded": all_forwarded,
         }
+
+
+def _fuse(model: torch.nn.Module, device: str) -> None:
+    if device == "cpu":
+        fused.fuse(model)
+        return
+    # On devices only: torch's compiler, which comes with it, takes seconds to import.
+    from trainer.learner import fused_gpu
+
+    fused_gpu.fuse(model)

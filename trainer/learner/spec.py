@@ -44,10 +44,10 @@ class LearnerSpec:
 
     @property
     def fused(self) -> bool:
-        """Whether what trainer/learner/fused.py does serves this learner."""
+        """Whether what trainer/learner/fused.py does on the CPU, and fused_gpu.py on a GPU, serves this learner."""
         learner = self.learner
         plain = learner.dtype == "float32" and learner.zero_stage < 3 and learner.lora.rank == 0
-        return self.accelerator == "cpu" and plain
+        return self.accelerator == "gpu" or plain
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
