@@ -1,0 +1,42 @@
+"""A Qwen2 whose operations are single kernels on a GPU: transformers' values and gradients."""
+
+import pytest
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from trainer.learner.fused_gpu import fuse
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+def values_and_gradients(*, fused: bool, tokens: torch.Tensor) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=500,
+        hidden_size=256,
+        intermediate_size=512,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+    )
+    model = Qwen2ForCausalLM(config).cuda()
+    if fused:
+        fuse(model)
+    logits = model(tokens).logits
+    logits.square().mean().backward()
+    return {"logits": logits.detach()} | {name: p.grad for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("length", [33, 128])
+def test_fused_operations_have_transformers_values_and_gradients(length: int) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = False
+    tokens = torch.randint(500, (3, length), generator=torch.Generator().manual_seed(1)).cuda()
+    expected = values_and_gradients(fused=False, tokens=tokens)
+    found = values_and_gradients(fused=True, tokens=tokens)
+    for name, values in expected.items():
+        if not name.endswith("k_proj.bias"):  # zero but for rounding
+            assert (found[name] - values).norm() < 1e-4 * values.norm(), name

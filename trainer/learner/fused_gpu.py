@@ -1,0 +1,66 @@
+"""Qwen2's norms, gated activation and rotary embedding as one kernel each, on a GPU, where an operation costs a walk
+through the device's memory and what it leaves for the backward pass limits the micro-batch.
+
+Guarantees: the same parameters under the same names and the same function; results differ from transformers' by
+rounding (a norm's product with its weight is rounded once, after it). Other architectures stay as they are.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import Cache
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention, Qwen2MLP, Qwen2RMSNorm, apply_rotary_pos_emb
+
+
+def fuse(model: nn.Module) -> None:
+    """Changes how every norm, MLP and attention of a Qwen2 is computed, in place; nothing in another model."""
+    for module in model.modules():
+        if type(module) is Qwen2RMSNorm:
+            module.__class__ = FusedNorm
+        elif type(module) is Qwen2MLP and module.config.hidden_act == "silu":
+            module.__class__ = FusedMLP
+        elif type(module) is Qwen2Attention and not module.attention_dropout:
+            module.__class__ = FusedAttention
+
+
+def _gated(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    return functional.silu(gate) * up
+
+
+# Compiled, they keep their inputs alone for the backward pass and compute the rest again inside its kernel.
+_gated_kernel = torch.compile(_gated, dynamic=True)
+_rotary_kernel = torch.compile(apply_rotary_pos_emb, dynamic=True)
+
+
+class FusedNorm(Qwen2RMSNorm):
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return functional.rms_norm(hidden_states, self.weight.shape, self.weight, self.variance_epsilon)
+
+
+class FusedMLP(Qwen2MLP):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        down: torch.Tensor = self.down_proj(_gated_kernel(self.gate_proj(x), self.up_proj(x)))
+        return down
+
+
+class FusedAttention(Qwen2Attention):
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor],
+        attention_mask: torch.Tensor | None,
+        past_key_values: Cache | None = None,
+        **keywords: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """As Qwen2Attention's, without a cache."""
+        assert past_key_values is None, "a fused policy is trained, not sampled from"
+        shape = (*hidden_states.shape[:-1], -1, self.head_dim)
+        projected = (self.q_proj, self.k_proj, self.v_proj)
+        query, key, value = (part(hidden_states).view(shape).transpose(1, 2) for part in projected)
+        query, key = _rotary_kernel(query, key, *position_embeddings)
+        attend = ALL_ATTENTION_FUNCTIONS[self.config._attn_implementation]
+        out, weights = attend(self, query, key, value, attention_mask, dropout=0.0, scaling=self.scaling, **keywords)
+        return self.o_proj(out.reshape(*hidden_states.shape[:-1], -1).contiguous()), weights
