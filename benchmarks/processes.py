@@ -1,11 +1,14 @@
-"""Running a long command as a process of its own: its output goes to a log, Ctrl-C ends it gently, its time is limited.
+"""Running a long command as a process of its own: its output goes to a log, Ctrl-C and SIGTERM end it gently, its time
+is limited.
 
 Not guaranteed: that processes which the command started end with it, where it is killed.
 """
 
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from conf.errors import QuorumError
@@ -22,7 +25,7 @@ def run_process(
     command: Sequence[str], *, name: str, log: Path, timeout_s: float, environment: Mapping[str, str] | None = None
 ) -> int:
     """The exit code. Raises RunFailed, which names the log, after `timeout_s`."""
-    with log.open("ab") as file:
+    with log.open("ab") as file, _ended_in_order():
         process = subprocess.Popen(
             list(command),
             stdin=subprocess.DEVNULL,
@@ -38,6 +41,16 @@ def run_process(
             raise RunFailed(f"{name} took longer than {timeout_s:g} s: see {log}") from error
         finally:
             _stop(process)
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """SIGTERM unwinds this process, in place of leaving its command behind."""
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:

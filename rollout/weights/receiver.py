@@ -4,7 +4,7 @@ Weights arrive in checkpoint format and are loaded through vLLM's layerwise relo
 after start, because linear weights are prepacked. Loading is not atomic: when it fails the engine must be replaced,
 which the pool does.
 
-The ipc and nccl backends are vLLM's own. They have not been run on a GPU from here; only their arguments are built.
+The ipc and nccl backends are vLLM's own; only their arguments are built here. nccl has not been run.
 """
 
 from dataclasses import dataclass, fields

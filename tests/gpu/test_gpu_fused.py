@@ -26,7 +26,7 @@ def values_and_gradients(*, fused: bool, tokens: torch.Tensor) -> dict[str, torc
     model = Qwen2ForCausalLM(config).cuda()
     if fused:
         fuse(model)
-    logits = model(tokens).logits
+    logits = model(tokens, use_cache=False).logits
     logits.square().mean().backward()
     return {"logits": logits.detach()} | {name: p.grad for name, p in model.named_parameters()}
 

@@ -44,14 +44,11 @@ def flex_prefix_attention(
     """transformers' attention signature: `query` [1, Hq, N, D], `key` and `value` [1, Hkv, N, D] -> ([1, N, Hq, D],
     None)."""
     attend = _compiled if query.device.type == "cuda" else flex_attention
-    out = attend(
-        query.to(value.dtype),
-        key.to(value.dtype),
-        value,
-        block_mask=prefix_mask,
-        scale=scaling,
-        enable_gqa=query.shape[1] != key.shape[1],
-    )
+    # By query heads: all queries of a group see the prompt's keys, and the gradient of each block of keys is summed by one
+    # program a head. With a model's two key heads that left most of the device idle.
+    shared = query.shape[1] // key.shape[1]
+    key, value = (part.repeat_interleave(shared, dim=1) for part in (key, value))
+    out = attend(query.to(value.dtype), key.to(value.dtype), value, block_mask=prefix_mask, scale=scaling)
     return out.transpose(1, 2).contiguous(), None
 
 

@@ -133,6 +133,8 @@ class LearnerGroup:
         return await self._gather(what, calls, self._spec.learner.step_timeout_s, "step_timeout_s")
 
     async def _gather(self, what: str, calls: Sequence[Awaitable[Any]], limit: float, setting: str) -> list[Any]:
+        if not calls:  # of a learner that was never started
+            return []
         tasks = [asyncio.ensure_future(_one(rank, what, call)) for rank, call in enumerate(calls)]
         self.doing = what
         try:

@@ -1,6 +1,6 @@
 """Weights by CUDA IPC: rollout and learner share one GPU, nothing leaves it.
 
-Has not been run on a GPU; written against vLLM 0.26 to 0.32, whose unpacked ipc updates have one form. A restarted
+Written against vLLM 0.26 to 0.32, whose unpacked ipc updates have one form, and run with 0.26. A restarted
 worker can load the newest weights again. Only the device of learner rank 0 is served.
 """
 
