@@ -44,8 +44,8 @@ def flex_prefix_attention(
     """transformers' attention signature: `query` [1, Hq, N, D], `key` and `value` [1, Hkv, N, D] -> ([1, N, Hq, D],
     None)."""
     attend = _compiled if query.device.type == "cuda" else flex_attention
-    # By query heads: all queries of a group see the prompt's keys, and the gradient of each block of keys is summed by one
-    # program a head. With a model's two key heads that left most of the device idle.
+    # By query heads: all queries of a group see the prompt's keys, and one program a key head sums a block's gradient:
+    # with the two key heads of a 3B model most of the device would be idle.
     shared = query.shape[1] // key.shape[1]
     key, value = (part.repeat_interleave(shared, dim=1) for part in (key, value))
     out = attend(query.to(value.dtype), key.to(value.dtype), value, block_mask=prefix_mask, scale=scaling)

@@ -9,8 +9,8 @@ from trainer.plan.scaling import Scaled
 
 MODELLED = """\
 Modelled: memory by counting tensors, seconds by dividing FLOPs and bytes by what plan.* says a device does. Left out:
-rewards (they overlap generation), evaluation, stragglers, fragmentation. No GPU has been measured: devices, their
-efficiencies and prices are your settings (plan.*).
+rewards (they overlap generation), evaluation, stragglers, fragmentation. Devices, their efficiencies and prices are
+your settings (plan.*), not measurements.
 """
 
 
