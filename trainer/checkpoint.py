@@ -65,11 +65,12 @@ class Checkpoint:
 
 
 class CheckpointStore:
-    """The checkpoints of one run: `folder`/step-000N, newest `keep` of them."""
+    """The checkpoints of one run: `folder`/step-000N, the newest `keep` of them and the one that `latest` gave out."""
 
     def __init__(self, folder: Path, *, keep: int) -> None:
         self._folder = folder
         self._keep = keep
+        self._given: Path | None = None
 
     async def save(self, state: RunState, write: Callable[[Path], Awaitable[None]]) -> Checkpoint:
         """Lets `write` fill a hidden folder, seals it and prunes old checkpoints. Raises CheckpointFailed."""
@@ -94,8 +95,12 @@ class CheckpointStore:
         return Checkpoint(folder=final, state=state)
 
     def latest(self) -> Checkpoint | None:
-        """The newest checkpoint; None when there is none. Raises CheckpointInvalid when its files are damaged."""
+        """The newest checkpoint; None when there is none. Raises CheckpointInvalid when its files are damaged.
+
+        It stays until another one is asked for: engines that were started from it are replaced from it too.
+        """
         for folder in reversed(self._finished()):
+            self._given = folder
             return _load(folder)
         return None
 
@@ -104,6 +109,8 @@ class CheckpointStore:
 
     def _prune(self) -> None:
         for folder in self._finished()[: -self._keep]:
+            if folder == self._given:
+                continue
             # Without its manifest a half-removed checkpoint is never taken for a whole one.
             (folder / MANIFEST).unlink()
             shutil.rmtree(folder)

@@ -53,6 +53,7 @@ class CheckpointConfig(Section):
     last: bool = True
     """Write one at the end of the run."""
     keep: PositiveInt = 2
+    """Newest checkpoints that are kept, beside the one that the running engines were started from."""
     on_failure: Literal["stop", "continue"] = "stop"
     """What a run does when a checkpoint cannot be written, on a full disk for instance; the earlier ones are intact."""
 

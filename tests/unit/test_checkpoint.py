@@ -26,6 +26,18 @@ def test_the_newest_are_kept_and_the_state_comes_back(tmp_path):
     assert (latest.policy / "model.safetensors").read_bytes() == b"x" * 10
 
 
+def test_what_engines_were_started_from_stays_for_their_replacements(tmp_path):
+    store = CheckpointStore(tmp_path, keep=2)
+    asyncio.run(store.save(state(1), write_policy))
+    resumed = store.latest()
+    for step in (2, 3, 4):
+        asyncio.run(store.save(state(step), write_policy))
+    assert (resumed.policy / "model.safetensors").is_file()
+    assert store.latest().state.step == 4
+    asyncio.run(store.save(state(5), write_policy))
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["step-000004", "step-000005"]
+
+
 def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path):
     store = CheckpointStore(tmp_path, keep=2)
     asyncio.run(store.save(state(1), write_policy))
