@@ -70,7 +70,7 @@ class _Session:
         self._folder = folder
         self._checkpoints = checkpoints
         self._resumed = resumed
-        self._preemption = Preemption()
+        self._preemption = Preemption(grace_s=config.checkpoint.grace_s)
         self._started = time.monotonic() - (resumed.state.wall_s if resumed else 0.0)
         self._entry = Registration(config, folder.path)
 

@@ -54,6 +54,9 @@ class CheckpointConfig(Section):
     """Write one at the end of the run."""
     keep: PositiveInt = 2
     """Newest checkpoints that are kept, beside the one that the running engines were started from."""
+    grace_s: PositiveFloat = 25.0
+    """After SIGTERM, longest wait for the step under way, seconds: less than the cluster's own grace period. A step
+    that takes longer is given up, and the last periodic checkpoint is what remains."""
     on_failure: Literal["stop", "continue"] = "stop"
     """What a run does when a checkpoint cannot be written, on a full disk for instance; the earlier ones are intact."""
 

@@ -51,6 +51,37 @@ def test_work_between_two_waits_is_not_interrupted() -> None:
     assert reached[0] == "the step's end"
 
 
+def test_work_that_outlasts_the_grace_period_is_given_up() -> None:
+    preemption, ended = Preemption(grace_s=0.1), []
+
+    async def run() -> None:
+        with preemption.listening(), preemption.gently():
+            terminate()
+            await forever(ended)
+
+    with pytest.raises(Preempted, match=r"mid-step.*grace_s=0\.1"):
+        asyncio.run(run())
+    assert ended == ["work"]
+
+
+def test_a_checkpoint_after_a_safe_point_takes_the_time_it_needs() -> None:
+    preemption, saved = Preemption(grace_s=0.1), []
+
+    async def run() -> None:
+        with preemption.listening(), preemption.gently():
+            try:
+                terminate()
+                await preemption.unless(forever([]))
+            except Preempted:
+                await asyncio.sleep(0.3)
+                saved.append("checkpoint")
+                raise
+
+    with pytest.raises(Preempted, match="^stopped by SIGTERM$"):
+        asyncio.run(run())
+    assert saved == ["checkpoint"]
+
+
 def test_a_result_passes_through_and_an_error_too() -> None:
     preemption = Preemption()
 
