@@ -84,7 +84,8 @@ class Worker:
 async def play(events: Sequence[str], workers: int) -> None:
     trouble, published = Trouble(), 0
     limits = RolloutConfig(start_timeout_s=20.0, group_timeout_s=SILENCE_S, max_restarts=1000)
-    pool = await RolloutPool.start(limits, [lambda: Worker(trouble)] * workers, max_model_len=100)
+    pool = RolloutPool(limits, [lambda: Worker(trouble)] * workers, max_model_len=100)
+    await pool.start()
     asked: list[tuple[str, int, asyncio.Task[Group]]] = []
     for event in events:
         if event == "ask":

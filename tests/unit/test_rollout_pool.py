@@ -119,9 +119,9 @@ def config(**settings: float) -> RolloutConfig:
 
 
 async def start(fleet: Fleet, workers: int, **settings: float) -> RolloutPool:
-    return await RolloutPool.start(
-        config(**settings), [fleet.factory] * workers, max_model_len=100, note=fleet.notes.append
-    )
+    pool = RolloutPool(config(**settings), [fleet.factory] * workers, max_model_len=100, note=fleet.notes.append)
+    await pool.start()
+    return pool
 
 
 async def ask(pool: RolloutPool, name: str, n: int = 2) -> Group:
