@@ -7,10 +7,10 @@ distribution. Rewards are real, and worth nothing: all groups are kept.
 from pathlib import Path
 from typing import Any
 
+from benchmarks.rows import read_rows
 from benchmarks.throughput.blocks import TAIL, our_block
 from benchmarks.throughput.comparison import measured_peak
 from benchmarks.throughput.jobs import Job, random_weights, sized_settings
-from benchmarks.throughput.steps import read_rows
 from benchmarks.throughput.summary import summary
 from conf.schema.throughput import ThroughputConfig
 from rollout.drawn_lengths import typical_lengths
