@@ -65,32 +65,39 @@ class RayActorPort:
     """One actor life, seen from the driver. The process starts at once; the first call waits for it."""
 
     def __init__(self, config: RewardConfig) -> None:
-        self._actor: Any = ray.remote(**OPTIONS)(RewardActor).remote(config)
+        actor: Any = ray.remote(**OPTIONS)(RewardActor).remote(config)
+        self._actor = actor
+        self._progress = actor.progress.options(concurrency_group=WATCHED)
+        self._methods = {
+            "score_batch": actor.score_batch,
+            "remember": actor.remember,
+            "save": actor.save,
+            "load": actor.load,
+            "close": actor.close,
+        }
 
     async def call(self, method: str, *arguments: object) -> Any:
-        return await self._answer(method, *arguments)
+        return await _answer(self._methods[method], *arguments)
 
     async def progress(self) -> int:
-        return int(await self._answer("progress", group=WATCHED))
+        return int(await _answer(self._progress))
 
     def kill(self) -> None:
         if ray.is_initialized():
             ray.kill(self._actor, no_restart=True)
 
-    async def _answer(self, name: str, *arguments: object, group: str | None = None) -> Any:
-        """The method's result; Ray's exceptions become ours."""
-        if not ray.is_initialized():
-            raise ActorGone("Ray has been shut down")
-        method = getattr(self._actor, name)
-        if group is not None:
-            method = method.options(concurrency_group=group)
-        answer: Awaitable[Any] = method.remote(*arguments)
-        try:
-            return await answer
-        except RayTaskError as error:
-            raise ActorFailed(_last_line(error)) from error
-        except RayError as error:
-            raise ActorGone(_last_line(error)) from error
+
+async def _answer(method: Any, *arguments: object) -> Any:
+    """The result of an actor's method; Ray's exceptions become ours."""
+    if not ray.is_initialized():
+        raise ActorGone("Ray has been shut down")
+    answer: Awaitable[Any] = method.remote(*arguments)
+    try:
+        return await answer
+    except RayTaskError as error:
+        raise ActorFailed(_last_line(error)) from error
+    except RayError as error:
+        raise ActorGone(_last_line(error)) from error
 
 
 def _last_line(error: BaseException) -> str:

@@ -36,7 +36,7 @@ from rewards.actor import ray_actors
 from rewards.carriers import RewardResult
 from rewards.cases import Case, CaseInvalid, load_json, parse_case
 from rewards.client import RewardClient, RewardStats
-from rewards.private_ray import is_start_failure, start_private_ray
+from rewards.ray_start import start_private_ray
 from rewards.score import as_record
 from rewards.seat import RewardServerLost
 
@@ -148,7 +148,7 @@ def run(config: RewardHttpConfig) -> int:
         raise QuorumError(f"databases={config.databases}: no such folder")
     _check_port(config)
     stop = threading.Event()
-    _start_ray()
+    start_private_ray(os.cpu_count() or 1)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     try:
@@ -162,15 +162,6 @@ def run(config: RewardHttpConfig) -> int:
     finally:
         serve.shutdown()
         ray.shutdown()
-
-
-def _start_ray() -> None:
-    try:
-        start_private_ray(os.cpu_count() or 1)
-    except Exception as error:
-        if not is_start_failure(error):
-            raise
-        raise QuorumError(f"Ray could not be used on this machine: {' '.join(str(error).split())}") from error
 
 
 def _deployment(config: RewardHttpConfig) -> serve.Deployment:

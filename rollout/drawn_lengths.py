@@ -14,6 +14,30 @@ from conf.errors import QuorumError
 from conf.schema.rollout import SamplingConfig
 from rollout.carriers import Group, Prompt
 
+SPREAD = (
+    0.53,
+    0.57,
+    0.62,
+    0.81,
+    0.81,
+    0.86,
+    0.86,
+    0.86,
+    0.86,
+    0.91,
+    1.05,
+    1.1,
+    1.1,
+    1.1,
+    1.15,
+    1.2,
+    1.34,
+    1.39,
+    1.44,
+    1.53,
+)
+"""Completion lengths over their mean, at every twentieth of 672 completions that the quickstart sampled."""
+
 
 class Source(Protocol):
     """The rollout pool."""
@@ -54,3 +78,8 @@ def read_lengths(file: Path) -> list[int]:
     if not lengths or min(lengths) < 1:
         raise QuorumError(f"rollout.lengths={file}: at least one length is expected, and all of them positive")
     return lengths
+
+
+def typical_lengths(mean: float) -> list[int]:
+    """Twenty completion lengths, tokens, spread about this mean as SPREAD is."""
+    return [max(1, round(share * mean)) for share in SPREAD]

@@ -61,26 +61,15 @@ class RolloutPool:
         self._last_error: RolloutError | None = None
         self._closed = False
 
-    @classmethod
-    async def start(
-        cls,
-        config: RolloutConfig,
-        factories: Sequence[PortFactory],
-        *,
-        max_model_len: int,
-        version: int = 0,
-        note: Note = lambda text: None,
-    ) -> "RolloutPool":
+    async def start(self) -> None:
         """Start all workers at once; the first that cannot start ends the others and raises its error."""
-        pool = cls(config, factories, max_model_len=max_model_len, version=version, note=note)
         try:
-            await asyncio.gather(*(lane.start() for lane in pool._lanes))
-        except BaseException:
-            await pool.close()
+            await asyncio.gather(*(lane.start() for lane in self._lanes))
+        except BaseException:  # a start that is cancelled leaves no worker behind either
+            await self.close()
             raise
-        for lane in pool._lanes:
+        for lane in self._lanes:
             lane.serve()
-        return pool
 
     @property
     def version(self) -> int:

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from conf.errors import first_line
 from conf.schema.rollout import EngineConfig
 from rollout.collector import Collector
 from rollout.errors import EngineStartFailed
@@ -62,7 +63,8 @@ def build_engine(spec: EngineSpec, collector: Collector) -> Any:
     try:
         engine = LLMEngine.from_engine_args(EngineArgs(**engine_arguments(spec)))
     except (ValueError, RuntimeError, OSError, KeyError, NotImplementedError) as error:
-        raise EngineStartFailed(f"vLLM did not start with the model {spec.model}: {_first_line(error)}") from error
+        reason = first_line(error, otherwise=type(error).__name__)
+        raise EngineStartFailed(f"vLLM did not start with the model {spec.model}: {reason}") from error
     engine.output_processor = collector
     return engine
 
@@ -136,8 +138,3 @@ def _send_logs_to(path: str | None) -> None:
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger.addHandler(handler)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

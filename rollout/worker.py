@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
+from conf.errors import first_line
 from conf.schema.rollout import EngineConfig, RolloutConfig
 from conf.schema.stages import ClusterConfig
 from rollout.errors import RolloutError, StartTimeout, WeightUpdateFailed, WorkerDied, WorkerHung
@@ -207,14 +208,9 @@ class RayWorkerPort:
                 raise error.cause from None
             raise WorkerDied(f"{self._name} raised: {error.cause}") from error
         except RayActorError as error:
-            raise WorkerDied(f"{self._name} died: {_reason(error)}") from error
+            raise WorkerDied(f"{self._name} died: {first_line(error, otherwise='no reason given')}") from error
         except RayError as error:
             raise WeightUpdateFailed(f"{self._name} could not be called: {error}") from error
 
     def _resources(self) -> str:
         return f"{self._options['num_cpus']} CPUs, {self._options.get('num_gpus', 0)} GPUs"
-
-
-def _reason(error: RayActorError) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else "no reason given"

@@ -13,6 +13,7 @@ from hypothesis import settings
 
 from rewards.carriers import ErrorKind, RewardResult, SqlTask
 from rollout.carriers import Completion, Group, Prompt
+from tests.tiny_qwen2 import tiny_qwen2
 from trainer.carriers import ScoredGroup
 from trainer.group_metrics import length_metrics, reward_metrics
 from trainer.metrics import StepMetrics
@@ -202,9 +203,8 @@ def make_run() -> MakeRun:
 
 def write_tiny_policy(folder: Path) -> Path:
     """A Qwen2 with random weights (hidden 128, 4 layers, 2 heads of 64, tied embeddings) and a byte-level tokenizer."""
-    import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+    from transformers import PreTrainedTokenizerFast
 
     vocabulary = {symbol: index for index, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     for token in ("<|endoftext|>", "<|im_start|>", "<|im_end|>", *(f"word{index}" for index in range(441))):
@@ -214,12 +214,10 @@ def write_tiny_policy(folder: Path) -> Path:
     tokenizer.decoder = decoders.ByteLevel()
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
     fast.save_pretrained(folder)
-    torch.manual_seed(0)
-    shape = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "tie_word_embeddings": True}
+    shape = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 2}
     tokens = {"eos_token_id": fast.eos_token_id, "pad_token_id": fast.pad_token_id, "bos_token_id": None}
-    config = Qwen2Config(vocab_size=len(vocabulary), initializer_range=0.05, **shape, **heads, **tokens)
-    Qwen2ForCausalLM(config).save_pretrained(folder)
+    model = tiny_qwen2(vocab_size=len(vocabulary), initializer_range=0.05, **shape, **tokens)
+    model.save_pretrained(folder)
     return folder
 
 

@@ -138,13 +138,14 @@ async def _start_pool(
         version=version,
         log_dir=str(Path(log_dir).resolve()),
     )
-    pool = await RolloutPool.start(
+    pool = RolloutPool(
         config.rollout,
         workers,
         max_model_len=config.rollout.engine.max_model_len or length,
         version=version,
         note=note,
     )
+    await pool.start()
     stack.push_async_callback(pool.close)
     return pool
 

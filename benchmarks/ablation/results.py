@@ -10,6 +10,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from benchmarks.rows import read_rows
+
 METRICS = {"greedy": "eval/greedy_ex", "mean": "eval/mean_at_n", "vote": "eval/vote_ex", "recall": "eval/recall_at_n"}
 LABELS = {
     "finer": "finer (all components)",
@@ -67,8 +69,7 @@ def read_run(folder: Path, *, variant: str, seed: int) -> Outcome:
     """The evaluations of a finished run. Raises OSError, ValueError or KeyError for a folder that holds none."""
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     curve: dict[int, dict[str, float]] = {}
-    for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
+    for row in read_rows(folder / "metrics.jsonl"):
         found = {name: row[key] for name, key in METRICS.items() if row.get(key) is not None}
         if found:
             curve[row["step"]] = found

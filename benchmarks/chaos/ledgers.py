@@ -5,11 +5,12 @@ its position in the task stream. A disturbed run is held against an undisturbed 
 consumed the same tasks at the same positions, each once.
 """
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from benchmarks.rows import read_rows
 
 NOT_CONSUMED = "stale"
 """Reason of a dropped group that is generated again at its position."""
@@ -40,7 +41,7 @@ def read_ledger(file: Path) -> list[Consumed]:
     """What a run has consumed, in order; nothing where there is no ledger yet."""
     if not file.is_file():
         return []
-    return parse([json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()])
+    return parse(read_rows(file))
 
 
 def parse(rows: Sequence[dict]) -> list[Consumed]:

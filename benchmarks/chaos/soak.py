@@ -17,6 +17,7 @@ from benchmarks.chaos.faults import IN_PASSING
 from benchmarks.chaos.ledgers import Account, account, read_ledger
 from benchmarks.chaos.trial import Lab
 from benchmarks.chaos.watched import TrainerRun, TrialFailed
+from benchmarks.rows import read_rows
 
 SETTINGS = (
     "rollout.max_restarts=1000",
@@ -142,5 +143,5 @@ def _compared(
 
 
 def _accuracies(folder: Path) -> list[float]:
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = read_rows(folder / "metrics.jsonl")
     return [row["reward/accuracy"] for row in rows if "reward/accuracy" in row]

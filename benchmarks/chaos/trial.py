@@ -1,6 +1,5 @@
 """One fault made to one run: start, wait for the step, break it, watch it recover, count what was lost."""
 
-import json
 import shutil
 import statistics
 import subprocess
@@ -16,6 +15,7 @@ from benchmarks.chaos.faults import FAULTS
 from benchmarks.chaos.ledgers import Consumed, account, read_ledger
 from benchmarks.chaos.scene import Noticed, NotPossible, Scene
 from benchmarks.chaos.watched import TrainerRun, TrialFailed
+from benchmarks.rows import read_rows
 from conf.schema.chaos import ChaosConfig, FaultName
 
 PASSED = "passed"
@@ -237,6 +237,5 @@ def usual_step(folder: Path) -> float:
     file = folder / "metrics.jsonl"
     if not file.is_file():
         return 0.0
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    seconds = [row["perf/step_s"] for row in rows if row.get("perf/step_s")]
+    seconds = [row["perf/step_s"] for row in read_rows(file) if row.get("perf/step_s")]
     return statistics.median(seconds) if seconds else 0.0

@@ -90,7 +90,8 @@ async def _sample(
     factories = ray_workers(
         *(model, rollout, config.cluster), max_model_len=length, seed=config.seed, log_dir=str(logs.resolve())
     )
-    pool = await RolloutPool.start(rollout, factories, max_model_len=length)
+    pool = RolloutPool(rollout, factories, max_model_len=length)
+    await pool.start()
     ready = time.perf_counter()
     slots = asyncio.Semaphore(QUESTIONS_UNDER_WAY)
 

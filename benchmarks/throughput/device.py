@@ -7,37 +7,14 @@ distribution. Rewards are real, and worth nothing: all groups are kept.
 from pathlib import Path
 from typing import Any
 
+from benchmarks.rows import read_rows
 from benchmarks.throughput.blocks import TAIL, our_block
 from benchmarks.throughput.comparison import measured_peak
 from benchmarks.throughput.jobs import Job, random_weights, sized_settings
-from benchmarks.throughput.steps import read_rows
 from benchmarks.throughput.summary import summary
 from conf.schema.throughput import ThroughputConfig
+from rollout.drawn_lengths import typical_lengths
 from rollout.shape import shape_of
-
-RECORDED = (
-    0.53,
-    0.57,
-    0.62,
-    0.81,
-    0.81,
-    0.86,
-    0.86,
-    0.86,
-    0.86,
-    0.91,
-    1.05,
-    1.1,
-    1.1,
-    1.1,
-    1.15,
-    1.2,
-    1.34,
-    1.39,
-    1.44,
-    1.53,
-)
-"""Completion lengths over their mean at every twentieth of the quickstart's sampled groups (672 completions)."""
 
 
 def measure(config: ThroughputConfig, folder: Path) -> dict[str, Any]:
@@ -77,5 +54,5 @@ def settings_of(config: ThroughputConfig, *, policy: Path, tasks: Path, lengths:
 def _lengths(config: ThroughputConfig) -> list[int]:
     sizes = config.measure
     if sizes.lengths is None:
-        return [max(1, round(share * sizes.completion_tokens)) for share in RECORDED]
+        return typical_lengths(sizes.completion_tokens)
     return [c["tokens"] for row in read_rows(Path(sizes.lengths)) for c in row["completions"] if c["tokens"]]

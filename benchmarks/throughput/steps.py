@@ -1,12 +1,12 @@
 """Optimizer steps as the records of both trainers tell them, and what they amount to. Pure, but for reading files."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.rows import read_rows
 from benchmarks.throughput.arithmetic import GroupLengths
 
 STAGES = ("generate", "score", "train", "sync")
@@ -29,10 +29,6 @@ class Step:
     reward: float
     row: dict[str, Any]
     """The record itself."""
-
-
-def read_rows(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def our_steps(folder: Path) -> list[Step]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from conf.errors import QuorumError
+from conf.errors import QuorumError, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -16,7 +16,7 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> "PreTrained
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path), revision=revision)
     except (OSError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or ["no tokenizer"])[0]
+        reason = first_line(error, otherwise="no tokenizer")
         raise QuorumError(f"no tokenizer can be loaded from {path}: {reason}") from error
     if tokenizer.eos_token_id is None:
         raise QuorumError(

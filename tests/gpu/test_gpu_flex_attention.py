@@ -4,8 +4,8 @@ import random
 
 import pytest
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from tests.tiny_qwen2 import tiny_qwen2
 from trainer.carriers import TrainingSequence
 from trainer.learner import flex_attention
 from trainer.learner.packed import PackedBatch
@@ -39,17 +39,8 @@ def sequences() -> list[TrainingSequence]:
 
 
 def gradients(attention: str, batches: list[PackedBatch]) -> dict[str, torch.Tensor]:
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=500,
-        hidden_size=256,
-        intermediate_size=512,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        tie_word_embeddings=True,
-    )
-    model = Qwen2ForCausalLM(config).cuda()
+    shape = {"vocab_size": 500, "hidden_size": 256, "intermediate_size": 512, "initializer_range": 0.02}
+    model = tiny_qwen2(**shape).cuda()
     model.set_attn_implementation(attention)
     policy = Policy(model, temperature=1.0, chunk=512)
     for batch in batches:

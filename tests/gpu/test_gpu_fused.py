@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from tests.tiny_qwen2 import tiny_qwen2
 from trainer.learner.fused_gpu import fuse
 
 pytestmark = [
@@ -13,17 +13,8 @@ pytestmark = [
 
 
 def values_and_gradients(*, fused: bool, tokens: torch.Tensor) -> dict[str, torch.Tensor]:
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=500,
-        hidden_size=256,
-        intermediate_size=512,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        tie_word_embeddings=True,
-    )
-    model = Qwen2ForCausalLM(config).cuda()
+    shape = {"vocab_size": 500, "hidden_size": 256, "intermediate_size": 512, "initializer_range": 0.02}
+    model = tiny_qwen2(**shape).cuda()
     if fused:
         fuse(model)
     logits = model(tokens, use_cache=False).logits

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM
 
 from conf.schema.algo import AlgoConfig
 from conf.schema.learner import LearnerConfig
 from conf.schema.stages import ClusterConfig
+from tests.tiny_qwen2 import tiny_qwen2
 from trainer.carriers import TrainingSequence
 from trainer.learner.errors import LearnerLost, LearnerStalled, PolicyNotLoadable
 from trainer.learner.group import LearnerGroup
@@ -28,16 +29,8 @@ pytestmark = pytest.mark.integration
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("learner") / "policy"
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=50,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-    )
-    Qwen2ForCausalLM(config).save_pretrained(folder)
+    model = tiny_qwen2(num_attention_heads=2, initializer_range=0.02, tie_word_embeddings=False)
+    model.save_pretrained(folder)
     return folder
 
 

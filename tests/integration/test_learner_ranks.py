@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen2ForCausalLM
+
+from tests.tiny_qwen2 import tiny_qwen2
 
 pytestmark = pytest.mark.integration
 
@@ -68,18 +70,7 @@ def free_ports() -> int:
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Any]]]:
     """[world size][rank][case name] -> what that rank got."""
     folder = tmp_path_factory.mktemp("ranks")
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=50,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        initializer_range=0.2,
-        tie_word_embeddings=True,
-    )
-    Qwen2ForCausalLM(config).save_pretrained(folder / "policy")
+    tiny_qwen2().save_pretrained(folder / "policy")
     (folder / "cases.json").write_text(json.dumps(CASES))
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),

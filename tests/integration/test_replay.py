@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from conf.load import load, to_yaml
 from conf.schema.root import TrainConfig
+from tests.tiny_qwen2 import tiny_qwen2
 from trainer.carriers import TrainingSequence
 from trainer.skipped import BATCH, SKIPPED, SkippedBatch, write_batch
 
@@ -26,12 +26,10 @@ def sequence(group: int, advantage: float) -> TrainingSequence:
 def run(tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("run")
     (run / "config.yaml").write_text(to_yaml(load(TrainConfig, "train", ["experiment=quickstart"])))
-    shape = Qwen2Config(
-        vocab_size=64, hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=1,
-        num_key_value_heads=1, tie_word_embeddings=True,
-    )  # fmt: skip
+    shape = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1}
+    policy = tiny_qwen2(initializer_range=0.02, **shape)
     for name in ("step-000001", "step-000002"):
-        Qwen2ForCausalLM(shape).save_pretrained(run / SKIPPED / name / "policy")
+        policy.save_pretrained(run / SKIPPED / name / "policy")
     good = [sequence(0, 1.0), sequence(0, -1.0), sequence(1, 0.5)]
     bad = SkippedBatch(step=1, sequences=(*good, sequence(1, math.inf)), task_ids=("calm", "wild"))
     write_batch(run / SKIPPED / "step-000001" / BATCH, bad)

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import sqlite3
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from rewards.actor import ray_actors
 from rewards.carriers import SqlTask
 from rewards.client import RewardClient
 from rewards.seat import RewardServerLost
+from tests.dogs import write_dogs
 
 pytestmark = pytest.mark.integration
 
@@ -35,13 +35,7 @@ def private_ray() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("dogs") / "dogs.sqlite"
-    connection = sqlite3.connect(path)
-    connection.execute("CREATE TABLE dog (name TEXT, age INTEGER)")
-    connection.executemany("INSERT INTO dog VALUES (?, ?)", [("rex", 3), ("ace", 5)])
-    connection.commit()
-    connection.close()
-    return str(path)
+    return write_dogs(tmp_path_factory.mktemp("dogs") / "dogs.sqlite", [("rex", 3), ("ace", 5)])
 
 
 def task(database: str, number: int) -> SqlTask:

@@ -66,7 +66,9 @@ async def start(folder: Path, settings: RolloutConfig, logs: Path | None = None)
 
     log_dir = None if logs is None else str(logs)
     workers = ray_workers(str(folder), settings, ClusterConfig(), max_model_len=CONTEXT, seed=0, log_dir=log_dir)
-    return await RolloutPool.start(settings, workers, max_model_len=CONTEXT)
+    pool = RolloutPool(settings, workers, max_model_len=CONTEXT)
+    await pool.start()
+    return pool
 
 
 SETTINGS = {

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from conf.schema.stages import ClusterConfig
-from rollout.cluster import ClusterUnavailable, local_ray
+from rewards.ray_start import RayUnavailable
+from rollout.cluster import local_ray
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])
@@ -17,7 +18,7 @@ def test_an_address_where_nothing_listens_is_one_sentence(scheme: str) -> None:
         taken.bind(("127.0.0.1", 0))  # bound, never listening: a connection is refused
         address = f"{scheme}127.0.0.1:{taken.getsockname()[1]}"
         with (
-            pytest.raises(ClusterUnavailable, match="no Ray cluster answers at cluster.address"),
+            pytest.raises(RayUnavailable, match="no Ray cluster answers at cluster.address"),
             local_ray(ClusterConfig(address=address)),
         ):
             pass
@@ -54,7 +55,7 @@ def test_a_private_ray_that_never_comes_up_is_one_sentence(monkeypatch) -> None:
     late = Late(9)
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=late.init, shutdown=late.shutdown))
     with (
-        pytest.raises(ClusterUnavailable, match="on this machine: The current node timed out"),
+        pytest.raises(RayUnavailable, match="on this machine: The current node timed out"),
         local_ray(ClusterConfig()),
     ):
         pass

@@ -6,26 +6,16 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
 from conf.schema.algo import AlgoConfig
 from conf.schema.learner import LearnerConfig
+from tests.tiny_qwen2 import tiny_qwen2
 from trainer.carriers import TrainingSequence
 from trainer.learner.fused import FusedAttention, FusedNorm, fuse
 from trainer.learner.joint_attention import joint_attention
 from trainer.learner.shared_prefix import pack_shared_prefix
 from trainer.learner.spec import LearnerSpec
-
-CONFIG = Qwen2Config(
-    vocab_size=40,
-    hidden_size=32,
-    intermediate_size=48,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    initializer_range=0.2,
-)
 
 
 def test_a_norm_has_exact_values_and_gradients() -> None:
@@ -45,8 +35,7 @@ def test_a_norm_has_exact_values_and_gradients() -> None:
 
 @pytest.mark.parametrize("rows", [1, 3])
 def test_a_fused_policy_is_the_same_function_with_the_same_gradients(rows: int) -> None:
-    torch.manual_seed(0)
-    model = Qwen2ForCausalLM(CONFIG)
+    model = tiny_qwen2(vocab_size=40, tie_word_embeddings=False)
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
             nn.init.normal_(parameter)

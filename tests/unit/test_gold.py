@@ -1,6 +1,5 @@
 """Gold answers: status, caching, dependence on scan order."""
 
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,22 +8,14 @@ import pytest
 from conf.schema.reward import BudgetConfig
 from rewards.sql.cache import BoundedCache
 from rewards.sql.content import content_key
-from rewards.sql.executor import ExecutorPool, Query
+from rewards.sql.executor import Query
 from rewards.sql.gold import GoldStore, reads_clock
 from rewards.sql.order import tie_probes
 from rewards.sql.schema import DatabaseUnreadable
+from tests.dogs import write_dogs
+from tests.unit.counting_pool import CountingPool
 
 BUDGET = BudgetConfig(vm_steps=1_000_000, rows=1000)
-
-
-class CountingPool(ExecutorPool):
-    """Counts the queries that are really executed."""
-
-    executed = 0
-
-    def run(self, queries):  # type: ignore[no-untyped-def]
-        self.executed += len(queries)
-        return super().run(queries)
 
 
 @pytest.fixture(scope="module")
@@ -33,18 +24,9 @@ def pool() -> Iterator[CountingPool]:
         yield executors
 
 
-def make(path: Path, rows: list[tuple[str, int]]) -> str:
-    connection = sqlite3.connect(path)
-    connection.execute("CREATE TABLE dog (name TEXT, age INTEGER)")
-    connection.executemany("INSERT INTO dog VALUES (?, ?)", rows)
-    connection.commit()
-    connection.close()
-    return str(path)
-
-
 @pytest.fixture
 def dogs(tmp_path: Path) -> str:
-    return make(tmp_path / "dogs.sqlite", [("a", 1), ("b", 2), ("c", 2), ("d", 3), ("d", 3)])
+    return write_dogs(tmp_path / "dogs.sqlite", [("a", 1), ("b", 2), ("c", 2), ("d", 3), ("d", 3)])
 
 
 @pytest.mark.parametrize(
@@ -100,7 +82,7 @@ def test_a_missing_database_is_infrastructure_and_not_cached(pool: CountingPool,
     path = tmp_path / "late.sqlite"
     (before,) = store.results(["SELECT name FROM dog"], [str(path)], "bird")
     assert before.infrastructure
-    make(path, [("a", 1)])
+    write_dogs(path, [("a", 1)])
     (after,) = store.results(["SELECT name FROM dog"], [str(path)], "bird")
     assert after.executions[0].rows == (("a",),)
 
@@ -114,7 +96,7 @@ def test_results_are_cached_by_content(pool: CountingPool, dogs: str, tmp_path: 
     assert content_key(str(copy)) == content_key(dogs)
     store.results(["SELECT name FROM dog"], [str(copy)], "bird")
     assert pool.executed == executed
-    other = make(tmp_path / "other.sqlite", [("z", 9)])
+    other = write_dogs(tmp_path / "other.sqlite", [("z", 9)])
     (gold,) = store.results(["SELECT name FROM dog"], [other], "bird")
     assert gold.executions[0].rows == (("z",),)
 

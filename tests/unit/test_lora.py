@@ -2,26 +2,17 @@
 
 import pytest
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen2ForCausalLM
 
 from conf.schema.learner import LoraConfig
+from tests.tiny_qwen2 import tiny_qwen2
 from trainer.learner.gather import gathered_trainable, gathered_weights
 from trainer.learner.lora import add_adapters
 
 
 def tiny_model() -> Qwen2ForCausalLM:
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=40,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        initializer_range=0.2,
-        tie_word_embeddings=True,
-    )
-    return Qwen2ForCausalLM(config).eval()
+    shape = {"vocab_size": 40, "hidden_size": 16, "intermediate_size": 24}
+    return tiny_qwen2(**shape, num_attention_heads=2, num_key_value_heads=1).eval()
 
 
 def test_merged_weights_equal_the_model_with_adapters():

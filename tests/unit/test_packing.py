@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from conf.schema.algo import (
     AlgoConfig,
@@ -18,6 +17,7 @@ from conf.schema.algo import (
     GspoLoss,
     SapoLoss,
 )
+from tests.tiny_qwen2 import tiny_qwen2
 from trainer.batch.plan import SequenceTooLong, divide
 from trainer.carriers import TrainingSequence
 from trainer.learner import flex_attention, prefix_attention
@@ -53,18 +53,7 @@ def make_sequences(groups: int, size: int, seed: int = 0, prompt: int = 12) -> l
 
 
 def tiny_policy(attention: str, dtype: torch.dtype = torch.float32) -> Policy:
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        initializer_range=0.2,
-        tie_word_embeddings=True,
-    )
-    model = Qwen2ForCausalLM(config).to(dtype)
+    model = tiny_qwen2(vocab_size=VOCABULARY).to(dtype)
     model.set_attn_implementation(attention)
     return Policy(model, temperature=0.9, chunk=7)
 

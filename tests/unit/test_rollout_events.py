@@ -8,14 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conf.schema.rollout import RolloutConfig, SamplingConfig
-from rewards.carriers import SqlTask
-from rollout.carriers import Completion, Group, Prompt
+from rollout.carriers import Group, Prompt
 from rollout.errors import PoolExhausted, WorkerDied
 from rollout.pool import RolloutPool
-from rollout.requests import GenerationRequest, Harvest, SampledGroup
-from rollout.weights.handle import SharedMemoryHandle, SyncReport, WeightHandle
+from rollout.requests import GenerationRequest, Harvest
+from rollout.weights.handle import SyncReport, WeightHandle
+from tests.unit.fake_workers import TASK, handle, sampled
 
-TASK = SqlTask(id="t", db_id="d", question="?", gold_sqls=("SELECT 1",), databases=("d.sqlite",))
 SILENCE_S = 0.03
 LOST_LIMIT = 3
 EVENTS = st.lists(st.sampled_from(["ask", "ask", "publish", "die", "hang", "refuse", "pause"]), min_size=4, max_size=25)
@@ -57,11 +56,7 @@ class Worker:
             raise WorkerDied("ended")
         groups = []
         if self._queue:
-            request, begun = self._queue.pop(0)
-            one = Completion(
-                text="", token_ids=(1,), logprobs=(0.0,), version_spans=((0, begun),), finish_reason="stop"
-            )
-            groups.append(SampledGroup(id=request.id, completions=(one,) * request.n))
+            groups.append(sampled(*self._queue.pop(0)))
         return Harvest(groups=tuple(groups), pending=len(self._queue), version=self._version, steps=0)
 
     async def abort(self, group_ids: Sequence[str]) -> None:
@@ -84,7 +79,8 @@ class Worker:
 async def play(events: Sequence[str], workers: int) -> None:
     trouble, published = Trouble(), 0
     limits = RolloutConfig(start_timeout_s=20.0, group_timeout_s=SILENCE_S, max_restarts=1000)
-    pool = await RolloutPool.start(limits, [lambda: Worker(trouble)] * workers, max_model_len=100)
+    pool = RolloutPool(limits, [lambda: Worker(trouble)] * workers, max_model_len=100)
+    await pool.start()
     asked: list[tuple[str, int, asyncio.Task[Group]]] = []
     for event in events:
         if event == "ask":
@@ -94,9 +90,7 @@ async def play(events: Sequence[str], workers: int) -> None:
             )
             asked.append((name, published, asyncio.create_task(call)))
         elif event == "publish":
-            await pool.update_weights(
-                SharedMemoryHandle(version=published + 1, machine="m", pid=1, fd=1, inode=1, size=1, tensors=())
-            )
+            await pool.update_weights(handle(published + 1))
             published += 1
         elif event == "pause":
             await asyncio.sleep(0.003)

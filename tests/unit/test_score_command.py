@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ import pytest
 from conf.cli import run_entrypoint
 from conf.schema.score import ScoreConfig
 from rewards.score import run
+from tests.dogs import write_dogs
 
 ROOT = Path(__file__).resolve().parents[2]
 THINK = "<think>" + "The question asks for dogs, so the dog table is read and its rows are counted. " * 2 + "</think>"
@@ -25,11 +25,7 @@ def databases(tmp_path: Path) -> Path:
     folder = tmp_path / "databases" / "dogs"
     folder.mkdir(parents=True)
     for name, rows in (("dogs.sqlite", [("rex", 3)]), ("dogs_v1.sqlite", [("rex", 3), ("edge", 2)])):
-        connection = sqlite3.connect(folder / name)
-        connection.execute("CREATE TABLE dog (name TEXT, age INTEGER)")
-        connection.executemany("INSERT INTO dog VALUES (?, ?)", rows)
-        connection.commit()
-        connection.close()
+        write_dogs(folder / name, rows)
     return tmp_path / "databases"
 
 

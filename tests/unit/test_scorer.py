@@ -1,6 +1,5 @@
 """Whole completions through the scorer, on a real database and its second instance."""
 
-import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,19 +9,11 @@ from conf.schema.reward import BudgetConfig, ExecutionReward, MemoryReward, Pena
 from rewards.carriers import RewardResult, SqlTask
 from rewards.scorer import ScoreJob, Scorer
 from rewards.sql.executor import ExecutorPool
+from tests.dogs import write_dogs
+from tests.unit.counting_pool import CountingPool
 
 THINK = "<think>" + "The question asks for dogs, so the dog table is read and its rows are counted. " * 2 + "</think>"
 BUDGET = BudgetConfig(vm_steps=1_000_000, rows=1000)
-
-
-class CountingPool(ExecutorPool):
-    """Counts the queries that are really executed."""
-
-    executed = 0
-
-    def run(self, queries):  # type: ignore[no-untyped-def]
-        self.executed += len(queries)
-        return super().run(queries)
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +30,7 @@ def databases(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
         "dogs_v1.sqlite": [("rex", 3), ("ace", 5), ("old", 9), ("edge", 4)],
     }
     for name, content in rows.items():
-        connection = sqlite3.connect(folder / name)
-        connection.execute("CREATE TABLE dog (name TEXT, age INTEGER)")
-        connection.executemany("INSERT INTO dog VALUES (?, ?)", content)
-        connection.commit()
-        connection.close()
+        write_dogs(folder / name, content)
     return str(folder / "dogs.sqlite"), str(folder / "dogs_v1.sqlite")
 
 

@@ -1,7 +1,6 @@
 """Candidate files, ballots, features, the study and the reranker, on a small database."""
 
 import json
-import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from selection.features import NAMES, features
 from selection.questions import CandidatesUnusable, read_candidates
 from selection.reranker import RerankerUnusable, load_reranker
 from selection.train_reranker import fit
+from tests.dogs import write_dogs
 
 GOLD = "SELECT name FROM dog WHERE age > 3"
 
@@ -26,11 +26,7 @@ def root(tmp_path: Path) -> Path:
         file = tmp_path / "database" / db_id / f"{db_id}.sqlite"
         file.parent.mkdir(parents=True)
         for path, last in ((file, 3), (file.with_name(f"{db_id}_v1.sqlite"), 4)):
-            connection = sqlite3.connect(path)
-            connection.execute("CREATE TABLE dog (name TEXT, age INTEGER)")
-            connection.executemany("INSERT INTO dog VALUES (?, ?)", [("Rex", 2), ("Ada", 5), ("Bo", last)])
-            connection.commit()
-            connection.close()
+            write_dogs(path, [("Rex", 2), ("Ada", 5), ("Bo", last)])
     entries = [{"db_id": d, "question": f"Names of dogs older than 3, {d}?", "query": GOLD} for d in ("dogs", "pets")]
     (tmp_path / "dev.json").write_text(json.dumps(entries))
     (tmp_path / "train_spider.json").write_text(json.dumps(entries))

@@ -1,24 +1,20 @@
 """Spider, BIRD and jsonl files: what they yield, and the one clear message when they cannot be used."""
 
 import json
-import sqlite3
 from pathlib import Path
 
 import pytest
 
 from conf.schema.data import BirdData, JsonlData, SpiderData
 from rollout.tasks import DataError, Trace, load_tasks
+from tests.dogs import write_dogs
 
 PUBLIC = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 def make_database(file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(file)
-    connection.executescript(
-        "CREATE TABLE dog (name TEXT, age INTEGER); INSERT INTO dog VALUES ('Rex', 3), ('Ada', 5);"
-    )
-    connection.close()
+    write_dogs(file, [("Rex", 3), ("Ada", 5)])
 
 
 @pytest.fixture

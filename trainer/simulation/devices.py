@@ -8,6 +8,7 @@ from typing import Any
 from conf.load import load
 from conf.schema.root import TrainConfig
 from conf.schema.simulation import SimulationConfig
+from rollout.drawn_lengths import typical_lengths
 from rollout.shape import ModelShape, shape_of
 from trainer.plan.build import device_of, learner_of, rollout_of, sequences_held, work_of
 from trainer.plan.layout import Machine
@@ -16,29 +17,6 @@ from trainer.plan.scaling import scaled
 from trainer.simulation.costs import assumed
 from trainer.simulation.run import Simulated, simulated
 
-SPREAD = (
-    0.53,
-    0.57,
-    0.62,
-    0.81,
-    0.81,
-    0.86,
-    0.86,
-    0.86,
-    0.86,
-    0.91,
-    1.05,
-    1.1,
-    1.1,
-    1.1,
-    1.15,
-    1.2,
-    1.34,
-    1.39,
-    1.44,
-    1.53,
-)
-"""Completion lengths over their mean, at every twentieth of 672 completions of the quickstart."""
 BOUND = 0.1
 """A wait above this share of the step is worth a device of the other kind."""
 
@@ -111,7 +89,7 @@ def _row(train: TrainConfig, shape: ModelShape, machine: Machine, devices: int, 
         work,
         device_of(divided),
         fits=sequences_held(divided, shape, machine),
-        lengths=[max(1, round(share * work.completion_tokens)) for share in SPREAD],
+        lengths=typical_lengths(work.completion_tokens),
         score_group_s=config.score_group_s,
         scorers=config.scorers,
         completion_s=config.completion_s,

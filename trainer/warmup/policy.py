@@ -10,7 +10,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from conf.errors import QuorumError
+from conf.errors import QuorumError, first_line
 from conf.schema.model import PretrainedModel, TinyModel
 
 
@@ -45,5 +45,5 @@ def pretrained_policy(model: PretrainedModel, seed: int, dtype: torch.dtype) -> 
             return AutoModelForCausalLM.from_config(config, dtype=dtype)
         return AutoModelForCausalLM.from_pretrained(model.path, revision=model.revision, dtype=dtype)
     except (OSError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or ["no model"])[0]
+        reason = first_line(error, otherwise="no model")
         raise QuorumError(f"model.path={model.path}: no model can be loaded: {reason}") from error

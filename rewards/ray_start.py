@@ -1,0 +1,67 @@
+"""Starts a Ray of this process's own, which ends with it, or connects to a running cluster. Imports Ray when called."""
+
+from contextlib import suppress
+
+import psutil
+
+from conf.errors import QuorumError
+
+OBJECT_STORE_BYTES = 512 * 2**20
+"""Groups and training sequences are small; weights never pass through the object store."""
+START_TRIES = 3
+
+
+class RayUnavailable(QuorumError):
+    """Ray could not be started or reached."""
+
+
+class RayLate(RayUnavailable):
+    """Ray's own processes did not come up in time."""
+
+
+def start_private_ray(cpus: int) -> None:
+    """Ray gives its own processes 30 s to come up, which a loaded machine may exceed: more than one try.
+
+    Raises RayUnavailable.
+    """
+    for tries_left in reversed(range(START_TRIES)):
+        before = set(psutil.Process().children(recursive=True))
+        try:
+            # "local" never joins another Ray that runs on this machine.
+            _init(
+                "on this machine",
+                address="local",
+                num_cpus=cpus,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+            )
+            return
+        except RayLate:
+            if not tries_left:
+                raise
+            for process in set(psutil.Process().children(recursive=True)) - before:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+
+
+def connect_ray(address: str) -> None:
+    """Connects to a running cluster. Raises RayUnavailable."""
+    _init(f"at {address}", address=address)
+
+
+def _init(where: str, **settings: object) -> None:
+    import ray
+
+    try:
+        ray.init(**settings, log_to_driver=False, logging_level="ERROR")
+    except (RuntimeError, OSError, ValueError) as error:
+        raise RayUnavailable(_sentence(where, error)) from error
+    except Exception as error:
+        # Ray has no class for processes that come up late: it raises a bare Exception. Any other kind is ours to see.
+        if type(error) is not Exception:
+            raise
+        raise RayLate(_sentence(where, error)) from error
+
+
+def _sentence(where: str, error: Exception) -> str:
+    return f"Ray could not be used {where}: {' '.join(str(error).split())}"
