@@ -42,14 +42,19 @@ class FusedAttention(Qwen2Attention):
         """As Qwen2Attention's, without a cache."""
         assert past_key_values is None, "a fused policy is trained, not sampled from"
         shape = (*hidden_states.shape[:-1], -1, self.head_dim)
-        cos, sin = (angle.unsqueeze(-2) for angle in position_embeddings)
-        query = _Rotary.apply(self.q_proj(hidden_states).view(shape), cos, sin)
-        key = _Rotary.apply(self.k_proj(hidden_states).view(shape), cos, sin)
-        value = self.v_proj(hidden_states).view(shape)
-        heads = (part.transpose(1, 2) for part in (query, key, value))
+        projected = (self.q_proj, self.k_proj, self.v_proj)
+        query, key, value = (part(hidden_states).view(shape) for part in projected)
+        heads = (part.transpose(1, 2) for part in (*self.rotated(query, key, *position_embeddings), value))
         attend = ALL_ATTENTION_FUNCTIONS[self.config._attn_implementation]
         out, weights = attend(self, *heads, attention_mask, dropout=0.0, scaling=self.scaling, **keywords)
         return self.o_proj(out.reshape(*hidden_states.shape[:-1], -1)), weights
+
+    def rotated(
+        self, query: torch.Tensor, key: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`query` and `key` [B, N, heads, D] at the positions whose angles [B, N, D] are given."""
+        cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
+        return _Rotary.apply(query, cos, sin), _Rotary.apply(key, cos, sin)
 
 
 class _Norm(torch.autograd.Function):

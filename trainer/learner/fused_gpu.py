@@ -5,14 +5,12 @@ Guarantees: the same parameters under the same names and the same function; resu
 rounding (a norm's product with its weight is rounded once, after it). Other architectures stay as they are.
 """
 
-from typing import Any
-
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import Cache
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention, Qwen2MLP, Qwen2RMSNorm, apply_rotary_pos_emb
+
+from trainer.learner import fused
 
 
 def fuse(model: nn.Module) -> None:
@@ -46,21 +44,9 @@ class FusedMLP(Qwen2MLP):
         return down
 
 
-class FusedAttention(Qwen2Attention):
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        position_embeddings: tuple[torch.Tensor, torch.Tensor],
-        attention_mask: torch.Tensor | None,
-        past_key_values: Cache | None = None,
-        **keywords: Any,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """As Qwen2Attention's, without a cache."""
-        assert past_key_values is None, "a fused policy is trained, not sampled from"
-        shape = (*hidden_states.shape[:-1], -1, self.head_dim)
-        projected = (self.q_proj, self.k_proj, self.v_proj)
-        query, key, value = (part(hidden_states).view(shape).transpose(1, 2) for part in projected)
-        query, key = _rotary_kernel(query, key, *position_embeddings)
-        attend = ALL_ATTENTION_FUNCTIONS[self.config._attn_implementation]
-        out, weights = attend(self, query, key, value, attention_mask, dropout=0.0, scaling=self.scaling, **keywords)
-        return self.o_proj(out.reshape(*hidden_states.shape[:-1], -1).contiguous()), weights
+class FusedAttention(fused.FusedAttention):
+    def rotated(
+        self, query: torch.Tensor, key: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        both: tuple[torch.Tensor, torch.Tensor] = _rotary_kernel(query, key, cos, sin, unsqueeze_dim=2)
+        return both
