@@ -1,18 +1,19 @@
 """Operations with gradients by hand against plain ones: values, gradients, and which learners use them."""
 
 from dataclasses import replace
+from types import ModuleType
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
+from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm, apply_rotary_pos_emb
 
 from conf.schema.algo import AlgoConfig
 from conf.schema.learner import LearnerConfig
 from tests.tiny_qwen2 import tiny_qwen2
 from trainer.carriers import TrainingSequence
-from trainer.learner.fused import FusedAttention, FusedNorm, fuse
+from trainer.learner import fused, fused_gpu
 from trainer.learner.joint_attention import joint_attention
 from trainer.learner.shared_prefix import pack_shared_prefix
 from trainer.learner.spec import LearnerSpec
@@ -27,14 +28,20 @@ def test_a_norm_has_exact_values_and_gradients() -> None:
     # transformers' own rounds to float32 in between.
     expected = module.weight * x / torch.sqrt(x.square().mean(-1, keepdim=True) + module.variance_epsilon)
     expected_gradients = torch.autograd.grad(expected, (x, module.weight), upstream)
-    module.__class__ = FusedNorm
+    module.__class__ = fused.FusedNorm
     found = module(x)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(torch.autograd.grad(found, (x, module.weight), upstream), expected_gradients)
 
 
+@pytest.mark.parametrize("device", [fused, fused_gpu])
 @pytest.mark.parametrize("rows", [1, 3])
-def test_a_fused_policy_is_the_same_function_with_the_same_gradients(rows: int) -> None:
+def test_a_fused_policy_is_the_same_function_with_the_same_gradients(
+    rows: int, device: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Compiled they are tested by tests/gpu.
+    monkeypatch.setattr(fused_gpu, "_gated_kernel", fused_gpu._gated)
+    monkeypatch.setattr(fused_gpu, "_rotary_kernel", apply_rotary_pos_emb)
     model = tiny_qwen2(vocab_size=40, tie_word_embeddings=False)
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
@@ -51,9 +58,9 @@ def test_a_fused_policy_is_the_same_function_with_the_same_gradients(rows: int) 
         return logits.detach(), gradients
 
     expected, expected_gradients = run()
-    fuse(model)
+    device.fuse(model)
     kinds = [type(module) for module in model.modules()]
-    assert (kinds.count(FusedNorm), kinds.count(FusedAttention)) == (2 * 2 + 1, 2)
+    assert (kinds.count(device.FusedNorm), kinds.count(device.FusedAttention)) == (2 * 2 + 1, 2)
     assert [name for name, _ in model.named_parameters()] == names
     found, gradients = run()
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
@@ -64,7 +71,7 @@ def test_a_fused_policy_is_the_same_function_with_the_same_gradients(rows: int) 
 
 
 @pytest.mark.parametrize(
-    ("settings", "fused"),
+    ("settings", "plain"),
     [
         ({"dtype": "float32"}, True),
         ({"dtype": "float32", "zero_stage": 2}, True),
@@ -74,7 +81,7 @@ def test_a_fused_policy_is_the_same_function_with_the_same_gradients(rows: int) 
         ({"dtype": "float32", "lora": {"rank": 4}}, False),
     ],
 )
-def test_only_plain_learners_are_fused(settings: dict[str, object], fused: bool) -> None:
+def test_only_plain_learners_are_fused(settings: dict[str, object], plain: bool) -> None:
     spec = LearnerSpec(
         policy="p",
         learner=LearnerConfig.model_validate(settings),
@@ -82,7 +89,7 @@ def test_only_plain_learners_are_fused(settings: dict[str, object], fused: bool)
         completion_budget=8,
         total_updates=1,
     )
-    assert spec.fused == fused
+    assert spec.fused == plain
     assert replace(spec, accelerator="gpu").fused
 
 
