@@ -19,7 +19,12 @@ HEAD_CPUS = 2
 ROLLOUT_CPUS = 3
 """More than the head has: the rollout worker, which asks for all of them, fits on the second node alone."""
 OBJECT_STORE_BYTES = 128 * 2**20
-SETTINGS = (f"rollout.engine.threads={ROLLOUT_CPUS}", "learner.threads=1", "rollout.start_timeout_s=300")
+SETTINGS = (
+    "rollout.workers=1",
+    f"rollout.engine.threads={ROLLOUT_CPUS}",
+    "learner.threads=1",
+    "rollout.start_timeout_s=300",
+)
 
 
 @contextmanager
