@@ -37,12 +37,14 @@ def compare(job: Job, config: ThroughputConfig, folder: Path) -> dict[str, Any]:
                 seed=config.seed,
             )
             blocks[variant].append(block)
+            _tell_rate(block, config)
             last = run if variant == "synchronous" else last
         _tell(f"{job.name}: round {number + 1}, trl")
         steps = config.warmup_steps + config.steps
         theirs = peer_block(job, config, folder, name=f"{job.name}-trl-{number}", steps=steps, seed=config.seed)
         check_same_data(blocks["synchronous"][-1], theirs)
         blocks["trl"].append(theirs)
+        _tell_rate(theirs, config)
         peaks.append(measured_peak(config))
     found = {
         name: figures([block.measured(config.warmup_steps, config.steps) for block in of])
@@ -123,6 +125,13 @@ def table(result: dict[str, Any]) -> str:
 
 
 _STAGES = ("generate", "score", "train", "sync", "other")
+
+
+def _tell_rate(block: Block, config: ThroughputConfig) -> None:
+    """Of one block, so that a comparison that is cut short has said something."""
+    found = figures([block.measured(config.warmup_steps, config.steps)])
+    stages = ", ".join(f"{stage} {found.seconds_by_stage[stage]:.2f}" for stage in _STAGES)
+    _tell(f"  {found.completions_per_s:.1f} completions/s, {found.step_s:.2f} s a step: {stages}")
 
 
 def _tell(line: str) -> None:
