@@ -28,6 +28,9 @@ def infinite_gradients(folder: Path) -> Iterator[Scene]:
     yield Scene(
         inject=inject,
         settings=(
+            # A policy that writes SQL, or no two answers of a group would differ in what they earn.
+            "model.layers=4",
+            "warmup.steps=400",
             "algo=dr_grpo",
             "reward.format_gate=false",
             "reward.atomic.weight=1.0e+60",

@@ -8,7 +8,7 @@ import contextlib
 import mmap
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -29,9 +29,19 @@ def half_applied(folder: Path) -> Iterator[Scene]:
         learners = run.actors("LearnerActor")
         if not learners:
             raise TrialFailed(f"the run has no learner: see {run.log}")
-        damage(learners[0].pid)
+        learner = learners[0].pid
+        damage(learner)
         do_to(run.actors("RolloutWorker"), psutil.Process.kill)
-        return lambda: run.said(GOES_BACK, since=since)
+
+        def noticed() -> bool:
+            if run.said(GOES_BACK, since=since):
+                return True
+            # A step that was under way may publish whole weights before the workers' replacements read any.
+            with suppress(NotPossible):
+                damage(learner)
+            return False
+
+        return noticed
 
     yield Scene(inject=inject)
 
