@@ -24,6 +24,16 @@ VARIANTS: dict[Variant, tuple[str, ...]] = {
     "one_step_ahead": ("algo.drop_zero_variance=false", "pipeline.max_staleness=1"),
     "dropping_one_step_ahead": ("algo.drop_zero_variance=true", "pipeline.max_staleness=1"),
 }
+_IN_TURN = ("rollout.workers=2", "learner.ranks=2", "learner.threads=1")
+_SIDE_BY_SIDE = ("rollout.workers=1", "learner.ranks=1", "learner.threads=2")
+ON_TWO_CORES: dict[Variant, tuple[str, ...]] = {
+    "synchronous": _IN_TURN,
+    "dropping": _IN_TURN,
+    "one_step_ahead": _SIDE_BY_SIDE,
+    "dropping_one_step_ahead": _SIDE_BY_SIDE,
+}
+"""The fastest placements found (docs/performance.md): stages in turn have both cores each, beside the learner an engine
+keeps to one."""
 DEVICES = {
     "cpu": ("cluster=local",),
     "gpu": ("cluster=single_gpu", "learner=finer", "rollout=finer", "learner.packing=shared_prefix"),
