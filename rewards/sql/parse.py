@@ -167,6 +167,9 @@ def parse_query(sql: str) -> Expr:
 
     Raises SqlTooComplex before parsing where the text is over the limits, SqlSyntaxError where sqlglot cannot read it.
     """
+    # Before the cache, which would keep the text.
+    if len(sql) > MAX_CHARS:
+        raise SqlTooComplex(f"{len(sql)} characters, at most {MAX_CHARS} are parsed")
     outcome = _parse(sql)
     if isinstance(outcome, ParseFailure):
         raise outcome.with_traceback(None)
@@ -196,8 +199,6 @@ def nesting(tokens: list[Token]) -> int:
 
 @lru_cache(maxsize=KEPT_TREES)
 def _parse(sql: str) -> Expr | ParseFailure:
-    if len(sql) > MAX_CHARS:
-        return SqlTooComplex(f"{len(sql)} characters, at most {MAX_CHARS} are parsed")
     tokens = lex(sql)
     if tokens is None:
         return SqlSyntaxError("the text holds characters that are no SQLite token")
