@@ -26,6 +26,9 @@ from rewards.sql.schema import DatabaseUnreadable, read_schema
 COLLECT_EVERY = 50_000
 """New objects between two looks for garbage during a batch. Syntax trees are cyclic; at Python's own 700 a quarter of a
 batch's time went into looking at trees that are still in use."""
+COLLECT_ALL_AFTER = 1024
+"""Candidates compared between two whole collections, 60 ms or more each: dropped trees that have grown old are
+otherwise kept until a quarter of all objects is garbage."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,6 +99,7 @@ class Verdicts:
         self._comparers: BoundedCache[str, AtomicComparer] = BoundedCache(256)
         self._executing = ThreadPoolExecutor(1, thread_name_prefix="quorum-scorer")
         self.cache: BoundedCache[bytes, Verdict] = BoundedCache(config.server.cache_entries)
+        self._since_collection = 0
         self.compared = 0
         """Tasks opened and candidates compared so far, also within a batch."""
 
@@ -119,6 +123,10 @@ class Verdicts:
                 self._settle(key, new[key], found, similarities.get(key))
             for inquiry in inquiries:
                 self._share(inquiry, judged, new)
+        self._since_collection += len(new)
+        if self._since_collection >= COLLECT_ALL_AFTER:
+            self._since_collection = 0
+            gc.collect()
         return inquiries
 
     def _opened(self, task: SqlTask, sqls: Sequence[str]) -> Inquiry:
