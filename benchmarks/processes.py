@@ -25,22 +25,39 @@ def run_process(
     command: Sequence[str], *, name: str, log: Path, timeout_s: float, environment: Mapping[str, str] | None = None
 ) -> int:
     """The exit code. Raises RunFailed, which names the log, after `timeout_s`."""
+    process = None
     with log.open("ab") as file, _ended_in_order():
-        process = subprocess.Popen(
-            list(command),
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            # A Ctrl-C reaches this process alone, which passes it on: the run then ends its actors once.
-            start_new_session=True,
-        )
         try:
+            with _held():
+                process = subprocess.Popen(
+                    list(command),
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    # A Ctrl-C reaches this process alone, which passes it on: the run then ends its actors once.
+                    start_new_session=True,
+                )
             return process.wait(timeout_s)
         except subprocess.TimeoutExpired as error:
             raise RunFailed(f"{name} took longer than {timeout_s:g} s: see {log}") from error
         finally:
-            _stop(process)
+            if process is not None:
+                _stop(process)
+
+
+@contextmanager
+def _held() -> Iterator[None]:
+    """Ctrl-C and SIGTERM in the middle of a start take effect when what was started can be ended."""
+    came: list[int] = []
+    before = {n: signal.signal(n, lambda number, _: came.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for one in came:
+        signal.raise_signal(one)
 
 
 @contextmanager
