@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conf.schema.root import TrainConfig
+from conf.schema.stages import CheckpointConfig
 from rollout.drawn_lengths import DrawnLengths, read_lengths
 from trainer.batch.batcher import Batcher
 from trainer.batch.rewards import component_weights
@@ -92,7 +93,7 @@ class Job:
             last = outcome.step == steps
             if last and evaluation.after or evaluation.every and outcome.step % evaluation.every == 0:
                 await self._evaluate(outcome.step)
-            if last and checkpoint.last or checkpoint.every and outcome.step % checkpoint.every == 0:
+            if checkpoint_due(checkpoint, outcome.step, last=last):
                 await self._checkpoint(outcome.step)
             await profiler.before(outcome.step + 1)
             step_began = time.monotonic()
@@ -219,3 +220,8 @@ class Job:
                     raise
                 self.console.note(f"{error}; the run goes on without it (checkpoint.on_failure=continue)")
         self._emit(step, {})
+
+
+def checkpoint_due(config: CheckpointConfig, step: int, *, last: bool) -> bool:
+    """Whether the run writes a checkpoint when `step` is done."""
+    return (last and config.last) or (config.every > 0 and step % config.every == 0)

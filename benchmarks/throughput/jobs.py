@@ -36,7 +36,7 @@ ON_TWO_CORES: dict[Variant, tuple[str, ...]] = {
 keeps to one."""
 DEVICES = {
     "cpu": ("cluster=local",),
-    "gpu": ("cluster=single_gpu", "learner=finer", "rollout=finer", "learner.packing=shared_prefix"),
+    "gpu": ("cluster=single_gpu", "learner=finer", "rollout=finer"),
 }
 LONG_PROMPT = 600
 LONG_COMPLETION = 100

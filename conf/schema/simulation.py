@@ -17,7 +17,6 @@ class SimulationConfig(Section):
         "experiment=finer_3b_bird",
         "data.root=not-read",
         "cluster=nodes",
-        "learner.packing=shared_prefix",
         "pipeline.prompts_per_step=64",
         "plan.prompt_tokens=1500",
         "plan.completion_tokens=300",

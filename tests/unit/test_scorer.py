@@ -1,11 +1,13 @@
 """Whole completions through the scorer, on a real database and its second instance."""
 
+import gc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from conf.schema.reward import BudgetConfig, ExecutionReward, MemoryReward, PenaltyConfig, RewardConfig
+from rewards import verdicts
 from rewards.carriers import RewardResult, SqlTask
 from rewards.scorer import ScoreJob, Scorer
 from rewards.sql.executor import ExecutorPool
@@ -100,6 +102,31 @@ def test_equal_candidates_run_once_and_verdicts_are_cached(pool: CountingPool, d
     assert pool.executed == before + 2
     assert first == second
     assert [r.correct for r in first] == [True, True, False] * 10
+
+
+def test_dropped_syntax_trees_are_collected_after_many_new_candidates(
+    pool: CountingPool, databases: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verdicts, "COLLECT_ALL_AFTER", 4)
+    scorer, whole = Scorer(config(), pool), 0
+
+    def count(phase: str, info: dict[str, int]) -> None:
+        nonlocal whole
+        whole += phase == "stop" and info["generation"] == 2
+
+    def collections(first: int) -> int:
+        before = whole
+        answers = [THINK + f"SELECT name FROM dog WHERE age > {n}" for n in range(first, first + 3)]
+        scorer.score(task(databases[:1], "SELECT name FROM dog"), answers)
+        return whole - before
+
+    gc.disable()
+    gc.callbacks.append(count)
+    try:
+        assert [collections(0), collections(0), collections(3), collections(3), collections(6)] == [0, 0, 1, 0, 0]
+    finally:
+        gc.callbacks.remove(count)
+        gc.enable()
 
 
 def test_scores_do_not_depend_on_the_batch(pool: CountingPool, databases: tuple[str, str]) -> None:

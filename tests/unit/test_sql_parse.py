@@ -153,6 +153,13 @@ def test_hostile_text_is_refused_quickly(sql: str, failure: type[Exception]) -> 
     assert time.process_time() - started < 2.0
 
 
+def test_text_that_is_too_long_is_not_kept() -> None:
+    parse.clear_caches()
+    with pytest.raises(SqlTooComplex, match=f"at most {parse.MAX_CHARS}"):
+        parse_query("SELECT '" + "x" * parse.MAX_CHARS + "'")
+    assert parse._parse.cache_info().currsize == 0
+
+
 def test_deepest_accepted_nesting_leaves_room_on_the_stack() -> None:
     def at_depth(frames: int, sql: str) -> None:
         if frames:
