@@ -6,7 +6,6 @@ Every public method is collective: all ranks call it, with their own share of th
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -120,7 +119,6 @@ class LearnerRank:
                     old_logp=None if len(work) == 1 else old,
                     uncertain=None if first.uncertain is None else first.uncertain[index],
                     selected=index < one.own,
-                    last=index + 1 == len(one.batches),
                 )
             if not norms:
                 check = self._check_weights(part)
@@ -216,12 +214,8 @@ class LearnerRank:
         old_logp: torch.Tensor | None,
         uncertain: torch.Tensor | None,
         selected: bool,
-        last: bool,
     ) -> Statistics:
-        """Adds this batch's share of the gradient; of a batch that is not `selected`, exact zeros.
-
-        Whole gradients (ZeRO 0) are summed over ranks once an update, with its `last` batch.
-        """
+        """Adds this batch's share of the gradient; of a batch that is not `selected`, exact zeros."""
         self._engine.train()
         reference_logp = None
         with self._autocast():
@@ -244,9 +238,7 @@ class LearnerRank:
         )
         part = self._objective(tokens, torch.full_like(batch.sequence, selected, dtype=torch.bool), totals)
         # DeepSpeed takes the mean over ranks; the totals are global already.
-        summed_later = self._spec.learner.zero_stage == 0 and not last
-        with self._engine.no_sync() if summed_later else nullcontext():
-            self._engine.backward(part.loss * self._world, scale_wrt_gas=False)
+        self._engine.backward(part.loss * self._world, scale_wrt_gas=False)
         return part.statistics
 
     def _check_weights(self, statistics: Statistics) -> dict[str, float]:
