@@ -34,18 +34,19 @@ VOCABULARY = 50
 
 
 def make_sequences(groups: int, size: int, seed: int = 0, prompt: int = 12) -> list[TrainingSequence]:
+    """The last completion of a group has the tokens of its first, with an advantage and log-probabilities of its own."""
     rng = random.Random(seed)
     sequences = []
     for group in range(groups):
         prompt_ids = tuple(rng.randrange(VOCABULARY) for _ in range(prompt + rng.randrange(6)))
-        for _ in range(size):
-            length = rng.randrange(1, 9)
+        completions = [tuple(rng.randrange(VOCABULARY) for _ in range(rng.randrange(1, 9))) for _ in range(size - 1)]
+        for completion_ids in (*completions, completions[0]):
             sequences.append(
                 TrainingSequence(
                     group_index=group,
                     prompt_ids=prompt_ids,
-                    completion_ids=tuple(rng.randrange(VOCABULARY) for _ in range(length)),
-                    logprobs=tuple(-rng.random() - 3 for _ in range(length)),
+                    completion_ids=completion_ids,
+                    logprobs=tuple(-rng.random() - 3 for _ in completion_ids),
                     advantage=rng.uniform(-1, 1),
                 )
             )
@@ -87,35 +88,57 @@ def test_every_sequence_is_packed_once_within_the_budget(pack, budget):
     assert sorted(m for b in batches for m in b.members) == list(range(30))
     for batch in batches:
         assert batch.forwarded <= budget
-        assert len(batch.targets) == sum(batch.lengths)
+        targets = batch.targets if batch.source is None else batch.targets[batch.source]
+        assert targets.tolist() == [t for m in batch.members for t in sequences[m].completion_ids]
         place = batch.predict[0]
         assert batch.input_ids.flatten()[place] == sequences[batch.members[0]].prompt_ids[-1]
 
 
-def test_shared_rows_forward_a_prompt_once():
+def test_shared_rows_forward_a_prompt_and_equal_completions_once():
     sequences = make_sequences(3, 8)
     (batch,) = pack_shared_prefix(sequences, budget=10_000)
-    prompts = {s.group_index: len(s.prompt_ids) for s in sequences}
-    assert batch.forwarded == sum(prompts.values()) + sum(len(s.completion_ids) for s in sequences)
+    once = {(s.group_index, part) for s in sequences for part in (s.prompt_ids, s.completion_ids)}
+    assert batch.forwarded == sum(len(tokens) for _, tokens in once)
+    assert len(batch.targets) == batch.forwarded - sum(len(p) for p in {s.prompt_ids for s in sequences})
+    assert len(batch.engine_logp) == sum(len(s.completion_ids) for s in sequences)
+
+
+def test_equal_completions_of_different_groups_are_forwarded_each():
+    first, *_ = make_sequences(1, 2)
+    (batch,) = pack_shared_prefix([first, replace(first, group_index=1)], budget=1000)
+    assert batch.forwarded == 2 * (len(first.prompt_ids) + len(first.completion_ids))
+
+
+def test_ranks_get_the_same_share_of_what_is_forwarded():
+    def group(index: int, completions: list[tuple[int, ...]]) -> list[TrainingSequence]:
+        return [
+            TrainingSequence(group_index=index, prompt_ids=(1,), completion_ids=c, logprobs=(0.0,) * 9, advantage=0.0)
+            for c in completions
+        ]
+
+    sequences = [s for g in range(3) for s in group(g, [(7,) * 9] * 4)] + group(3, [(c,) * 9 for c in range(3)])
+    places = divide(sequences, updates=1, ranks=2)
+    owners = [{sequences[i].group_index for i in updates[0]} for updates in places]
+    assert owners == [{3}, {0, 1, 2}]
 
 
 def test_groups_of_similar_completions_share_a_pass():
     sequences = [
-        TrainingSequence(group_index=g, prompt_ids=(1,) * 10, completion_ids=(2,) * n, logprobs=(0.0,) * n, advantage=0)
+        TrainingSequence(group_index=g, prompt_ids=(1,) * 10, completion_ids=(c,) * n, logprobs=(0.0,) * n, advantage=0)
         for g, n in enumerate((20, 2, 20, 2))
-        for _ in range(2)
+        for c in range(2)
     ]
     batches = pack_shared_prefix(sequences, budget=100)
     assert [batch.layout.completion.shape for batch in batches] == [(2, 2, 20), (2, 2, 2)]
 
 
 def test_a_long_prompt_is_forwarded_once_for_its_thirty_two_completions():
-    prompt, completion = tuple(range(1500)), tuple(range(300))
+    prompt, rest = tuple(range(1500)), tuple(range(299))
     sequences = [
         TrainingSequence(
-            group_index=0, prompt_ids=prompt, completion_ids=completion, logprobs=(-1.0,) * 300, advantage=0.0
+            group_index=0, prompt_ids=prompt, completion_ids=(c, *rest), logprobs=(-1.0,) * 300, advantage=0.0
         )
-        for _ in range(32)
+        for c in range(32)
     ]
     assert [batch.forwarded for batch in pack_shared_prefix(sequences, budget=16384)] == [11_100]
     assert sum(batch.forwarded for batch in pack_padded(sequences, budget=16384)) == 57_600

@@ -40,9 +40,18 @@ def divide(sequences: Sequence[TrainingSequence], *, updates: int, ranks: int) -
     return places
 
 
+def equal_completions(sequences: Sequence[TrainingSequence]) -> list[list[int]]:
+    """Indices of equal completions of a group together, in the order of the first of each."""
+    copies: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+    for index, sequence in enumerate(sequences):
+        copies.setdefault((sequence.group_index, sequence.completion_ids), []).append(index)
+    return list(copies.values())
+
+
 def shared_tokens(sequences: Sequence[TrainingSequence], members: Sequence[int]) -> int:
-    """Tokens of one group whose prompt is forwarded once."""
-    return len(sequences[members[0]].prompt_ids) + sum(len(sequences[i].completion_ids) for i in members)
+    """Tokens of one group whose prompt, and each distinct completion, is forwarded once."""
+    distinct = {sequences[i].completion_ids for i in members}
+    return len(sequences[members[0]].prompt_ids) + sum(map(len, distinct))
 
 
 def padded_rows(sequences: Sequence[TrainingSequence], *, budget: int) -> list[list[int]]:
@@ -64,7 +73,8 @@ def padded_rows(sequences: Sequence[TrainingSequence], *, budget: int) -> list[l
 
 
 def shared_rows(sequences: Sequence[TrainingSequence], *, budget: int) -> list[list[list[int]]]:
-    """Forward passes of several groups, those of similar score matrices together: [pass][group] -> indices.
+    """Forward passes of several groups, those of similar score matrices together: [pass][group] -> indices, for
+    completions that are distinct within their group.
 
     Attention on the CPU pads every group of a pass to its longest prompt and its longest completion. A group whose
     prompt and completions exceed the budget is cut into parts that repeat the prompt. Raises SequenceTooLong.

@@ -33,16 +33,19 @@ class PrefixLayout:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PackedBatch:
-    """R rows of L positions with T completion tokens of S sequences."""
+    """R rows of L positions with T completion tokens of S sequences, U of them forwarded: equal completions of a group
+    share theirs."""
 
     input_ids: torch.Tensor
     """[R, L] int64."""
     position_ids: torch.Tensor
     """[R, L] int64; a completion continues its prompt's positions."""
     predict: torch.Tensor
-    """[T] int64 into the R*L flattened positions: where each completion token is predicted."""
+    """[U] int64 into the R*L flattened positions: where each forwarded completion token is predicted."""
     targets: torch.Tensor
-    """[T] int64, the completion tokens."""
+    """[U] int64, the forwarded completion tokens."""
+    source: torch.Tensor | None = None
+    """[T] int64 into U: the forwarded token that stands for each completion token; None: each for itself."""
     engine_logp: torch.Tensor
     """[T] float32."""
     advantage: torch.Tensor
@@ -80,16 +83,20 @@ def _moved(carrier: _Carrier, device: str) -> _Carrier:
 
 
 def completion_tensors(sequences: Sequence[TrainingSequence], members: Sequence[int]) -> dict[str, torch.Tensor]:
-    """targets, engine_logp, advantage, staleness, sequence: the completions of `members`, concatenated; each [T]."""
+    """engine_logp, advantage, staleness, sequence: of the completions of `members`, concatenated; each [T]."""
     chosen = [sequences[i] for i in members]
     lengths = torch.tensor([len(s.completion_ids) for s in chosen])
     return {
-        "targets": torch.tensor([t for s in chosen for t in s.completion_ids], dtype=torch.int64),
         "engine_logp": torch.tensor([p for s in chosen for p in s.logprobs], dtype=torch.float32),
         "advantage": torch.tensor([s.advantage for s in chosen], dtype=torch.float32).repeat_interleave(lengths),
         "staleness": torch.tensor([lag for s in chosen for lag in _lags(s)], dtype=torch.float32),
         "sequence": torch.arange(len(chosen)).repeat_interleave(lengths),
     }
+
+
+def completion_tokens(sequences: Sequence[TrainingSequence], members: Sequence[int]) -> torch.Tensor:
+    """The completions of `members`, concatenated, int64."""
+    return torch.tensor([t for i in members for t in sequences[i].completion_ids], dtype=torch.int64)
 
 
 def _lags(sequence: TrainingSequence) -> list[int]:

@@ -6,7 +6,7 @@ import torch
 
 from trainer.batch.plan import padded_rows
 from trainer.carriers import TrainingSequence
-from trainer.learner.packed import PackedBatch, completion_tensors
+from trainer.learner.packed import PackedBatch, completion_tensors, completion_tokens
 
 
 def pack_padded(sequences: Sequence[TrainingSequence], *, budget: int) -> list[PackedBatch]:
@@ -26,6 +26,7 @@ def _pack(sequences: Sequence[TrainingSequence], members: Sequence[int]) -> Pack
         input_ids=torch.tensor([[*row, *(0,) * (width - len(row))] for row in rows], dtype=torch.int64),
         position_ids=torch.arange(width).expand(len(rows), width).contiguous(),
         predict=torch.tensor(predict, dtype=torch.int64),
+        targets=completion_tokens(sequences, members),
         members=tuple(members),
         lengths=tuple(len(sequences[i].completion_ids) for i in members),
         **completion_tensors(sequences, members),

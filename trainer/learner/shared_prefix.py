@@ -1,46 +1,59 @@
-"""One row for several groups, each group [prompt][c1]...[cG]: a prompt is forwarded once for all of its completions.
+"""One row for several groups, each group [prompt][c1]...[cG]: a prompt is forwarded once for all of its completions,
+and a completion once for all that are equal to it.
 
 Equal to the padded way by construction of positions and attention (`trainer/learner/prefix_attention.py`); with a
-prompt of 1,500 tokens and 32 completions of 300 it forwards 11,100 tokens in place of 57,600.
+prompt of 1,500 tokens and 32 completions of 300 it forwards 11,100 tokens in place of 57,600. Equal completions have
+equal log-probabilities; each keeps its own terms in the loss, so the sum is what it is without sharing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
-from trainer.batch.plan import shared_rows
+from trainer.batch.plan import equal_completions, shared_rows
 from trainer.carriers import TrainingSequence
-from trainer.learner.packed import PackedBatch, PrefixLayout, completion_tensors
+from trainer.learner.packed import PackedBatch, PrefixLayout, completion_tensors, completion_tokens
 
 
 def pack_shared_prefix(sequences: Sequence[TrainingSequence], *, budget: int) -> list[PackedBatch]:
     """Forward passes over all of `sequences`, each of at most `budget` tokens. Raises SequenceTooLong."""
-    return [_pack(sequences, groups) for groups in shared_rows(sequences, budget=budget)]
+    copies = {indices[0]: indices for indices in equal_completions(sequences)}
+    firsts = list(copies)
+    rows = shared_rows([sequences[i] for i in firsts], budget=budget)
+    return [_pack(sequences, [[firsts[i] for i in part] for part in groups], copies) for groups in rows]
 
 
-def _pack(sequences: Sequence[TrainingSequence], groups: Sequence[Sequence[int]]) -> PackedBatch:
+def _pack(
+    sequences: Sequence[TrainingSequence], groups: Sequence[Sequence[int]], copies: Mapping[int, Sequence[int]]
+) -> PackedBatch:
+    """`groups`: indices of distinct completions; `copies`: those equal to each, itself included."""
     tokens: list[int] = []
     positions: list[int] = []
     predict: list[int] = []
-    for members in groups:
-        prompt = sequences[members[0]].prompt_ids
+    source: list[int] = []
+    for distinct in groups:
+        prompt = sequences[distinct[0]].prompt_ids
         tokens += prompt
         positions += range(len(prompt))
         last = len(tokens) - 1
-        for index in members:
+        for index in distinct:
             length = len(sequences[index].completion_ids)
+            source += [*range(len(predict), len(predict) + length)] * len(copies[index])
             predict += [last, *range(len(tokens), len(tokens) + length - 1)][:length]
             tokens += sequences[index].completion_ids
             positions += range(len(prompt), len(prompt) + length)
-    flat = tuple(index for members in groups for index in members)
+    forwarded = [index for distinct in groups for index in distinct]
+    members = tuple(copy for index in forwarded for copy in copies[index])
     return PackedBatch(
         input_ids=torch.tensor([tokens], dtype=torch.int64),
         position_ids=torch.tensor([positions], dtype=torch.int64),
         predict=torch.tensor(predict, dtype=torch.int64),
-        members=flat,
-        lengths=tuple(len(sequences[i].completion_ids) for i in flat),
+        targets=completion_tokens(sequences, forwarded),
+        source=torch.tensor(source, dtype=torch.int64) if len(members) > len(forwarded) else None,
+        members=members,
+        lengths=tuple(len(sequences[i].completion_ids) for i in members),
         layout=_layout(sequences, groups),
-        **completion_tensors(sequences, flat),
+        **completion_tensors(sequences, members),
     )
 
 
