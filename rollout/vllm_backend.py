@@ -11,12 +11,19 @@ from typing import Any
 
 from conf.errors import first_line
 from conf.schema.rollout import EngineConfig
+from rollout.cpu import norms
 from rollout.collector import Collector
 from rollout.errors import EngineStartFailed
 from rollout.preflight import check_memory
 from rollout.requests import EngineSpec, GenerationRequest
 
 GIB = 2**30
+SHARED_PROMPTS = {
+    "kv_connector": "SharedPrompts",
+    "kv_connector_module_path": "rollout.cpu.shared_prompts",
+    # The other role has vLLM compute a preempted request anew for those that wait for its keys and values.
+    "kv_role": "kv_consumer",
+}
 
 
 def environment(engine: EngineConfig, accelerator: str) -> dict[str, str]:
@@ -60,6 +67,8 @@ def build_engine(spec: EngineSpec, collector: Collector) -> Any:
     from rollout.weights.receiver import register
 
     register()
+    if spec.accelerator == "cpu":
+        norms.register()
     try:
         engine = LLMEngine.from_engine_args(EngineArgs(**engine_arguments(spec)))
     except (ValueError, RuntimeError, OSError, KeyError, NotImplementedError) as error:
@@ -96,6 +105,11 @@ def engine_arguments(spec: EngineSpec) -> dict[str, Any]:
     }
     if spec.accelerator == "cpu":
         arguments["kv_cache_memory_bytes"] = int(engine.kv_cache_gib * GIB)
+        if engine.enforce_eager:
+            arguments["ir_op_priority"] = norms.PRIORITY
+        if engine.prefix_caching:
+            # Blocks of a device are small enough to be read anew.
+            arguments["kv_transfer_config"] = SHARED_PROMPTS
     else:
         arguments["gpu_memory_utilization"] = engine.gpu_memory_utilization
     return arguments

@@ -8,10 +8,11 @@ import psutil
 class MemoryWatch:
     """Samples memory in a thread of its own every `interval_s` seconds until closed.
 
-    Counts proportional set sizes, so that pages shared between processes (libraries, shared-memory weights) count once.
+    Counts proportional set sizes, so that pages shared between processes (libraries, shared-memory weights) count once;
+    the kernel takes some 10 ms of CPU to add up those of an engine or learner.
     """
 
-    def __init__(self, interval_s: float = 2.0) -> None:
+    def __init__(self, interval_s: float = 5.0) -> None:
         self._interval_s = interval_s
         self._peak = 0.0
         self._stop = threading.Event()

@@ -208,7 +208,12 @@ _PERF = _keys(
         ("generated_tokens", "tokens", "sum", "Completion tokens sampled for training."),
         ("tokens_trained", "tokens", "sum", "Completion tokens that entered the loss."),
         ("tokens_forwarded", "tokens", "sum", "Tokens the learner forwarded: prompts and padding included."),
-        ("packing_ratio", "share", "mean", "Trained over forwarded tokens."),
+        (
+            "packing_ratio",
+            "share",
+            "mean",
+            "Trained over forwarded tokens; above 1 where equal completions are forwarded once.",
+        ),
         ("rss_gib", "GiB", "max", "Resident memory of the driver and its descendants."),
         ("gpu_memory_gib", "GiB", "max", "Peak device memory of a learner rank."),
         ("nonfinite_metrics", "count", "sum", "Values of this row that were NaN or infinite; they are logged as null."),

@@ -31,7 +31,7 @@ class EngineConfig(Section):
     prefix_caching: bool = True
     block_size: PositiveInt | None = None
     """Tokens of a block of the cache (None: vLLM's choice). A group's completions share the whole blocks of their
-    prompt and each reads the rest of it anew."""
+    prompt; on a GPU each reads the rest of it anew, on a CPU they copy it."""
     tensor_parallel_size: PositiveInt = 1
     threads: PositiveInt = 1
     """CPU only: OMP threads of the engine's process."""

@@ -6,7 +6,7 @@ import pytest
 
 from conf.schema.rollout import EngineConfig
 from rollout.requests import EngineSpec
-from rollout.vllm_backend import engine_arguments
+from rollout.vllm_backend import SHARED_PROMPTS, engine_arguments
 
 SPEC = EngineSpec(model="m", engine=EngineConfig(), max_model_len=128, seed=0, accelerator="gpu", weight_transfer="ipc")
 
@@ -24,3 +24,15 @@ def test_memory_is_a_share_on_a_gpu_and_a_size_on_the_cpu() -> None:
     assert "kv_cache_memory_bytes" not in on_gpu
     assert on_cpu["kv_cache_memory_bytes"] == SPEC.engine.kv_cache_gib * 2**30
     assert "gpu_memory_utilization" not in on_cpu
+
+
+def test_what_a_cpu_alone_needs_is_asked_for_there_alone() -> None:
+    cpu = replace(SPEC, accelerator="cpu")
+    assert not {"kv_transfer_config", "ir_op_priority"} & engine_arguments(SPEC).keys()
+    assert engine_arguments(cpu)["kv_transfer_config"] == SHARED_PROMPTS
+    assert set(engine_arguments(cpu)["ir_op_priority"]) == {"rms_norm", "fused_add_rms_norm"}
+
+    anew = replace(cpu, engine=SPEC.engine.model_copy(update={"prefix_caching": False}))
+    assert "kv_transfer_config" not in engine_arguments(anew)
+    compiled = replace(cpu, engine=SPEC.engine.model_copy(update={"enforce_eager": False}))
+    assert "ir_op_priority" not in engine_arguments(compiled)

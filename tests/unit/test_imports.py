@@ -15,6 +15,7 @@ EDGES = (
     "benchmarks.throughput.random_policy",
     "rewards.actor",
     "rewards.http",
+    "rollout.cpu",
     "rollout.vllm_backend",
     "rollout.weights.receiver",
     "rollout.worker",

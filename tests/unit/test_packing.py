@@ -34,7 +34,7 @@ VOCABULARY = 50
 
 
 def make_sequences(groups: int, size: int, seed: int = 0, prompt: int = 12) -> list[TrainingSequence]:
-    """The last completion of a group has the tokens of its first, with an advantage and log-probabilities of its own."""
+    """The last completion of a group has its first one's tokens, with its own advantage and log-probabilities."""
     rng = random.Random(seed)
     sequences = []
     for group in range(groups):

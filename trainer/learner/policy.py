@@ -44,9 +44,7 @@ class Policy(nn.Module):
         )
         hidden = output.last_hidden_state.flatten(0, 1).index_select(0, batch.predict)
         weight = self.language_model.get_output_embeddings().weight
-        logp, entropy = token_logprobs(
-            hidden, weight, batch.targets, temperature=self._temperature, chunk=self._chunk
-        )
+        logp, entropy = token_logprobs(hidden, weight, batch.targets, temperature=self._temperature, chunk=self._chunk)
         if batch.source is None:
             return logp, entropy
         return logp.index_select(0, batch.source), entropy.index_select(0, batch.source)

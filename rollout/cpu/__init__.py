@@ -1,0 +1,1 @@
+"""What vLLM leaves undone on a CPU."""

@@ -1,0 +1,50 @@
+"""What a real engine computes for the completions of one prompt, and that they still are samples of the policy."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from conf.schema.rollout import EngineConfig
+from rollout.vllm_backend import environment
+
+pytestmark = pytest.mark.integration
+
+
+def test_a_prompt_is_read_once_for_its_group(tiny_policy: Path) -> None:
+    module = "tests.integration.shared_prompts_process"
+    done = subprocess.run(
+        [sys.executable, "-m", module, str(tiny_policy)],
+        env=os.environ | environment(EngineConfig(), "cpu"),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    rounds = json.loads(done.stdout.splitlines()[-1])
+    model = AutoModelForCausalLM.from_pretrained(tiny_policy, dtype=torch.float32)
+    for found in rounds.values():
+        for group in found["groups"]:
+            for tokens, logprobs in group["completions"]:
+                with torch.no_grad():
+                    logits = model(torch.tensor([[*group["prompt"], *tokens]])).logits[0, len(group["prompt"]) - 1 : -1]
+                expected = logits.log_softmax(-1).gather(1, torch.tensor(tokens)[:, None])[:, 0]
+                assert (expected - torch.tensor(logprobs)).abs().max() <= 1e-4
+    once, waiting = rounds.values()
+    assert once["computed"] == least(once["groups"])
+    # A prompt is read again where its last reader had ended before the next group began.
+    assert least(waiting["groups"]) <= waiting["computed"] < 1.2 * least(waiting["groups"])
+
+
+def least(groups: list[dict]) -> int:
+    """Tokens to compute: each prompt once, its last token again for every other completion, and all completions but
+    their last tokens."""
+    completions = [tokens for group in groups for tokens, _ in group["completions"]]
+    prompts = {tuple(group["prompt"]) for group in groups}
+    return sum(len(prompt) - 1 for prompt in prompts) + sum(len(tokens) for tokens in completions)
