@@ -11,8 +11,8 @@ from typing import Any
 
 from conf.errors import first_line
 from conf.schema.rollout import EngineConfig
-from rollout.cpu import norms
 from rollout.collector import Collector
+from rollout.cpu import norms
 from rollout.errors import EngineStartFailed
 from rollout.preflight import check_memory
 from rollout.requests import EngineSpec, GenerationRequest
