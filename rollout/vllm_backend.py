@@ -75,7 +75,16 @@ def build_engine(spec: EngineSpec, collector: Collector) -> Any:
         reason = first_line(error, otherwise=type(error).__name__)
         raise EngineStartFailed(f"vLLM did not start with the model {spec.model}: {reason}") from error
     engine.output_processor = collector
+    if spec.accelerator == "cpu":
+        _speed_up(engine)
     return engine
+
+
+def _speed_up(engine: Any) -> None:
+    from rollout.cpu import sampling, slots
+
+    engine.collective_rpc(sampling.install)
+    slots.install(engine.engine_core.engine_core.scheduler.kv_cache_manager)
 
 
 def engine_arguments(spec: EngineSpec) -> dict[str, Any]:
