@@ -55,7 +55,7 @@ class RolloutConfig(Section):
     begin anew under the new weights."""
     max_logprob_difference: PositiveFloat = 0.1
     """Mean |engine - learner| log-probability in nats, above which the run stops with "stale or wrong weights": of the
-    tokens of the trained version, or of all where there is none."""
+    tokens of the trained version; where there is none, ten times that of all."""
     start_timeout_s: PositiveFloat = 600.0
     group_timeout_s: PositiveFloat = 600.0
     """Longest time without a finished group before a worker counts as hung."""

@@ -19,6 +19,8 @@ from conf.schema.algo import (
     KlConfig,
     SapoLoss,
 )
+from trainer.learner.errors import WrongWeights
+from trainer.learner.weight_check import check_weights
 from trainer.loss.kl import k1, k2, k3
 from trainer.loss.objective import Objective
 from trainer.loss.statistics import engine_distance, loss_metrics, no_statistics
@@ -298,6 +300,22 @@ def test_the_weight_check_is_of_fresh_tokens_so_that_older_ones_may_have_been_le
     synchronous = objective(replace(tokens, engine_logp=drifted, staleness=None), keep, TOTALS)
     assert engine_distance(synchronous.statistics) == (pytest.approx(distance), True)
     assert math.isnan(engine_distance(no_statistics())[0])
+
+
+def test_other_weights_are_refused_and_what_was_learned_since_is_not():
+    tokens, keep = random_tokens()
+    tokens = replace(tokens, staleness=torch.zeros_like(tokens.logp))
+    for distance, age, refused in [(0.09, 0, False), (0.11, 0, True), (0.9, 1, False), (1.1, 1, True)]:
+        away = replace(tokens, engine_logp=tokens.logp.detach() - distance, staleness=tokens.staleness + age)
+        statistics = Objective(AlgoConfig())(away, keep, TOTALS).statistics
+        assert check_weights(statistics, None).keys() == ({"mismatch/after_sync_abs_mean"} if age == 0 else set())
+        if refused:
+            with pytest.raises(WrongWeights, match=f"differ from the learner's by {distance}"):
+                check_weights(statistics, 0.1)
+        else:
+            check_weights(statistics, 0.1)
+    with pytest.raises(WrongWeights, match="nan"):
+        check_weights(no_statistics(), 0.1)
 
 
 def test_dual_clip_below_the_clip_range_is_refused():

@@ -18,7 +18,7 @@ from trainer.carriers import TrainingSequence
 from trainer.checkpoint import CheckpointFailed
 from trainer.learner import fused
 from trainer.learner.backend import start_engine
-from trainer.learner.errors import LearnerError, WrongWeights
+from trainer.learner.errors import LearnerError
 from trainer.learner.gather import gathered_weights
 from trainer.learner.lora import add_adapters
 from trainer.learner.packed import PackedBatch
@@ -28,10 +28,11 @@ from trainer.learner.schedule import learning_rate
 from trainer.learner.spec import LearnerSpec, Rendezvous
 from trainer.learner.state import Progress, load_state, save_state
 from trainer.learner.uncertain import most_uncertain
+from trainer.learner.weight_check import check_weights
 from trainer.learner.work import Work, all_reduce, divide_work
 from trainer.loss.kl import ESTIMATORS
 from trainer.loss.objective import Objective
-from trainer.loss.statistics import Statistics, engine_distance, loss_metrics, no_statistics
+from trainer.loss.statistics import Statistics, loss_metrics, no_statistics
 from trainer.loss.tokens import LossTokens, LossTotals
 
 
@@ -243,15 +244,8 @@ class LearnerRank:
 
     def _check_weights(self, statistics: Statistics) -> dict[str, float]:
         """Raises WrongWeights, on every rank, before a batch is trained on that another policy has sampled."""
-        limit = self._spec.max_logprob_difference
         sums = all_reduce(statistics.sums, dist.ReduceOp.SUM, self._spec.device)
-        difference, fresh = engine_distance(replace(statistics, sums=sums))
-        if limit is not None and not difference <= limit:
-            raise WrongWeights(
-                f"stale or wrong weights: the engine's log-probabilities differ from the learner's by {difference:.3g} "
-                f"nats a token on average (rollout.max_logprob_difference={limit:g})"
-            )
-        return {"mismatch/after_sync_abs_mean": difference} if fresh else {}
+        return check_weights(replace(statistics, sums=sums), self._spec.max_logprob_difference)
 
     def _step(self) -> float:
         """Apply the accumulated gradient; its global norm before clipping (inf or nan when it was skipped)."""
