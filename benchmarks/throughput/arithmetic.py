@@ -2,8 +2,8 @@
 
 A multiplication and an addition are two operations. Counted are matrix products: linear layers, attention scores and
 values, output logits; norms, activations and the optimizer are left out (well below a hundredth). Needed tokens only:
-a prompt once for its group, no padding, logits only where a token is sampled or trained. A backward pass costs twice
-its forward pass (Kaplan et al. 2020, section 2.1).
+a prompt once for its group, equal completions of a group trained on once, no padding, logits only where a token is
+sampled or trained. A backward pass costs twice its forward pass (Kaplan et al. 2020, section 2.1).
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,9 @@ class GroupLengths:
 
     prompt: int
     completions: tuple[int, ...]
+    """Of all, each sampled."""
+    distinct: tuple[int, ...]
+    """Of those that differ: equal ones have equal log-probabilities and gradients."""
 
 
 def layer_products(shape: ModelShape) -> int:
@@ -39,25 +42,25 @@ def forward_flops(shape: ModelShape, *, tokens: int, keys: int, logits: int) -> 
     return linear + attention + 2 * shape.hidden * shape.vocabulary * logits
 
 
-def group_forward_flops(shape: ModelShape, group: GroupLengths) -> int:
-    """The forward pass of one group, generated or trained on.
+def group_forward_flops(shape: ModelShape, prompt: int, completions: Sequence[int]) -> int:
+    """The forward pass of one group, generated or trained on; lengths in tokens.
 
     A completion's last token is predicted and never an input; its first token is predicted by the prompt's last one,
     by the same logits for the whole group.
     """
-    inputs = [max(0, length - 1) for length in group.completions]
-    keys = attended(group.prompt) + sum(attended(count, group.prompt) for count in inputs)
-    return forward_flops(shape, tokens=group.prompt + sum(inputs), keys=keys, logits=1 + sum(inputs))
+    inputs = [max(0, length - 1) for length in completions]
+    keys = attended(prompt) + sum(attended(count, prompt) for count in inputs)
+    return forward_flops(shape, tokens=prompt + sum(inputs), keys=keys, logits=1 + sum(inputs))
 
 
 def generation_flops(shape: ModelShape, groups: Sequence[GroupLengths]) -> int:
     """Every completion token sampled once, every prompt read once."""
-    return sum(group_forward_flops(shape, group) for group in groups)
+    return sum(group_forward_flops(shape, group.prompt, group.completions) for group in groups)
 
 
 def training_flops(shape: ModelShape, groups: Sequence[GroupLengths]) -> int:
-    """One forward and one backward pass over the same tokens."""
-    return 3 * generation_flops(shape, groups)
+    """One forward and one backward pass over what differs."""
+    return 3 * sum(group_forward_flops(shape, group.prompt, group.distinct) for group in groups)
 
 
 def utilisation(shape: ModelShape, *, tokens: float, seconds: float, peak: float) -> float:

@@ -79,10 +79,15 @@ def our_tasks(folder: Path) -> list[set[str]]:
 
 def recorded_lengths(folder: Path, *, step: int) -> list[GroupLengths]:
     """Of the groups that a run wrote in full at `step`."""
+    rows = [row for row in read_rows(folder / "samples.jsonl") if row["step"] == step]
+    written = [[(c["text"], c["tokens"]) for c in row["completions"]] for row in rows]
     return [
-        GroupLengths(prompt=row["prompt_tokens"], completions=tuple(c["tokens"] for c in row["completions"]))
-        for row in read_rows(folder / "samples.jsonl")
-        if row["step"] == step
+        GroupLengths(
+            prompt=row["prompt_tokens"],
+            completions=tuple(tokens for _, tokens in completions),
+            distinct=tuple(tokens for _, tokens in dict.fromkeys(completions)),
+        )
+        for row, completions in zip(rows, written, strict=True)
     ]
 
 

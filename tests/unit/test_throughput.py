@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks.processes import RunFailed
+from benchmarks.throughput.arithmetic import GroupLengths
 from benchmarks.throughput.blocks import Block, check_same_data
 from benchmarks.throughput.comparison import compare, table
 from benchmarks.throughput.curves import Curve, draw
@@ -67,7 +68,8 @@ def write_our_run(folder: Path) -> None:
         folder / "ledger.jsonl",
         [{"step": n, "trained": [["g", f"t{n}", 0]], "dropped": [["h", f"d{n}", "equal"]]} for n in range(1, 5)],
     )
-    sample = {"prompt_tokens": 3, "completions": [{"tokens": 2}, {"tokens": 3}]}
+    completions = [{"text": text, "tokens": tokens} for text, tokens in (("a", 2), ("b", 3), ("a", 2))]
+    sample = {"prompt_tokens": 3, "completions": completions}
     write_lines(folder / "samples.jsonl", [sample | {"step": 1}, sample | {"step": 4}])
 
 
@@ -89,7 +91,7 @@ def test_wall_time_is_taken_from_row_to_row(tmp_path):
     write_our_run(tmp_path)
     assert [step.wall_s for step in our_steps(tmp_path)] == [None, 1.0, 2.0, 3.0]
     assert our_tasks(tmp_path)[1] == {"t2", "d2"}
-    assert [group.completions for group in recorded_lengths(tmp_path, step=4)] == [(2, 3)]
+    assert recorded_lengths(tmp_path, step=4) == [GroupLengths(prompt=3, completions=(2, 3, 2), distinct=(2, 3))]
 
 
 def test_the_peers_training_is_what_generation_and_scoring_leave(tmp_path):

@@ -36,23 +36,25 @@ def test_one_forward_pass():
 
 
 def test_a_group_reads_its_prompt_once_and_never_reads_a_last_token():
-    group = GroupLengths(prompt=3, completions=(2, 1, 3))
     # inputs: 3 of the prompt, 1 + 0 + 2 of the completions; keys: 6, then 4, then 4 + 5; logits: 1 + 1 + 0 + 2
-    assert group_forward_flops(SHAPE, group) == forward_flops(SHAPE, tokens=6, keys=19, logits=4)
+    found = group_forward_flops(SHAPE, 3, (2, 1, 3))
+    assert found == forward_flops(SHAPE, tokens=6, keys=19, logits=4)
     # a padded way would read the prompt three times
-    assert group_forward_flops(SHAPE, group) < forward_flops(SHAPE, tokens=12, keys=31, logits=6)
+    assert found < forward_flops(SHAPE, tokens=12, keys=31, logits=6)
 
 
-def test_training_is_three_forward_passes():
-    groups = [GroupLengths(prompt=3, completions=(2,)), GroupLengths(prompt=1, completions=(1,))]
-    once = forward_flops(SHAPE, tokens=4, keys=10, logits=2) + forward_flops(SHAPE, tokens=1, keys=1, logits=1)
-    assert generation_flops(SHAPE, groups) == once
-    assert training_flops(SHAPE, groups) == 3 * once
+def test_training_is_three_forward_passes_over_what_differs():
+    groups = [
+        GroupLengths(prompt=3, completions=(2, 2, 2), distinct=(2,)),
+        GroupLengths(prompt=1, completions=(1,), distinct=(1,)),
+    ]
+    last = forward_flops(SHAPE, tokens=1, keys=1, logits=1)
+    assert generation_flops(SHAPE, groups) == forward_flops(SHAPE, tokens=6, keys=18, logits=4) + last
+    assert training_flops(SHAPE, groups) == 3 * (forward_flops(SHAPE, tokens=4, keys=10, logits=2) + last)
 
 
 def test_an_empty_completion_costs_nothing_beyond_its_prompt():
-    alone = group_forward_flops(SHAPE, GroupLengths(prompt=5, completions=()))
-    assert group_forward_flops(SHAPE, GroupLengths(prompt=5, completions=(0,))) == alone
+    assert group_forward_flops(SHAPE, 5, (0,)) == group_forward_flops(SHAPE, 5, ())
 
 
 def test_utilisation_is_six_operations_a_parameter_and_token_over_the_peak():
