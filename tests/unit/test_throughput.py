@@ -134,10 +134,12 @@ def test_a_comparison_of_recorded_blocks(tmp_path, monkeypatch):
     assert found["trl_completions_per_s"] == pytest.approx(8 / 7)
     assert found["ratio"] == pytest.approx(7 / 1.5)
     assert found["seconds_by_stage"]["trl"]["train"] == pytest.approx(3.5)
-    # inputs 3 + 1 + 2, keys 6 + 4 + 9, logits 1 + 1 + 2: see test_throughput_arithmetic
+    # inputs 3 + 1 + 2, keys 6 + 4 + 9, logits 1 + 1 + 2: see test_throughput_arithmetic; the copy is sampled as well
     once = 2 * 2 * 120 * 6 + 4 * 2 * 2 * 2 * 19 + 2 * 40 * 4
-    assert found["floor"]["floor_s"] == pytest.approx(4 * once / 1e4)
-    assert found["floor"]["ours_over_floor"] == pytest.approx(1.5 / (4 * once / 1e4))
+    sampled = 2 * 2 * 120 * 6 + 4 * 2 * 2 * 2 * 19 + 2 * 40 * 4
+    floor = (sampled + 3 * once) / 1e4
+    assert found["floor"]["floor_s"] == pytest.approx(floor)
+    assert found["floor"]["ours_over_floor"] == pytest.approx(1.5 / floor)
     assert "synchronous" in table(found)
 
 
