@@ -136,7 +136,7 @@ def test_a_comparison_of_recorded_blocks(tmp_path, monkeypatch):
     assert found["seconds_by_stage"]["trl"]["train"] == pytest.approx(3.5)
     # inputs 3 + 1 + 2, keys 6 + 4 + 9, logits 1 + 1 + 2: see test_throughput_arithmetic; the copy is sampled as well
     once = 2 * 2 * 120 * 6 + 4 * 2 * 2 * 2 * 19 + 2 * 40 * 4
-    sampled = 2 * 2 * 120 * 6 + 4 * 2 * 2 * 2 * 19 + 2 * 40 * 4
+    sampled = 2 * 2 * 120 * 7 + 4 * 2 * 2 * 2 * 23 + 2 * 40 * 5
     floor = (sampled + 3 * once) / 1e4
     assert found["floor"]["floor_s"] == pytest.approx(floor)
     assert found["floor"]["ours_over_floor"] == pytest.approx(1.5 / floor)
