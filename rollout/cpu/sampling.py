@@ -13,6 +13,9 @@ from vllm.v1.outputs import LogprobsTensors
 from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p
 from vllm.v1.sample.sampler import Sampler
 
+ELEMENTS = 2**22
+"""Probabilities that are summed at a time: 32 MiB in double precision."""
+
 
 def install(worker: Any) -> None:
     """Give a worker's sampler the two functions below; an argument of vLLM's `collective_rpc`."""
@@ -27,10 +30,15 @@ def sample(
     """A token of each row [N] int64, and the log-probabilities that it was drawn by, [N, V] float32."""
     assert not generators, "requests have no seeds of their own (rollout/vllm_backend.py)"
     logprobs = apply_top_k_top_p(logits, k, p).log_softmax(dim=-1, dtype=torch.float32)
+    parts = logprobs.split(max(1, ELEMENTS // logprobs.shape[1]))
+    return torch.cat([_draw(part) for part in parts]), logprobs
+
+
+def _draw(logprobs: torch.Tensor) -> torch.Tensor:
     cumulative = logprobs.exp().cumsum(dim=-1, dtype=torch.float64)
     point = torch.rand(len(logprobs), 1, dtype=torch.float64) * cumulative[:, -1:]
     tokens = torch.searchsorted(cumulative, point, right=True).squeeze(1)
-    return tokens.clamp_(max=logprobs.shape[1] - 1), logprobs
+    return tokens.clamp_(max=logprobs.shape[1] - 1)
 
 
 def gather_logprobs(logprobs: torch.Tensor, num_logprobs: int, token_ids: torch.Tensor) -> LogprobsTensors:
