@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.processes import RunFailed, run_process
-from benchmarks.throughput.jobs import ON_TWO_CORES, VARIANTS, Job
+from benchmarks.throughput.jobs import VARIANTS, Job, two_cores
 from benchmarks.throughput.steps import Step, our_steps, our_tasks, peer_steps
 from conf.schema.throughput import ThroughputConfig, Variant
 
@@ -38,7 +38,7 @@ def our_block(
     job: Job, variant: Variant, config: ThroughputConfig, folder: Path, *, name: str, steps: int, seed: int
 ) -> tuple[Block, Path]:
     """Runs `steps` optimizer steps; the block and its run folder. Raises RunFailed."""
-    placement = ON_TWO_CORES[variant] if config.device == "cpu" and config.cores == 2 else ()
+    placement = two_cores(job.name, variant) if config.device == "cpu" and config.cores == 2 else ()
     settings = (
         *placement,
         *job.settings,

@@ -24,16 +24,8 @@ VARIANTS: dict[Variant, tuple[str, ...]] = {
     "one_step_ahead": ("algo.drop_zero_variance=false", "pipeline.max_staleness=1"),
     "dropping_one_step_ahead": ("algo.drop_zero_variance=true", "pipeline.max_staleness=1"),
 }
-_IN_TURN = ("rollout.workers=2", "learner.ranks=2", "learner.threads=1")
+_ONE_CORE_EACH = ("rollout.workers=2", "learner.ranks=2", "learner.threads=1")
 _SIDE_BY_SIDE = ("rollout.workers=1", "learner.ranks=1", "learner.threads=2")
-ON_TWO_CORES: dict[Variant, tuple[str, ...]] = {
-    "synchronous": _IN_TURN,
-    "dropping": _IN_TURN,
-    "one_step_ahead": _SIDE_BY_SIDE,
-    "dropping_one_step_ahead": _SIDE_BY_SIDE,
-}
-"""The fastest placements found (docs/performance.md): stages in turn have both cores each, beside the learner an engine
-keeps to one."""
 DEVICES = {
     "cpu": ("cluster=local",),
     "gpu": ("cluster=single_gpu", "learner=finer", "rollout=finer"),
@@ -56,6 +48,12 @@ class Job:
     """Of `python -m trainer`, without variant, seed, steps and run folder."""
     micro_batch: int
     variants: tuple[Variant, ...]
+
+
+def two_cores(job: str, variant: Variant) -> tuple[str, ...]:
+    """The fastest placement found (docs/performance.md): two engines and two ranks of one thread each, but
+    beside long training generation keeps to one core."""
+    return _SIDE_BY_SIDE if job != "short" and variant.endswith("one_step_ahead") else _ONE_CORE_EACH
 
 
 def make_job(name: str, config: ThroughputConfig, folder: Path) -> Job:

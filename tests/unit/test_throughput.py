@@ -12,7 +12,7 @@ from benchmarks.throughput.blocks import Block, check_same_data
 from benchmarks.throughput.comparison import compare, table
 from benchmarks.throughput.curves import Curve, draw
 from benchmarks.throughput.device import settings_of, summary
-from benchmarks.throughput.jobs import ON_TWO_CORES, VARIANTS, Job, base_settings, make_job, sized_settings
+from benchmarks.throughput.jobs import VARIANTS, Job, base_settings, make_job, sized_settings, two_cores
 from benchmarks.throughput.peer_options import grpo_options
 from benchmarks.throughput.steps import Step, figures, our_steps, our_tasks, peer_steps, recorded_lengths
 from benchmarks.throughput.tasks import write_long_tasks
@@ -151,8 +151,10 @@ def test_blocks_of_different_tasks_are_no_comparison():
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_variant_is_a_valid_configuration(variant):
-    config = load(TrainConfig, "train", ["experiment=quickstart", *ON_TWO_CORES[variant], *VARIANTS[variant]])
+@pytest.mark.parametrize("job", ["short", "long", "device"])
+def test_every_variant_is_a_valid_configuration(job, variant):
+    config = load(TrainConfig, "train", ["experiment=quickstart", *two_cores(job, variant), *VARIANTS[variant]])
+    assert config.rollout.workers + config.learner.threads == 3
     assert config.algo.drop_zero_variance == variant.startswith("dropping")
     assert config.pipeline.max_staleness == variant.endswith("one_step_ahead")
 
