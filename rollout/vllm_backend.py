@@ -76,15 +76,17 @@ def build_engine(spec: EngineSpec, collector: Collector) -> Any:
         raise EngineStartFailed(f"vLLM did not start with the model {spec.model}: {reason}") from error
     engine.output_processor = collector
     if spec.accelerator == "cpu":
-        _speed_up(engine)
+        _speed_up(engine, spec.engine)
     return engine
 
 
-def _speed_up(engine: Any) -> None:
-    from rollout.cpu import sampling, slots
+def _speed_up(engine: Any, config: EngineConfig) -> None:
+    from rollout.cpu import sampling, shared_attention, slots
 
     engine.collective_rpc(sampling.install)
     slots.install(engine.engine_core.engine_core.scheduler.kv_cache_manager)
+    if config.shared_attention and config.threads == 1:
+        engine.collective_rpc(shared_attention.install)
 
 
 def engine_arguments(spec: EngineSpec) -> dict[str, Any]:

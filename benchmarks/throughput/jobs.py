@@ -24,8 +24,7 @@ VARIANTS: dict[Variant, tuple[str, ...]] = {
     "one_step_ahead": ("algo.drop_zero_variance=false", "pipeline.max_staleness=1"),
     "dropping_one_step_ahead": ("algo.drop_zero_variance=true", "pipeline.max_staleness=1"),
 }
-_ONE_CORE_EACH = ("rollout.workers=2", "learner.ranks=2", "learner.threads=1")
-_SIDE_BY_SIDE = ("rollout.workers=1", "learner.ranks=1", "learner.threads=2")
+_RANKS = ("learner.ranks=2", "learner.threads=1")
 DEVICES = {
     "cpu": ("cluster=local",),
     "gpu": ("cluster=single_gpu", "learner=finer", "rollout=finer"),
@@ -51,9 +50,10 @@ class Job:
 
 
 def two_cores(job: str, variant: Variant) -> tuple[str, ...]:
-    """The fastest placement found (docs/performance.md): two engines and two ranks of one thread each, but
-    beside long training generation keeps to one core."""
-    return _SIDE_BY_SIDE if job != "short" and variant.endswith("one_step_ahead") else _ONE_CORE_EACH
+    """The fastest placement found (docs/performance.md): two engines and two ranks of one thread each, but beside
+    training on long prompts generation keeps to one core."""
+    engines = 1 if job != "short" and variant.endswith("one_step_ahead") else 2
+    return (f"rollout.workers={engines}", *_RANKS)
 
 
 def make_job(name: str, config: ThroughputConfig, folder: Path) -> Job:

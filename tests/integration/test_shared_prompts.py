@@ -37,6 +37,7 @@ def test_a_prompt_is_read_once_for_its_group(tiny_policy: Path) -> None:
                 expected = logits.log_softmax(-1).gather(1, torch.tensor(tokens)[:, None])[:, 0]
                 assert (expected - torch.tensor(logprobs)).abs().max() <= 1e-4
     once, waiting = rounds.values()
+    assert once["together"] > 0
     assert once["computed"] == least(once["groups"])
     # A prompt is read again where its last reader had ended before the next group began.
     assert least(waiting["groups"]) <= waiting["computed"] < 1.2 * least(waiting["groups"])

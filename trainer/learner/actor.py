@@ -4,6 +4,7 @@ Environment variables must be set before torch and DeepSpeed are imported: they 
 environment (`rank_options`), and this module imports neither at its top.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,10 @@ from trainer.weights.meeting import meeting_place
 if TYPE_CHECKING:
     from trainer.learner.rank import LearnerRank
     from trainer.learner.trace import Trace
+
+_BEHIND_ENGINES = 4
+"""Added to a CPU rank's niceness, from Ray's 15 to the last: where generation overlaps training, engines come first and
+ranks share what is left. An engine's work is one thread's, a learner's can be done on any core."""
 
 
 def rank_options(config: LearnerConfig, cluster: ClusterConfig) -> dict[str, Any]:
@@ -45,6 +50,8 @@ class LearnerActor:
     """Runs in the actor's process; one call at a time."""
 
     def __init__(self, spec: LearnerSpec) -> None:
+        if spec.device == "cpu":
+            os.nice(_BEHIND_ENGINES)
         self._spec = spec
         self._rank: LearnerRank | None = None
         self._trace: Trace | None = None
