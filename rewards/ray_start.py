@@ -1,5 +1,6 @@
 """Starts a Ray of this process's own, which ends with it, or connects to a running cluster. Imports Ray when called."""
 
+import os
 from contextlib import suppress
 
 import psutil
@@ -9,6 +10,9 @@ from conf.errors import QuorumError
 OBJECT_STORE_BYTES = 512 * 2**20
 """Groups and training sequences are small; weights never pass through the object store."""
 START_TRIES = 3
+NICENESS = 5
+"""Of workers, where the user's environment does not say otherwise. Ray's own default, 15, leaves them a thirtieth of a
+core that another program uses, and no room for what may wait for them, like a learner beside engines."""
 
 
 class RayUnavailable(QuorumError):
@@ -24,6 +28,7 @@ def start_private_ray(cpus: int) -> None:
 
     Raises RayUnavailable.
     """
+    os.environ.setdefault("RAY_worker_niceness", str(NICENESS))
     for tries_left in reversed(range(START_TRIES)):
         before = set(psutil.Process().children(recursive=True))
         try:

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from trainer.learner.rank import LearnerRank
     from trainer.learner.trace import Trace
 
-_BEHIND_ENGINES = 4
-"""Added to a CPU rank's niceness, from Ray's 15 to the last: where generation overlaps training, engines come first and
-ranks share what is left. An engine's work is one thread's, a learner's can be done on any core."""
+_BEHIND_ENGINES = 10
+"""Added to a CPU rank's niceness: where generation overlaps training, engines come first, ranks share what is left. An
+engine's work is one thread's, a learner's can be done on any core."""
 
 
 def rank_options(config: LearnerConfig, cluster: ClusterConfig) -> dict[str, Any]:
