@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from vllm.model_executor.layers.attention import Attention
 from vllm.v1.attention.backend import AttentionType
 from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackendImpl, CPUAttentionMetadata
 
@@ -75,14 +76,20 @@ def load_kernel(compiler: str = "cc") -> ctypes.CDLL:
         library = Path(folder) / "attention.so"
         command = [compiler, "-O3", "-march=native", "-shared", "-fPIC", str(SOURCE), "-o", str(library), "-lm"]
         try:
-            subprocess.run(command, check=True, capture_output=True, text=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            reason = getattr(error, "stderr", None) or error
-            raise EngineStartFailed(
-                "rollout.engine.shared_attention needs a C compiler (or set it to false), and "
-                f"{compiler} did not compile {SOURCE.name}: {str(reason).strip().splitlines()[0]}"
-            ) from error
+            done = subprocess.run(command, check=False, capture_output=True, text=True)
+        except OSError as error:
+            raise _no_kernel(compiler, str(error)) from error
+        if done.returncode:
+            raise _no_kernel(compiler, done.stderr)
         return ctypes.CDLL(str(library))
+
+
+def _no_kernel(compiler: str, reason: str) -> EngineStartFailed:
+    first = next(iter(reason.splitlines()), "it gave no reason")
+    return EngineStartFailed(
+        "rollout.engine.shared_attention needs a C compiler (or set it to false), and "
+        f"{compiler} did not compile {SOURCE.name}: {first}"
+    )
 
 
 def attend(
@@ -145,7 +152,9 @@ def install(worker: Any) -> None:
 
 
 def _serves(layer: Any) -> bool:
-    impl: Any = getattr(layer, "impl", None)
+    if not isinstance(layer, Attention):
+        return False
+    impl: Any = layer.impl
     return (
         type(impl) is CPUAttentionBackendImpl
         and impl.attn_type == AttentionType.DECODER

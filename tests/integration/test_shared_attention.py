@@ -1,13 +1,17 @@
 """The kernel for completions of one prompt computes attention; real compiler, no engine."""
 
 import ctypes
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from rollout.cpu.shared_attention import attend, load_kernel, siblings
+from conf.schema.rollout import EngineConfig
+from rollout.cpu.shared_attention import attend, install, load_kernel, siblings
 from rollout.errors import EngineStartFailed
+from rollout.vllm_backend import _speed_up
 
 pytestmark = pytest.mark.integration
 
@@ -70,6 +74,32 @@ def test_rows_are_grouped_by_all_that_they_share() -> None:
     assert found.longest == 128  # of a row of 100 tokens
 
 
-def test_without_a_compiler_the_setting_is_named() -> None:
-    with pytest.raises(EngineStartFailed, match=r"rollout\.engine\.shared_attention .* no-such-compiler"):
-        load_kernel("no-such-compiler")
+@pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
+def test_without_a_compiler_the_setting_is_named(compiler: str) -> None:
+    with pytest.raises(
+        EngineStartFailed, match=rf"rollout\.engine\.shared_attention .* {compiler} did not compile .*: \S"
+    ):
+        load_kernel(compiler)
+
+
+class InstallingEngine:
+    """An engine that only notes what its worker is given."""
+
+    def __init__(self) -> None:
+        self.given: list[Any] = []
+        manager = SimpleNamespace(coordinator=SimpleNamespace(single_type_managers=()))
+        self.engine_core = SimpleNamespace(
+            engine_core=SimpleNamespace(scheduler=SimpleNamespace(kv_cache_manager=manager))
+        )
+
+    def collective_rpc(self, method: Any) -> None:
+        self.given.append(method)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"), [({}, True), ({"threads": 2}, False), ({"shared_attention": False}, False)]
+)
+def test_the_kernel_is_for_one_thread_and_can_be_declined(settings: dict[str, Any], expected: bool) -> None:
+    engine = InstallingEngine()
+    _speed_up(engine, EngineConfig(**settings))
+    assert (install in engine.given) is expected
