@@ -12,7 +12,6 @@ from typing import Any
 from conf.errors import first_line
 from conf.schema.rollout import EngineConfig
 from rollout.collector import Collector
-from rollout.cpu import norms
 from rollout.errors import EngineStartFailed
 from rollout.preflight import check_memory
 from rollout.requests import EngineSpec, GenerationRequest
@@ -67,8 +66,10 @@ def build_engine(spec: EngineSpec, collector: Collector) -> Any:
     from rollout.weights.receiver import register
 
     register()
-    if spec.accelerator == "cpu":
-        norms.register()
+    if spec.accelerator == "cpu" and _fuses(spec.engine):
+        from rollout.cpu import decoder
+
+        decoder.keep_weights()
     try:
         engine = LLMEngine.from_engine_args(EngineArgs(**engine_arguments(spec)))
     except (ValueError, RuntimeError, OSError, KeyError, NotImplementedError) as error:
@@ -81,12 +82,16 @@ def build_engine(spec: EngineSpec, collector: Collector) -> Any:
 
 
 def _speed_up(engine: Any, config: EngineConfig) -> None:
-    from rollout.cpu import sampling, shared_attention, slots
+    from rollout.cpu import decoder, sampling, slots
 
     engine.collective_rpc(sampling.install)
     slots.install(engine.engine_core.engine_core.scheduler.kv_cache_manager)
-    if config.shared_attention and config.threads == 1:
-        engine.collective_rpc(shared_attention.install)
+    if _fuses(config):
+        engine.collective_rpc(decoder.install)
+
+
+def _fuses(config: EngineConfig) -> bool:
+    return config.fused_decoding and config.threads == 1 and config.dtype == "float32"
 
 
 def engine_arguments(spec: EngineSpec) -> dict[str, Any]:
@@ -116,8 +121,6 @@ def engine_arguments(spec: EngineSpec) -> dict[str, Any]:
     }
     if spec.accelerator == "cpu":
         arguments["kv_cache_memory_bytes"] = int(engine.kv_cache_gib * GIB)
-        if engine.enforce_eager:
-            arguments["ir_op_priority"] = norms.PRIORITY
         if engine.prefix_caching:
             # Blocks of a device are small enough to be read anew.
             arguments["kv_transfer_config"] = SHARED_PROMPTS

@@ -35,9 +35,9 @@ class EngineConfig(Section):
     tensor_parallel_size: PositiveInt = 1
     threads: PositiveInt = 1
     """CPU only: OMP threads of the engine's process."""
-    shared_attention: bool = True
-    """CPU only, one thread, float32: completions of one prompt attend to it together, by a kernel of our own that a C
-    compiler makes at the start (false: vLLM's)."""
+    fused_decoding: bool = True
+    """CPU only, one thread, float32: while completions are sampled, a Qwen2's forward pass is one call of a kernel of
+    our own, which a C compiler makes at the start (false: vLLM's)."""
 
 
 class RolloutConfig(Section):

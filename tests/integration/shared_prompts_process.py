@@ -1,7 +1,7 @@
 """One engine in a process of its own: samples groups and prints what it computed, as JSON.
 
 Arguments: model folder. Output: a row for each round: `computed`, tokens that went through the model; `together`, rows
-that attended to blocks together with others, in all layers and steps; and `groups`, of prompts and completions.
+that attended to blocks together with others, in all steps; and `groups`, of prompts and completions.
 """
 
 import json
@@ -9,7 +9,8 @@ import sys
 from typing import Any
 
 from conf.schema.rollout import EngineConfig, SamplingConfig
-from rollout.cpu import shared_attention
+from rollout.cpu import kernel
+from rollout.cpu.siblings import Siblings
 from rollout.engine import RolloutEngine
 from rollout.requests import EngineSpec, GenerationRequest
 
@@ -29,15 +30,15 @@ def run(engine: RolloutEngine, times: int) -> dict[str, Any]:
         computed += output.total_num_scheduled_tokens
         return output
 
-    attend, together = shared_attention.attend, 0
+    siblings, together = kernel.siblings, 0
 
-    def attending(*arguments: Any, **named: Any) -> None:
+    def grouping(*arguments: Any) -> Siblings:
         nonlocal together
-        groups = arguments[5]
+        groups = siblings(*arguments)
         together += int(((groups.starts[1:] - groups.starts[:-1]) * (groups.shared > 0)).sum())
-        attend(*arguments, **named)
+        return groups
 
-    scheduler.schedule, shared_attention.attend = counting, attending
+    scheduler.schedule, kernel.siblings = counting, grouping
     texts = {length: tuple((7 * place + length) % 250 for place in range(length)) for length in LENGTHS}
     prompts = {f"{length} {i}": text for length, text in texts.items() for i in range(times)}
     for name, ids in prompts.items():
@@ -47,7 +48,7 @@ def run(engine: RolloutEngine, times: int) -> dict[str, Any]:
         for group in engine.step():
             found = [(c.token_ids, c.logprobs) for c in group.completions]
             groups.append({"prompt": prompts[group.id], "completions": found})
-    scheduler.schedule, shared_attention.attend = schedule, attend
+    scheduler.schedule, kernel.siblings = schedule, siblings
     return {"computed": computed, "together": together, "groups": groups}
 
 
