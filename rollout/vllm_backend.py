@@ -91,7 +91,8 @@ def _speed_up(engine: Any, config: EngineConfig) -> None:
 
 
 def _fuses(config: EngineConfig) -> bool:
-    return config.fused_decoding and config.threads == 1 and config.dtype == "float32"
+    alone = config.threads == config.tensor_parallel_size == 1
+    return config.fused_decoding and alone and config.enforce_eager and config.dtype == "float32"
 
 
 def engine_arguments(spec: EngineSpec) -> dict[str, Any]:

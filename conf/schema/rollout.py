@@ -36,8 +36,8 @@ class EngineConfig(Section):
     threads: PositiveInt = 1
     """CPU only: OMP threads of the engine's process."""
     fused_decoding: bool = True
-    """CPU only, one thread, float32: while completions are sampled, a Qwen2's forward pass is one call of a kernel of
-    our own, which a C compiler makes at the start (false: vLLM's)."""
+    """CPU only, one thread, float32, eager: while completions are sampled, a Qwen2's forward pass is one call of a
+    kernel of our own, which a C compiler makes at the start (false: vLLM's)."""
 
 
 class RolloutConfig(Section):

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from vllm import _custom_ops
 from vllm.forward_context import get_forward_context
+from vllm.model_executor.layers.linear import UnquantizedLinearMethod
 from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding
 from vllm.model_executor.models.qwen2 import Qwen2DecoderLayer, Qwen2Model
 from vllm.v1.attention.backend import AttentionType
@@ -29,7 +30,7 @@ def keep_weights() -> None:
 def install(worker: Any) -> None:
     """Give a worker's model the kernel, where it serves it; an argument of vLLM's `collective_rpc`. Raises
     EngineStartFailed."""
-    model = worker.model_runner.model.model
+    model: Any = getattr(worker.model_runner.model, "model", None)
     if _serves(model):
         model.forward = Decoder(model).forward
 
@@ -54,6 +55,7 @@ def _serves_layer(layer: Any) -> bool:
         and impl.num_queries_per_kv <= CHUNK
         and attention.isa == "vec"
         and attention.dtype == attention.kv_cache_torch_dtype == torch.float32
+        and type(layer.mlp.down_proj.quant_method) is UnquantizedLinearMethod
         and layer.mlp.down_proj.weight.ndim == 2
     )
 

@@ -151,8 +151,11 @@ class Kernel:
 
         Raises MemoryError.
         """
+        assert len(rows.table) == len(rows.lengths) == len(rows.positions) == len(rows.slots) == len(hidden)
         assert all(tensor.is_contiguous() for tensor in (rows.positions, rows.slots, rows.lengths, hidden))
         assert rows.table.stride(1) == 1
+        assert rows.table.dtype == rows.lengths.dtype == torch.int32
+        assert rows.positions.dtype == rows.slots.dtype == torch.int64
         found = siblings(rows.table.numpy(), rows.lengths.numpy(), self._size)
         step = _Step(
             rows=_Rows(
@@ -176,5 +179,5 @@ class Kernel:
 
 def _layer(layer: Layer) -> _Layer:
     tensors = [getattr(layer, name) for name, _ in _Layer._fields_]
-    assert all(tensor.is_contiguous() for tensor in tensors)
+    assert all(tensor.is_contiguous() and tensor.dtype == torch.float32 for tensor in tensors)
     return _Layer(*(tensor.data_ptr() for tensor in tensors))

@@ -169,9 +169,16 @@ class InstallingEngine:
 
 @pytest.mark.parametrize(
     ("settings", "expected"),
-    [({}, True), ({"threads": 2}, False), ({"dtype": "bfloat16"}, False), ({"fused_decoding": False}, False)],
+    [
+        ({}, True),
+        ({"threads": 2}, False),
+        ({"dtype": "bfloat16"}, False),
+        ({"enforce_eager": False}, False),
+        ({"tensor_parallel_size": 2}, False),
+        ({"fused_decoding": False}, False),
+    ],
 )
-def test_the_kernel_is_for_one_thread_and_float32_and_can_be_declined(settings: dict[str, Any], expected: bool) -> None:
+def test_which_engines_get_the_kernel(settings: dict[str, Any], expected: bool) -> None:
     engine = InstallingEngine()
     _speed_up(engine, EngineConfig(**{"dtype": "float32", **settings}))
     assert (install in engine.given) is expected
