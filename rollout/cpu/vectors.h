@@ -10,6 +10,11 @@ typedef int ivec __attribute__((vector_size(64), aligned(4), may_alias));
 enum {
     LANES = 16,
     TILE = 32, /* columns of a product that are computed at a time */
+#ifdef __AVX512F__
+    BLOCK = 8, /* rows of it: what the registers hold */
+#else
+    BLOCK = 2,
+#endif
 };
 static const float LOWEST = -3.0e38f;
 
@@ -43,7 +48,7 @@ INLINE vec exponential(vec x)
 INLINE void product(const int rows, const float *a, long a_stride, const float *b, long b_stride, long depth, float *c,
                     long c_stride, const int add)
 {
-    vec left[8], right[8];
+    vec left[BLOCK], right[BLOCK];
     for (int r = 0; r < rows; r++) {
         left[r] = add ? load(c + r * c_stride) : (vec){0};
         right[r] = add ? load(c + r * c_stride + LANES) : (vec){0};
@@ -65,8 +70,8 @@ INLINE void product(const int rows, const float *a, long a_stride, const float *
 INLINE void products(long rows, const float *a, long a_stride, const float *b, long b_stride, long depth, float *c,
                      long c_stride, const int add)
 {
-    for (; rows >= 8; rows -= 8, a += 8 * a_stride, c += 8 * c_stride)
-        product(8, a, a_stride, b, b_stride, depth, c, c_stride, add);
+    for (; rows >= BLOCK; rows -= BLOCK, a += BLOCK * a_stride, c += BLOCK * c_stride)
+        product(BLOCK, a, a_stride, b, b_stride, depth, c, c_stride, add);
     for (; rows >= 2; rows -= 2, a += 2 * a_stride, c += 2 * c_stride)
         product(2, a, a_stride, b, b_stride, depth, c, c_stride, add);
     if (rows)

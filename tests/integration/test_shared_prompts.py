@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -49,3 +50,14 @@ def least(groups: list[dict]) -> int:
     completions = [tokens for group in groups for tokens, _ in group["completions"]]
     prompts = {tuple(group["prompt"]) for group in groups}
     return sum(len(prompt) - 1 for prompt in prompts) + sum(len(tokens) for tokens in completions)
+
+
+def test_the_benchmark_samples_with_and_without_the_fused_forward_pass(tiny_policy: Path) -> None:
+    sizes = {"prompt-tokens": 40, "group-size": 4, "completion-tokens": 8, "batches": 1, "rounds": 1}
+    options = [f"--{name}={value}" for name, value in sizes.items()]
+    command = [sys.executable, "-m", "rollout.benchmark", str(tiny_policy), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    found = re.findall(r"fused_decoding=(\w+) +(\d+) tokens/s .* ([\d.]+) ms a step", done.stdout)
+    assert [fused for fused, _, _ in found] == ["false", "true"]
+    assert all(int(rate) > 0 and float(step) > 0 for _, rate, step in found)
