@@ -114,23 +114,23 @@ def test_prompts_and_scores_cost_their_time():
 
 
 def test_groups_of_equal_rewards_are_not_trained_on():
-    # a quarter of the groups; 5 prompt tokens and 2 x 10 completion tokens a group
+    # a quarter of the groups; 2 x 10 completion tokens a group
     found = simulated(config(), costs(equal_share=0.25, train_fixed_s=0.0, train_token_s=0.01), steps=6, workers=1)
-    assert found.seconds_by_stage["train"] == pytest.approx(3 * 25 * 0.01)
+    assert found.seconds_by_stage["train"] == pytest.approx(3 * 20 * 0.01)
     kept = config(algo__drop_zero_variance="false")
     found = simulated(kept, costs(equal_share=0.25, train_fixed_s=0.0, train_token_s=0.01), steps=6, workers=1)
-    assert found.seconds_by_stage["train"] == pytest.approx(4 * 25 * 0.01)
+    assert found.seconds_by_stage["train"] == pytest.approx(4 * 20 * 0.01)
 
 
 def test_costs_are_found_again_in_rows_that_were_made_with_them():
-    def row(longest: float, tokens: float, forwarded: float) -> dict[str, float]:
+    def row(longest: float, tokens: float, trained: float) -> dict[str, float]:
         return {
             "length/completion_max": longest,
             "length/prompt_mean": 50.0,
             "perf/generated_tokens": tokens,
             "perf/generate_s": 0.01 * longest + 0.001 * tokens,
-            "perf/tokens_forwarded": forwarded,
-            "perf/train_s": 0.2 + 0.0005 * forwarded,
+            "perf/tokens_trained": trained,
+            "perf/train_s": 0.2 + 0.0005 * trained,
             "perf/score_s": 0.02,
             "perf/sync_s": 0.05,
             "perf/completions": 100.0,
@@ -157,7 +157,7 @@ def test_costs_are_never_negative():
             "length/prompt_mean": 5.0,
             "perf/generated_tokens": 100.0 * k * k,
             "perf/generate_s": 0.001 * 100 * k * k - 0.001 * k,
-            "perf/tokens_forwarded": 100.0 * k,
+            "perf/tokens_trained": 100.0 * k,
             "perf/train_s": 0.01 * 100 * k - 0.05,
             "perf/score_s": 0.0,
             "perf/sync_s": 0.0,
@@ -175,12 +175,12 @@ def test_costs_are_never_negative():
 
 
 def write_run(folder, *, prompts: int, staleness: int = 0, wall: float, steps: int = 8) -> None:
-    """A run whose costs are 0.001 s a sampled token and 0.0005 s a forwarded one."""
+    """A run whose costs are 0.001 s a sampled token and 0.0005 s a trained one."""
     folder.mkdir()
     made = config(pipeline__max_staleness=staleness, pipeline__steps=steps, cluster__cpus=2, rollout__workers=1)
     pipeline = made.pipeline.model_copy(update={"prompts_per_step": prompts})
     (folder / "config.yaml").write_text(to_yaml(made.model_copy(update={"pipeline": pipeline})))
-    tokens, forwarded = prompts * 2 * 10.0, prompts * 25.0
+    tokens = prompts * 2 * 10.0
     rows = [
         {
             "step": step,
@@ -189,8 +189,8 @@ def write_run(folder, *, prompts: int, staleness: int = 0, wall: float, steps: i
             "perf/generated_tokens": tokens,
             "perf/generate_s": 0.001 * tokens,
             "perf/score_s": 0.0,
-            "perf/tokens_forwarded": forwarded,
-            "perf/train_s": 0.0005 * forwarded,
+            "perf/tokens_trained": tokens,
+            "perf/train_s": 0.0005 * tokens,
             "perf/sync_s": 0.01,
             "length/completion_max": 10.0,
             "length/prompt_mean": 5.0,
@@ -205,33 +205,33 @@ def write_run(folder, *, prompts: int, staleness: int = 0, wall: float, steps: i
 
 def test_runs_predict_a_run_of_another_size(tmp_path):
     for name, prompts in (("a", 100), ("b", 200)):
-        write_run(tmp_path / name, prompts=prompts, wall=prompts * (0.02 + 0.0125) + 0.01)
+        write_run(tmp_path / name, prompts=prompts, wall=prompts * (0.02 + 0.01) + 0.01)
     costs = calibrated([read_run(tmp_path / name) for name in "ab"])
-    write_run(tmp_path / "c", prompts=400, wall=400 * (0.02 + 0.0125) + 0.01)
+    write_run(tmp_path / "c", prompts=400, wall=400 * (0.02 + 0.01) + 0.01)
     found = predict(read_run(tmp_path / "c"), costs)
-    assert found.measured_s == pytest.approx(13.01)
+    assert found.measured_s == pytest.approx(12.01)
     assert found.error == pytest.approx(0.0, abs=0.01)
 
 
 def test_check_says_which_run_is_off(tmp_path, capsys):
-    write_run(tmp_path / "a", prompts=100, wall=3.26)
-    write_run(tmp_path / "b", prompts=100, wall=6.52)
+    write_run(tmp_path / "a", prompts=100, wall=3.01)
+    write_run(tmp_path / "b", prompts=100, wall=6.02)
     assert main([f"calibrate=[{tmp_path}/a]", f"check=[{tmp_path}/a,{tmp_path}/b]"]) == 1
     first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith("a: measured 3.260 s")
+    assert first.startswith("a: measured 3.010 s")
     assert first.endswith("within 15 %")
     assert second.endswith("-50.0 %: beyond 15 %")
 
 
 def test_evaluations_and_checkpoints_are_no_part_of_a_step(tmp_path):
-    write_run(tmp_path / "a", prompts=100, wall=3.26)
+    write_run(tmp_path / "a", prompts=100, wall=3.01)
     rows = [json.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()]
     for row in rows[4:]:
         row["perf/elapsed_s"] += 50.0
     rows.insert(4, {"step": 4, "perf/elapsed_s": rows[3]["perf/elapsed_s"] + 30.0, "perf/evaluate_s": 30.0})
     rows.insert(5, {"step": 4, "perf/elapsed_s": rows[3]["perf/elapsed_s"] + 50.0, "perf/checkpoint_s": 20.0})
     (tmp_path / "a" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert [wall for _, wall in read_run(tmp_path / "a").steps] == pytest.approx([3.26] * 5)
+    assert [wall for _, wall in read_run(tmp_path / "a").steps] == pytest.approx([3.01] * 5)
 
 
 def test_costs_are_not_fitted_to_runs_that_overlap(tmp_path):

@@ -11,7 +11,6 @@ from trainer.plan.estimate import (
     Learner,
     Rollout,
     Work,
-    forwarded_tokens,
     kv_bytes_per_token,
     train_seconds,
 )
@@ -37,7 +36,8 @@ class Costs:
     engine: EngineCosts
     train_fixed_s: float
     train_token_s: float
-    """For each forwarded token, all ranks together."""
+    """For each completion token that is trained on, all ranks together: prompts are in it, and that equal completions
+    are forwarded once."""
     learner_cores: float
     score_group_s: float
     scorers: int
@@ -68,17 +68,15 @@ class Machine:
 def measured(steps: Sequence[tuple[Row, float]], lengths: Sequence[int], machine: Machine) -> Costs:
     """Fitted to (metrics row, wall seconds) of steps in which generation and training took turns.
 
-    Engine: generate_s = fixed x longest completion + each x tokens. Learner: train_s = fixed + token x forwarded.
+    Engine: generate_s = fixed x longest completion + each x tokens. Learner: train_s = fixed + token x trained.
     Both by least squares with coefficients that are not negative; runs of several batch sizes make them definite.
     Scores: a step ends with one call of the reward server, whose groups share its time. Prompts are counted into the
     engine's tokens, for at this scale one decoding step reads them all.
     """
     rows = [row for row, _ in steps]
     fixed, each = _fit(rows, lambda row: row["length/completion_max"], _generated, lambda row: row["perf/generate_s"])
-    trained = [row for row in rows if row.get("perf/tokens_forwarded")]
-    base, token = _fit(
-        trained, lambda row: 1.0, lambda row: row["perf/tokens_forwarded"], lambda row: row["perf/train_s"]
-    )
+    trained = [row for row in rows if row.get("perf/tokens_trained")]
+    base, token = _fit(trained, lambda row: 1.0, lambda row: row["perf/tokens_trained"], lambda row: row["perf/train_s"])
     rest = fmean(max(0.0, wall - sum(row.get(f"perf/{s}_s") or 0.0 for s in _STAGES)) for row, wall in steps)
     return Costs(
         engine=EngineCosts(
@@ -167,7 +165,7 @@ def assumed(
             cores=1.0,
         ),
         train_fixed_s=moved,
-        train_token_s=(whole - moved) / forwarded_tokens(learner, work),
+        train_token_s=(whole - moved) / (work.prompts * work.group * work.completion_tokens),
         learner_cores=1.0,
         score_group_s=score_group_s,
         scorers=scorers,

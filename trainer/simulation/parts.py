@@ -40,9 +40,7 @@ class SimulatedPolicy:
     async def train(self, sequences: Sequence[TrainingSequence]) -> dict[str, float]:
         # The driver works on a step's completions while nothing else of the step happens.
         await asyncio.sleep(self._costs.completion_s * self._completions)
-        trained = [sequence for sequence in sequences if not sequence.masked]
-        prompts = {sequence.group_index: len(sequence.prompt_ids) for sequence in trained}
-        tokens = sum(prompts.values()) + sum(len(sequence.completion_ids) for sequence in trained)
+        tokens = sum(len(sequence.completion_ids) for sequence in sequences if not sequence.masked)
         await self._learner.work(self._costs.train_fixed_s + self._costs.train_token_s * tokens)
         return {}
 
