@@ -76,7 +76,9 @@ def measured(steps: Sequence[tuple[Row, float]], lengths: Sequence[int], machine
     rows = [row for row, _ in steps]
     fixed, each = _fit(rows, lambda row: row["length/completion_max"], _generated, lambda row: row["perf/generate_s"])
     trained = [row for row in rows if row.get("perf/tokens_trained")]
-    base, token = _fit(trained, lambda row: 1.0, lambda row: row["perf/tokens_trained"], lambda row: row["perf/train_s"])
+    base, token = _fit(
+        trained, lambda row: 1.0, lambda row: row["perf/tokens_trained"], lambda row: row["perf/train_s"]
+    )
     rest = fmean(max(0.0, wall - sum(row.get(f"perf/{s}_s") or 0.0 for s in _STAGES)) for row, wall in steps)
     return Costs(
         engine=EngineCosts(
