@@ -28,7 +28,7 @@ static void attend_to(const float *queries, long count, struct cache cache, cons
             float *row = scores + q * stride + t;
             for (long j = tokens - t; j < TILE; j++)
                 row[j] = LOWEST;
-            lanes[q] = larger(lanes[q], larger(load(row), load(row + LANES)));
+            lanes[q] = maximum(lanes[q], maximum(load(row), load(row + LANES)));
         }
     }
     for (long q = 0; q < count; q++) {
@@ -65,9 +65,9 @@ struct rows {
     const int *lengths; /* [rows]: tokens of each row, the new one included */
     const long *order;  /* [rows]: rows, group by group */
     const long *starts; /* [groups + 1]: where groups begin in `order` */
-    const long *shared; /* [groups]: blocks that all rows of a group begin with */
+    const long *shared; /* [groups]: blocks at the start of all rows of a group, whose contents are equal */
     long groups, table_stride;
-    long longest; /* tokens that the last block of the longest row has room up to */
+    long longest; /* tokens that the blocks of the longest row have room for */
 };
 
 struct heads {
@@ -96,7 +96,7 @@ static void attend(struct heads heads, const struct rows *b, float *panels, long
     float *own = summed + CHUNK * width, *highest = own + CHUNK * width, *total = highest + CHUNK;
     float *own_highest = total + CHUNK, *own_total = own_highest + CHUNK;
     for (long g = 0; g < b->groups; g++) {
-        const long *rows = b->order + b->starts[g], members = b->starts[g + 1] - b->starts[g];
+        const long *group = b->order + b->starts[g], members = b->starts[g + 1] - b->starts[g];
         const long prefix = b->shared[g] * cache.size;
         for (long head = 0; head < heads.keys; head++) {
             struct cache of_head = cache;
@@ -105,14 +105,14 @@ static void attend(struct heads heads, const struct rows *b, float *panels, long
                 const long taken = members - begin < at_once ? members - begin : at_once;
                 for (long i = 0; i < taken * repeats; i++) {
                     const long of_query = (head * repeats + i % repeats) * width;
-                    const float *from = panels + place(rows[begin + i / repeats], features) + of_query * TILE;
+                    const float *from = panels + place(group[begin + i / repeats], features) + of_query * TILE;
                     for (long d = 0; d < width; d++)
                         queries[i * width + d] = from[d * TILE] * heads.scaling;
                 }
-                attend_to(queries, taken * repeats, of_head, b->table + rows[begin] * b->table_stride, prefix, scores,
+                attend_to(queries, taken * repeats, of_head, b->table + group[begin] * b->table_stride, prefix, scores,
                           b->longest, highest, total, summed);
                 for (long i = 0; i < taken; i++) {
-                    const long row = rows[begin + i];
+                    const long row = group[begin + i];
                     attend_to(queries + i * repeats * width, repeats, of_head,
                               b->table + row * b->table_stride + b->shared[g], b->lengths[row] - prefix, scores,
                               b->longest, own_highest, own_total, own);

@@ -13,7 +13,7 @@ struct model {
     const struct layer *layers;
     const float *norm;   /* the last one */
     const float *angles; /* [positions, width]: cosines, then sines, of half a head's features */
-    long count, hidden, inner, block_stride, size;
+    long count, hidden, intermediate, block_stride, size;
     struct heads heads;
     float epsilon;
 };
@@ -27,7 +27,7 @@ struct step {
 };
 
 /* to = x w / sqrt(mean(x^2) + epsilon), of each column of a panel [features, TILE]. */
-static void norm(const float *x, const float *w, long features, float epsilon, float *to)
+static void rms_norm(const float *x, const float *w, long features, float epsilon, float *to)
 {
     for (long t = 0; t < TILE; t += LANES) {
         vec sum = {0}, scale = {0};
@@ -53,7 +53,7 @@ static void linear(const float *w, const float *bias, long features, long depth,
 }
 
 /* Turns each of `heads` heads of a panel [heads * width, TILE] by its columns' angles [width, TILE]. */
-static void rotate(float *x, long heads, long width, const float *angles)
+static void rope(float *x, long heads, long width, const float *angles)
 {
     const long half = width / 2 * TILE;
     for (; heads; heads--, x += 2 * half)
@@ -65,17 +65,17 @@ static void rotate(float *x, long heads, long width, const float *angles)
 }
 
 /* gate = gate / (1 + e^-gate) * up, `count` of each. */
-static void gated(float *gate, const float *up, long count)
+static void silu_and_mul(float *gate, const float *up, long count)
 {
     for (long i = 0; i < count; i += LANES) {
-        const vec x = load(gate + i), e = exponential(-larger(x, -x));
+        const vec x = load(gate + i), e = exponential(-maximum(x, -x));
         const vec above = (vec)(((ivec)x & (x >= 0)) | ((ivec)(x * e) & (x < 0)));
         store(gate + i, above / (1.0f + e) * load(up + i));
     }
 }
 
 /* Puts `count` columns of new keys and values [2 * key heads * width, TILE] into the cache. */
-static void remember(const struct model *m, const float *keys, const long *slots, long count, float *cache)
+static void write_cache(const struct model *m, const float *keys, const long *slots, long count, float *cache)
 {
     const long width = m->heads.width, size = m->size;
     const float *values = keys + m->heads.keys * width * TILE;
@@ -93,17 +93,17 @@ static void remember(const struct model *m, const float *keys, const long *slots
 /* Returns 0, or 1 without memory. */
 int decode(const struct model *m, const struct step *s)
 {
-    const long hidden = m->hidden, inner = m->inner, width = m->heads.width, panels = (s->count + TILE - 1) / TILE;
+    const long hidden = m->hidden, intermediate = m->intermediate, width = m->heads.width, panels = (s->count + TILE - 1) / TILE;
     const long of_query = m->heads.queries * width, projected = of_query + 2 * m->heads.keys * width;
-    const long kept = hidden + projected + width, passing = hidden + 2 * inner;
+    const long kept = hidden + projected + width, passing = hidden + 2 * intermediate;
     const long floats = (panels * kept + passing) * TILE + attention_scratch(m->heads, &s->rows);
     float *all = aligned_alloc(sizeof(vec), (floats / LANES + 1) * sizeof(vec));
     if (!all)
         return 1;
-    float *xs = all, *heads = xs + panels * hidden * TILE, *angles = heads + panels * projected * TILE;
-    float *normed = angles + panels * width * TILE, *gate = normed + hidden * TILE, *scratch = gate + 2 * inner * TILE;
+    float *xs = all, *qkv = xs + panels * hidden * TILE, *angles = qkv + panels * projected * TILE;
+    float *normed = angles + panels * width * TILE, *gate = normed + hidden * TILE, *scratch = gate + 2 * intermediate * TILE;
     for (long c = 0; c < panels * TILE; c++) {
-        const long row = c < s->count ? c : 0; /* columns of no row repeat the first */
+        const long row = c < s->count ? c : 0; /* columns of no row have the first one's inputs */
         for (long f = 0; f < hidden; f++)
             xs[place(c, hidden) + f * TILE] = s->hidden[row * hidden + f];
         for (long f = 0; f < width; f++)
@@ -112,27 +112,27 @@ int decode(const struct model *m, const struct step *s)
     for (const struct layer *layer = m->layers; layer < m->layers + m->count; layer++) {
         for (long p = 0; p < panels; p++) {
             const float *x = xs + p * hidden * TILE;
-            float *query = heads + p * projected * TILE, *key = query + of_query * TILE;
+            float *query = qkv + p * projected * TILE, *key = query + of_query * TILE;
             const long held = s->count - p * TILE < TILE ? s->count - p * TILE : TILE;
-            norm(x, layer->input_norm, hidden, m->epsilon, normed);
+            rms_norm(x, layer->input_norm, hidden, m->epsilon, normed);
             linear(layer->qkv, layer->qkv_bias, projected, hidden, normed, query);
-            rotate(query, m->heads.queries + m->heads.keys, width, angles + p * width * TILE);
-            remember(m, key, s->slots + p * TILE, held, layer->cache);
+            rope(query, m->heads.queries + m->heads.keys, width, angles + p * width * TILE);
+            write_cache(m, key, s->slots + p * TILE, held, layer->cache);
         }
         const struct cache cache = {layer->cache, m->block_stride, m->size, width};
-        attend(m->heads, &s->rows, heads, projected, cache, scratch);
+        attend(m->heads, &s->rows, qkv, projected, cache, scratch);
         for (long p = 0; p < panels; p++) {
             float *x = xs + p * hidden * TILE;
-            linear(layer->out, NULL, hidden, of_query, heads + p * projected * TILE, x);
-            norm(x, layer->post_norm, hidden, m->epsilon, normed);
-            memset(gate, 0, 2 * inner * TILE * sizeof(float));
-            linear(layer->gate_up, NULL, 2 * inner, hidden, normed, gate);
-            gated(gate, gate + inner * TILE, inner * TILE);
-            linear(layer->down, NULL, hidden, inner, gate, x);
+            linear(layer->out, NULL, hidden, of_query, qkv + p * projected * TILE, x);
+            rms_norm(x, layer->post_norm, hidden, m->epsilon, normed);
+            memset(gate, 0, 2 * intermediate * TILE * sizeof(float));
+            linear(layer->gate_up, NULL, 2 * intermediate, hidden, normed, gate);
+            silu_and_mul(gate, gate + intermediate * TILE, intermediate * TILE);
+            linear(layer->down, NULL, hidden, intermediate, gate, x);
         }
     }
     for (long p = 0; p < panels; p++)
-        norm(xs + p * hidden * TILE, m->norm, hidden, m->epsilon, xs + p * hidden * TILE);
+        rms_norm(xs + p * hidden * TILE, m->norm, hidden, m->epsilon, xs + p * hidden * TILE);
     for (long r = 0; r < s->count; r++)
         for (long f = 0; f < hidden; f++)
             s->hidden[r * hidden + f] = xs[place(r, hidden) + f * TILE];

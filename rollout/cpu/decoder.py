@@ -1,10 +1,10 @@
 """While completions are sampled on a CPU, a Qwen2's forward pass is one call of decoder.c.
 
-A step of a small policy is mostly the way to its operations: forty calls a layer through Python, vLLM's modules and
-torch's dispatcher. And vLLM's attention for CPUs takes the queries of one row at a time, so a prompt's keys and values
-are read once for each of its completions. Here completions of one prompt attend to it together. Batches that read
-prompts are vLLM's, and so is every model that this one does not know: other architectures, dtypes, attention with
-windows or sinks, other layouts of the cache than "vec" (x86).
+Most of a small policy's step is dispatch overhead: forty calls a layer through Python, vLLM's modules and torch's
+dispatcher. And vLLM's attention for CPUs takes the queries of one row at a time, so a prompt's keys and values are
+read once for each of its completions. Here completions of one prompt attend to it together. Batches with more than one
+token of a row are vLLM's, and so is every model that this one does not know: other architectures, dtypes, attention
+with windows or sinks, other layouts of the cache than "vec" (x86).
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ from rollout.cpu.kernel import CHUNK, TILE, Kernel, Layer, Model, Rows, compile_
 
 def keep_weights() -> None:
     """Before an engine starts: its products read weights as they were loaded, by torch. Otherwise vLLM gives oneDNN a
-    copy in a layout of its own and drops them."""
+    copy in a layout of its own and drops them. Holds for all engines of this process from then on."""
     _custom_ops._supports_onednn = False
 
 
@@ -71,14 +71,19 @@ class Decoder:
         self._kernel = Kernel(compile_kernel(), _model(model))
 
     def forward(
-        self, input_ids: torch.Tensor, positions: torch.Tensor, parts: Any = None, embeddings: Any = None
+        self,
+        input_ids: torch.Tensor,
+        positions: torch.Tensor,
+        intermediate_tensors: Any = None,
+        inputs_embeds: Any = None,
     ) -> Any:
-        """As Qwen2Model.forward: tokens and positions [N] -> [N, H]."""
+        """As Qwen2Model.forward: tokens and positions [N] -> [N, H]. Skips the layers' hooks of the KV connector, which
+        do nothing in ours."""
         context = get_forward_context()
         metadata = context.attn_metadata[self._layer] if isinstance(context.attn_metadata, dict) else None
-        whole = parts is None and embeddings is None
+        whole = intermediate_tensors is None and inputs_embeds is None
         if not whole or metadata is None or metadata.max_query_len > 1 or not metadata.causal:
-            return self._otherwise(input_ids, positions, parts, embeddings)
+            return self._otherwise(input_ids, positions, intermediate_tensors, inputs_embeds)
         count = metadata.num_actual_tokens
         hidden = self._embed(input_ids)
         rows = Rows(

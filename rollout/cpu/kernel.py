@@ -33,7 +33,7 @@ class _Heads(ctypes.Structure):
 
 class _Model(ctypes.Structure):
     _fields_ = [
-        *_fields(pointers="layers norm angles", longs="count hidden inner block_stride size"),
+        *_fields(pointers="layers norm angles", longs="count hidden intermediate block_stride size"),
         ("heads", _Heads),
         *_fields(floats="epsilon"),
     ]
@@ -49,7 +49,7 @@ class _Step(ctypes.Structure):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layer:
-    """One layer's float32 tensors, weights [out, in]; Q, K: features of all query and key heads; I: inner ones."""
+    """One layer's float32 tensors, weights [out, in]; Q, K: features of all query and key heads; I: intermediate."""
 
     input_norm: torch.Tensor
     """[H]."""
@@ -107,15 +107,16 @@ def compile_kernel(compiler: str = "cc") -> ctypes.CDLL:
         command = [compiler, "-O3", "-march=native", "-shared", "-fPIC", str(SOURCE), "-o", str(library), "-lm"]
         try:
             done = subprocess.run(command, check=False, capture_output=True, text=True)
+            if done.returncode:
+                raise _no_kernel(compiler, done.stderr)
+            return ctypes.CDLL(str(library))
         except OSError as error:
             raise _no_kernel(compiler, str(error)) from error
-        if done.returncode:
-            raise _no_kernel(compiler, done.stderr)
-        return ctypes.CDLL(str(library))
 
 
 def _no_kernel(compiler: str, reason: str) -> EngineStartFailed:
-    first = next(iter(reason.splitlines()), "it gave no reason")
+    lines = reason.splitlines() or ["it gave no reason"]
+    first = next((line for line in lines if "error" in line), lines[0])
     return EngineStartFailed(
         "rollout.engine.fused_decoding needs a C compiler (or set it to false), and "
         f"{compiler} did not compile {SOURCE.name}: {first}"
@@ -130,19 +131,23 @@ class Kernel:
         self._model = model
         self._layers = (_Layer * len(model.layers))(*map(_layer, model.layers))
         cache = model.layers[0].cache
+        _, key_heads, self._size, kept = cache.shape
+        width = model.angles.shape[1]
         assert all(layer.cache.shape == cache.shape for layer in model.layers)
-        assert all(tensor.is_contiguous() for tensor in (model.norm, model.angles))
-        self._size = cache.shape[2]
+        assert all(tensor.is_contiguous() and tensor.dtype == torch.float32 for tensor in (model.norm, model.angles))
+        assert (key_heads, kept) == (model.key_heads, 2 * width)
+        assert self._size % TILE == width % TILE == 0
+        assert model.heads // key_heads <= CHUNK
         self._arguments = _Model(
             layers=ctypes.addressof(self._layers),
             norm=model.norm.data_ptr(),
             angles=model.angles.data_ptr(),
             count=len(model.layers),
             hidden=len(model.norm),
-            inner=model.layers[0].down.shape[1],
+            intermediate=model.layers[0].down.shape[1],
             block_stride=cache.stride(0),
             size=self._size,
-            heads=_Heads(model.heads, model.key_heads, model.angles.shape[1], model.scaling),
+            heads=_Heads(model.heads, key_heads, width, model.scaling),
             epsilon=model.epsilon,
         )
 
@@ -154,6 +159,8 @@ class Kernel:
         assert len(rows.table) == len(rows.lengths) == len(rows.positions) == len(rows.slots) == len(hidden)
         assert all(tensor.is_contiguous() for tensor in (rows.positions, rows.slots, rows.lengths, hidden))
         assert rows.table.stride(1) == 1
+        assert hidden.dtype == torch.float32
+        assert hidden.shape[1] == len(self._model.norm)
         assert rows.table.dtype == rows.lengths.dtype == torch.int32
         assert rows.positions.dtype == rows.slots.dtype == torch.int64
         found = siblings(rows.table.numpy(), rows.lengths.numpy(), self._size)

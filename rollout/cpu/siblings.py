@@ -1,4 +1,8 @@
-"""Which rows of a batch begin with the same blocks of the cache, as completions of one prompt do."""
+"""Which rows of a batch begin with the same blocks of the cache, as completions of one prompt do.
+
+Rows that share a block also agree in all before it, if not always in the blocks' numbers: vLLM knows a full block by
+its tokens and those before them.
+"""
 
 from dataclasses import dataclass
 

@@ -22,16 +22,17 @@ static const float LOWEST = -3.0e38f;
 
 INLINE vec load(const float *from) { return *(const vec *)from; }
 INLINE void store(float *to, vec value) { *(vec *)to = value; }
-INLINE vec larger(vec a, vec b)
+/* Where `a` is not a number, neither is the result. */
+INLINE vec maximum(vec a, vec b)
 {
-    const ivec of_a = a > b;
-    return (vec)(((ivec)a & of_a) | ((ivec)b & ~of_a));
+    const ivec of_b = b > a;
+    return (vec)(((ivec)b & of_b) | ((ivec)a & ~of_b));
 }
 
 /* e^x for x <= 0: 2^n e^r with the polynomial of Cephes' expf (Moshier). */
 INLINE vec exponential(vec x)
 {
-    x = larger(x, (vec){0} - 87.0f);
+    x = maximum(x, (vec){0} - 87.0f);
     const vec scaled = x * 1.44269504f - 0.5f;
     const ivec n = __builtin_convertvector(scaled, ivec); /* towards zero: rounds x log2(e) */
     const vec r = x - __builtin_convertvector(n, vec) * 0.693147181f;

@@ -1,8 +1,8 @@
 """vLLM weight-transfer engine that reads the learner's shared memory, and what each backend's update calls carry.
 
 Weights arrive in checkpoint format and are loaded through vLLM's layerwise reload: on the CPU a plain load fails
-after start, because linear weights are prepacked. Loading is not atomic: when it fails the engine must be replaced,
-which the pool does.
+after start where linear weights are prepacked (rollout/cpu/decoder.py has an engine keep them). Loading is not atomic:
+when it fails the engine must be replaced, which the pool does.
 
 The ipc and nccl backends are vLLM's own; only their arguments are built here. nccl has not been run.
 """

@@ -125,6 +125,24 @@ def test_it_is_a_forward_pass(library: ctypes.CDLL, case: str, heads: int, key_h
     torch.testing.assert_close(hidden.double(), torch.stack(expected), rtol=0, atol=2e-5)
 
 
+@pytest.mark.parametrize("place", ["qkv_bias", "gate_up"])
+@torch.no_grad()
+def test_what_is_no_number_is_not_hidden(library: ctypes.CDLL, place: str) -> None:
+    random = policy(2, 2)
+    caches = [torch.zeros(2, 2, 32, 2 * WIDTH) for _ in random.layers]
+    model = kernels_model(random, caches, 8)
+    getattr(model.layers[0], place)[0] = torch.nan
+    rows = Rows(
+        positions=torch.zeros(1, dtype=torch.int64),
+        slots=torch.tensor([32]),
+        table=torch.ones(1, 1, dtype=torch.int32),
+        lengths=torch.ones(1, dtype=torch.int32),
+    )
+    hidden = torch.ones(1, HIDDEN)
+    Kernel(library, model).decode(rows, hidden)
+    assert hidden.isnan().all()
+
+
 def fill(cache: torch.Tensor, blocks: np.ndarray, keys: torch.Tensor, values: torch.Tensor) -> None:
     """`keys` and `values` [heads, tokens, D] into a layer's cache: keys [D, S], then values [S, D]."""
     heads, size = cache.shape[1:3]
