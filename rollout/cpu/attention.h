@@ -28,7 +28,8 @@ static void attend_to(const float *queries, long count, struct cache cache, cons
             float *row = scores + q * stride + t;
             for (long j = tokens - t; j < TILE; j++)
                 row[j] = LOWEST;
-            lanes[q] = maximum(lanes[q], maximum(load(row), load(row + LANES)));
+            for (int v = 0; v < VECS; v++)
+                lanes[q] = maximum(lanes[q], load(row + v * LANES));
         }
     }
     for (long q = 0; q < count; q++) {
@@ -41,10 +42,11 @@ static void attend_to(const float *queries, long count, struct cache cache, cons
     for (long t = 0; t < tokens; t += TILE) {
         for (long q = 0; q < count; q++) {
             float *row = scores + q * stride + t;
-            const vec first = exponential(load(row) - highest[q]), second = exponential(load(row + LANES) - highest[q]);
-            store(row, first);
-            store(row + LANES, second);
-            lanes[q] += first + second;
+            for (int v = 0; v < VECS; v++) {
+                const vec weights = exponential(load(row + v * LANES) - highest[q]);
+                store(row + v * LANES, weights);
+                lanes[q] += weights;
+            }
         }
         const float *block = cache.head + blocks[t / cache.size] * cache.block_stride;
         const float *values = block + (cache.size + t % cache.size) * cache.width;

@@ -100,11 +100,11 @@ class Rows:
     """[N] int32: tokens of each, the new one included."""
 
 
-def compile_kernel(compiler: str = "cc") -> ctypes.CDLL:
-    """SOURCE, compiled for this machine. Raises EngineStartFailed."""
+def compile_kernel(compiler: str = "cc", machine: str = "native") -> ctypes.CDLL:
+    """SOURCE, compiled for this machine, or for one of the compiler's names. Raises EngineStartFailed."""
     with TemporaryDirectory() as folder:
         library = Path(folder) / "decoder.so"
-        command = [compiler, "-O3", "-march=native", "-shared", "-fPIC", str(SOURCE), "-o", str(library), "-lm"]
+        command = [compiler, "-O3", f"-march={machine}", "-shared", "-fPIC", str(SOURCE), "-o", str(library), "-lm"]
         try:
             done = subprocess.run(command, check=False, capture_output=True, text=True)
             if done.returncode:

@@ -1,20 +1,22 @@
-/* Vectors of 16 floats, and products of matrices by them. Vectors are GCC's, which Clang has as well. */
+/* Vectors as wide as the machine's registers, and products of matrices by them. Vectors are GCC's, which Clang has as
+   well; wider ones than the registers it takes apart, float by float. */
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-typedef float vec __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int ivec __attribute__((vector_size(64), aligned(4), may_alias));
+#ifdef __AVX512F__
+enum { BYTES = 64, BLOCK = 8 };
+#else
+enum { BYTES = 32, BLOCK = 2 };
+#endif
+typedef float vec __attribute__((vector_size(BYTES), aligned(4), may_alias));
+typedef int ivec __attribute__((vector_size(BYTES), aligned(4), may_alias));
 
 enum {
-    LANES = 16,
-    TILE = 32, /* columns of a product that are computed at a time */
-#ifdef __AVX512F__
-    BLOCK = 8, /* rows of it: what the registers hold */
-#else
-    BLOCK = 2,
-#endif
+    LANES = BYTES / 4,
+    TILE = 32,            /* columns of a product that are computed at a time; of its rows BLOCK: the registers hold them */
+    VECS = TILE / LANES,
 };
 static const float LOWEST = -3.0e38f;
 
@@ -49,22 +51,21 @@ INLINE vec exponential(vec x)
 INLINE void product(const int rows, const float *a, long a_stride, const float *b, long b_stride, long depth, float *c,
                     long c_stride, const int add)
 {
-    vec left[BLOCK], right[BLOCK];
-    for (int r = 0; r < rows; r++) {
-        left[r] = add ? load(c + r * c_stride) : (vec){0};
-        right[r] = add ? load(c + r * c_stride + LANES) : (vec){0};
-    }
+    vec sums[BLOCK][VECS];
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < VECS; v++)
+            sums[r][v] = add ? load(c + r * c_stride + v * LANES) : (vec){0};
     for (long d = 0; d < depth; d++) {
-        const vec first = load(b + d * b_stride), second = load(b + d * b_stride + LANES);
-        for (int r = 0; r < rows; r++) {
-            left[r] += a[r * a_stride + d] * first;
-            right[r] += a[r * a_stride + d] * second;
-        }
+        vec row[VECS];
+        for (int v = 0; v < VECS; v++)
+            row[v] = load(b + d * b_stride + v * LANES);
+        for (int r = 0; r < rows; r++)
+            for (int v = 0; v < VECS; v++)
+                sums[r][v] += a[r * a_stride + d] * row[v];
     }
-    for (int r = 0; r < rows; r++) {
-        store(c + r * c_stride, left[r]);
-        store(c + r * c_stride + LANES, right[r]);
-    }
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < VECS; v++)
+            store(c + r * c_stride + v * LANES, sums[r][v]);
 }
 
 /* The same for any number of rows. */

@@ -1,6 +1,7 @@
 """The kernel for sampled tokens computes a Qwen2's forward pass; real compiler, no engine."""
 
 import ctypes
+import platform
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,9 +22,12 @@ pytestmark = pytest.mark.integration
 WIDTH, HIDDEN, INNER, VOCABULARY = 64, 83, 96, 50
 
 
-@pytest.fixture(scope="module")
-def library() -> ctypes.CDLL:
-    return compile_kernel()
+@pytest.fixture(scope="module", params=["native", "x86-64-v3"])
+def library(request: pytest.FixtureRequest) -> ctypes.CDLL:
+    """With registers of 64 bytes, where this machine has them, and of 32."""
+    if platform.machine() not in ("x86_64", "AMD64") and request.param != "native":
+        pytest.skip("for x86 alone")
+    return compile_kernel(machine=request.param)
 
 
 def tables(prefixes: list[list[int]], own: list[int], size: int) -> tuple[np.ndarray, np.ndarray]:
