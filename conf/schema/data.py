@@ -38,7 +38,7 @@ class SpiderData(Section):
 
 
 class BirdData(Section):
-    """The published BIRD layout: ROOT/train.json + train_databases, ROOT/dev.json + dev_databases."""
+    """The published BIRD layout: ROOT/train/train.json + train/train_databases, ROOT/dev.json + dev_databases."""
 
     type: Literal["bird"] = "bird"
     root: str

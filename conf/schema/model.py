@@ -31,7 +31,7 @@ class TinyModel(Section):
 
 
 class PretrainedModel(Section):
-    """A Hugging Face folder (config, safetensors, tokenizer), or a model name that the local cache holds."""
+    """A Hugging Face folder (config, safetensors, tokenizer), or a model's name, which is downloaded."""
 
     type: Literal["pretrained"] = "pretrained"
     path: str

@@ -57,8 +57,9 @@ class RolloutConfig(Section):
     between two steps and they continue under the new weights. wait: it finishes their groups first. abort: their groups
     begin anew under the new weights."""
     max_logprob_difference: PositiveFloat = 0.1
-    """Mean |engine - learner| log-probability in nats, above which the run stops with "stale or wrong weights": of the
-    tokens of the trained version; where there is none, ten times that of all."""
+    """Mean |engine - learner| log-probability in nats, above which a batch is refused ("stale or wrong weights") and
+    the run goes on from its last checkpoint: of the tokens of the trained version; where there is none, ten times that
+    of all."""
     start_timeout_s: PositiveFloat = 600.0
     group_timeout_s: PositiveFloat = 600.0
     """Longest time without a finished group before a worker counts as hung."""

@@ -56,6 +56,16 @@ def test_a_benchmark_runs_as_a_job_is_followed_and_listed(place):
     assert str(place / "out") in command(place, "trainer.jobs", "status", job).stdout
 
 
+def test_what_is_sent_has_all_that_an_engine_needs(place, finished):
+    policy = max(finished.glob("checkpoints/step-*/policy"))
+    done = command(
+        *(place, "trainer.submit", "--follow", "bench", "demo", "data.heldout_size=3"),
+        *(f"model.path={policy}", "sampling.n=2", "workers=1", "output=generated"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len((place / "generated" / "generations.jsonl").read_text().splitlines()) >= 3
+
+
 def test_a_wrong_token_is_refused_by_the_head(place, monkeypatch):
     head = running_head(place / "runs/.cache/head.json")
     assert head is not None

@@ -71,6 +71,7 @@ def test_compose_opens_ports_to_this_machine_alone_and_mounts_databases_read_onl
         assert any(volume.endswith(":/data:ro") for volume in service["volumes"])
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
+        assert all(folder.endswith(":exec") for folder in service["tmpfs"]), "compiled operators are loaded from there"
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
         for name, value in service["environment"].items():
             assert not SECRET.search(name) or value.startswith("${")

@@ -5,6 +5,7 @@ import resource
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -132,8 +133,9 @@ def test_the_package_is_source_alone(tmp_path):
     files = {
         str(file.relative_to(tmp_path / "package")) for file in (tmp_path / "package").rglob("*") if file.is_file()
     }
-    assert {"trainer/__main__.py", "conf/train.yaml", "conf/experiment/quickstart.yaml"} <= files
-    assert {Path(file).suffix for file in files} <= {".py", ".yaml", ".j2", ".css", ".js"}
+    assert {"trainer/__main__.py", "conf/train.yaml", "rollout/cpu/decoder.c", "rollout/cpu/vectors.h"} <= files
+    installed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["*"]
+    assert {Path(file).suffix for file in files} == {".py", *(Path(pattern).suffix for pattern in installed)}
     assert not [file for file in files if "__pycache__" in file or file.startswith(("runs", "tests", ".venv"))]
     assert size == sum((ROOT / file).stat().st_size for file in files) < 3 * 2**20
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from conf.errors import QuorumError
 
 PACKAGES = ("conf", "rewards", "rollout", "selection", "trainer", "benchmarks")
-SUFFIXES = (".py", ".yaml", ".j2", ".css", ".js", ".toml")
+SUFFIXES = (".py", ".c", ".h", ".yaml", ".j2", ".css", ".js")
 MAX_BYTES = 20 * 2**20
 
 

@@ -57,7 +57,11 @@ def load_model(path: str, *, packing: Packing, device: str, dtype: torch.dtype) 
         raise PolicyNotLoadable(f"no model at {path}: the folder has no config.json")
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, attn_implementation=attention_name(packing, device), local_files_only=True
+            folder,
+            dtype=dtype,
+            attn_implementation=attention_name(packing, device),
+            local_files_only=True,
+            use_safetensors=True,
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise PolicyNotLoadable(f"cannot load the model at {path}: {error}") from error

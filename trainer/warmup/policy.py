@@ -43,7 +43,9 @@ def pretrained_policy(model: PretrainedModel, seed: int, dtype: torch.dtype) -> 
             torch.manual_seed(seed)
             config = AutoConfig.from_pretrained(model.path, revision=model.revision)
             return AutoModelForCausalLM.from_config(config, dtype=dtype)
-        return AutoModelForCausalLM.from_pretrained(model.path, revision=model.revision, dtype=dtype)
+        return AutoModelForCausalLM.from_pretrained(
+            model.path, revision=model.revision, dtype=dtype, use_safetensors=True
+        )
     except (OSError, ValueError) as error:
         reason = first_line(error, otherwise="no model")
         raise QuorumError(f"model.path={model.path}: no model can be loaded: {reason}") from error
