@@ -45,7 +45,6 @@ class RolloutEngine:
         self._requests: dict[str, GenerationRequest] = {}
         self._session: int | None = None
         self._broken = False
-        self.steps = 0
 
     @property
     def version(self) -> int:
@@ -92,7 +91,6 @@ class RolloutEngine:
             raise
         except (RuntimeError, ValueError, AssertionError) as error:
             raise GenerationFailed(f"vLLM raised while generating: {error}") from error
-        self.steps += 1
         return tuple(self._group(group, sampled) for group, sampled in self._collector.take())
 
     def update_weights(self, handle: WeightHandle, *, rank_offset: int = 1) -> SyncReport:

@@ -15,7 +15,7 @@ from rollout.errors import RolloutError, WeightsSuperseded, WeightUpdateFailed, 
 from rollout.health import Health
 from rollout.port import PortFactory, WorkerPort
 from rollout.requests import GenerationRequest, SampledGroup
-from rollout.weights.handle import SyncReport, WeightHandle
+from rollout.weights.handle import EngineLife, SyncReport, WeightHandle
 
 T = TypeVar("T")
 _POLL_S = 1.0
@@ -35,6 +35,9 @@ class Ticket:
 
 class LaneOwner(Protocol):
     """The pool, as a lane sees it."""
+
+    reading: asyncio.Lock
+    """Held while published weights are read by a replaced worker, or written."""
 
     def newest(self) -> tuple[int, WeightHandle | None]:
         """The published version, and where its weights lie (None: in the model folder)."""
@@ -69,6 +72,11 @@ class Lane:
         self._weights = asyncio.Lock()
 
     @property
+    def life(self) -> EngineLife:
+        """Which of the lane's workers is at work."""
+        return self.index, self.health.restarts
+
+    @property
     def outstanding(self) -> int:
         """Completions that the worker still owes."""
         return sum(ticket.request.n for ticket in self.tickets.values())
@@ -98,14 +106,17 @@ class Lane:
             self.health.delivered(self._now(), outstanding=len(self.tickets))
             self._in_background(self._live_port.abort([group_id]))
 
-    async def update(self, handle: WeightHandle) -> SyncReport | None:
+    async def update(self, handle: WeightHandle, rank_offset: int) -> SyncReport | None:
         """Bring the worker to `handle`'s weights; None if it could not be done: the worker is then replaced."""
-        try:
-            async with self._weights:
-                return await self._apply(handle)
-        except RolloutError as error:
-            self._fail(error)
-            return None
+        port = self._live_port
+        async with self._weights:
+            if self._port is not port:  # replaced meanwhile; the new one loads the newest weights itself
+                return None
+            try:
+                return await self._apply(port, handle, rank_offset)
+            except RolloutError as error:
+                self._fail(error, port)
+                return None
 
     async def close(self) -> None:
         """End the worker."""
@@ -137,9 +148,9 @@ class Lane:
                     f"rollout worker {self.index} finished no group within rollout.group_timeout_s="
                     f"{self._config.group_timeout_s:g} while {len(self.tickets)} were waiting"
                 )
-            harvest = await self._race(self._live_port.collect(_POLL_S if left is None else min(_POLL_S, left)), left)
-            if harvest is not None:
-                self._deliver(harvest.groups)
+            groups = await self._race(self._live_port.collect(_POLL_S if left is None else min(_POLL_S, left)), left)
+            if groups is not None:
+                self._deliver(groups)
 
     def _deliver(self, groups: Sequence[SampledGroup]) -> None:
         for group in groups:
@@ -177,26 +188,34 @@ class Lane:
     async def _catch_up(self) -> None:
         """Load the newest weights, unless they cannot be had now: the next publication then brings the worker in."""
         while True:
-            version, handle = self._owner.newest()
-            if handle is None or self.health.version == version or not handle.replayable:
-                return
-            try:
-                async with self._weights:
-                    await self._apply(handle)
-            except WeightsSuperseded:
-                if self._owner.newest()[1] is handle:
+            async with self._owner.reading, self._weights:
+                version, handle = self._owner.newest()
+                if handle is None or self.health.version == version or not handle.replayable:
                     return
+                try:
+                    await self._apply(self._live_port, handle, rank_offset=0)
+                except WeightsSuperseded:
+                    if self._owner.newest()[1] is handle:
+                        return
 
-    async def _apply(self, handle: WeightHandle) -> SyncReport:
+    async def _apply(self, port: WorkerPort, handle: WeightHandle, rank_offset: int) -> SyncReport:
         limit = self._config.group_timeout_s
+        call = asyncio.ensure_future(port.update_weights(handle, rank_offset))
+        # With "wait" groups come first, which have a limit of their own: that of silence.
+        due = self._config.in_flight != "wait" or not self.tickets
         try:
-            report = await asyncio.wait_for(self._live_port.update_weights(handle, self._rank_offset), limit)
-        except TimeoutError as error:
-            raise WeightUpdateFailed(
-                f"rollout worker {self.index} did not take the weights of version {handle.version} within"
-                f" rollout.group_timeout_s={limit:g}"
-            ) from error
-        self.health.updated(version=report.version, wanted=self._owner.newest()[0])
+            while not (await asyncio.wait({call}, timeout=limit))[0]:
+                if due:
+                    raise WeightUpdateFailed(
+                        f"rollout worker {self.index} did not take the weights of version {handle.version} within"
+                        f" rollout.group_timeout_s={limit:g}"
+                    )
+                due = not self.tickets
+            report = call.result()
+        finally:
+            call.cancel()
+        if self._port is port:
+            self.health.updated(version=report.version, wanted=self._owner.newest()[0])
         return report
 
     async def _race(self, work: Coroutine[Any, Any, T], limit_s: float | None) -> T | None:
@@ -223,11 +242,11 @@ class Lane:
         try:
             await call
         except RolloutError as error:
-            if self._port is port:
-                self._fail(error)
+            self._fail(error, port)
 
-    def _fail(self, error: RolloutError) -> None:
-        if not self._failed.done():
+    def _fail(self, error: RolloutError, port: WorkerPort | None) -> None:
+        """Has the worker replaced, unless `port`, whose failure it is, has been already."""
+        if self._port is port and not self._failed.done():
             self._failed.set_exception(error)
             # Counts as heard: a second failure may come when nobody waits for it any more.
             self._failed.exception()
@@ -236,10 +255,6 @@ class Lane:
     def _live_port(self) -> WorkerPort:
         assert self._port is not None, "a lane is started before it is used"
         return self._port
-
-    @property
-    def _rank_offset(self) -> int:
-        return 1 + self.index * self._config.engine.tensor_parallel_size
 
     @staticmethod
     def _now() -> float:

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 
 from rollout.errors import GenerationFailed, RolloutError
-from rollout.requests import Harvest, SampledGroup
+from rollout.requests import SampledGroup
 
 T = TypeVar("T")
 
@@ -23,8 +23,6 @@ Command = tuple[Callable[[Any], Any], Future[Any], bool]
 
 class SteppedEngine(Protocol):
     """What the loop needs of an engine."""
-
-    steps: int
 
     @property
     def pending(self) -> int: ...
@@ -45,7 +43,6 @@ class EngineLoop:
         self._postponed: list[Command] = []
         self._changed = threading.Condition()
         self._finished: list[SampledGroup] = []
-        self._status = (0, 0, 0)
         self._failure: RolloutError | None = None
         self._ready: Future[int] = Future()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -66,15 +63,14 @@ class EngineLoop:
             self._refuse(self._failure)
         return future.result(timeout_s)
 
-    def collect(self, wait_s: float) -> Harvest:
+    def collect(self, wait_s: float) -> tuple[SampledGroup, ...]:
         """Finished groups, each handed over once; empty after `wait_s` seconds without one."""
         with self._changed:
             self._changed.wait_for(lambda: self._finished or self._failure, wait_s)
             if self._failure is not None and not self._finished:
                 raise self._failure
             groups, self._finished = tuple(self._finished), []
-            pending, version, steps = self._status
-        return Harvest(groups=groups, pending=pending, version=version, steps=steps)
+        return groups
 
     def stop(self) -> None:
         """End the thread after the current step."""
@@ -85,7 +81,7 @@ class EngineLoop:
             engine: SteppedEngine = self._build()
             self._ready.set_result(engine.version)
             while self._obey(engine):
-                self._deliver(engine.step() if engine.pending else (), engine)
+                self._deliver(engine.step() if engine.pending else ())
         except RolloutError as error:
             self._fail(error)
         except Exception as error:  # the end of a thread: whatever it was must reach those who wait
@@ -122,12 +118,10 @@ class EngineLoop:
             future.set_result(command(engine))
         except Exception as error:  # it belongs to the caller, who gets it
             future.set_exception(error)
-        self._status = (engine.pending, engine.version, engine.steps)
 
-    def _deliver(self, groups: tuple[SampledGroup, ...], engine: SteppedEngine) -> None:
-        with self._changed:
-            self._status = (engine.pending, engine.version, engine.steps)
-            if groups:
+    def _deliver(self, groups: tuple[SampledGroup, ...]) -> None:
+        if groups:
+            with self._changed:
                 self._finished.extend(groups)
                 self._changed.notify_all()
 

@@ -3,16 +3,16 @@
 Guarantees: every `generate` gets its group exactly once, or one typed error; a group of a lost worker is sampled
 again from the start by another; a new group begins only on a worker with the newest published weights (health.py).
 Who waits for whom: `generate` waits for a READY worker and then for its group; `update_weights` waits for every live
-worker, and new groups wait for it; a worker that is being replaced holds up nobody else. Limits:
-rollout.start_timeout_s for a start, rollout.group_timeout_s for an update or for silence, their sum for a group that
-no worker can take.
+worker, and new groups wait for it; a worker that is being replaced holds up nobody else, but for the moment in which
+it loads weights, which `publish` waits for. Limits: rollout.start_timeout_s for a start, rollout.group_timeout_s for an
+update or for silence, their sum for a group that no worker can take.
 Lives on one event loop; no method may be called from another thread.
 """
 
 import asyncio
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from conf.schema.rollout import RolloutConfig, SamplingConfig
 from rollout.carriers import Group, Prompt
@@ -21,7 +21,7 @@ from rollout.health import State
 from rollout.lane import Lane, Ticket
 from rollout.port import PortFactory
 from rollout.requests import GenerationRequest
-from rollout.weights.handle import SyncReport, WeightHandle
+from rollout.weights.handle import EngineLife, NcclHandle, SyncReport, WeightHandle
 
 _ATTEMPTS = 3
 """Workers that a group may be lost with before its caller gets an error."""
@@ -58,6 +58,8 @@ class RolloutPool:
         self._dispatching = False
         self._changed = asyncio.Event()
         self._publishing = asyncio.Lock()
+        self.reading = asyncio.Lock()
+        """Held while published weights are read by a replaced worker, or written."""
         self._last_error: RolloutError | None = None
         self._closed = False
 
@@ -78,8 +80,22 @@ class RolloutPool:
 
     @property
     def restarts(self) -> int:
-        """Workers replaced so far; an nccl sender forms a new communicator when this has changed."""
+        """Workers replaced so far."""
         return sum(lane.health.restarts for lane in self._lanes)
+
+    @property
+    def engines(self) -> tuple[EngineLife, ...]:
+        """The workers that can take weights now."""
+        return tuple(lane.life for lane in self._lanes if lane.health.alive)
+
+    @property
+    def stranded(self) -> bool:
+        """Whether workers live, none of them holds the newest weights, and none can load them: a broadcast is not sent
+        twice. Publishing that version again helps, and so does a newer one."""
+        handle = self._newest[1]
+        if handle is None or handle.replayable or self._publishing.locked():
+            return False
+        return {lane.health.state for lane in self._lanes if lane.error is None} == {State.STALE}
 
     def states(self) -> list[str]:
         """State of each worker, for progress displays and stall reports."""
@@ -110,11 +126,20 @@ class RolloutPool:
             self._forget(ticket)
         return Group(id=group_id, prompt=prompt, completions=sampled.completions)
 
+    async def publish(self, publication: Awaitable[WeightHandle]) -> SyncReport:
+        """Waits for new weights and brings every worker to them, as `update_weights` does. While they are written, over
+        older ones perhaps, no replaced worker reads."""
+        async with self.reading:
+            handle = await publication
+            self._newest = (handle.version, handle)
+        return await self.update_weights(handle)
+
     async def update_weights(self, handle: WeightHandle) -> SyncReport:
         """Bring every worker to the handle's weights; rollout.in_flight says what becomes of the groups in flight.
 
         The handle must stay readable until the next update: replaced workers load it. A worker that misses the update
-        is replaced; the call returns when at least one worker has the weights.
+        is replaced; the call returns when at least one worker has the weights, or none can have them any more
+        (`stranded`).
 
         Raises:
             PoolExhausted: no worker could be brought to these weights.
@@ -123,10 +148,17 @@ class RolloutPool:
             self._newest = (handle.version, handle)
             for lane in self._lanes:
                 lane.health.published(handle.version)
-            live = [lane for lane in self._lanes if lane.health.alive]
-            reports = [r for r in await asyncio.gather(*(lane.update(handle) for lane in live)) if r is not None]
+            engines = handle.engines if isinstance(handle, NcclHandle) else self.engines
+            live = {lane.life: lane for lane in self._lanes if lane.health.alive}
+            ranks = self._config.engine.tensor_parallel_size
+            updates = [
+                live[life].update(handle, rank_offset=1 + place * ranks)
+                for place, life in enumerate(engines)
+                if life in live
+            ]
+            reports = [report for report in await asyncio.gather(*updates) if report is not None]
             self._dispatch_soon()
-            if not reports:
+            if not reports and handle.replayable:
                 await self._until_ready()
         return _merge(reports, handle.version, missed=len(self._lanes) - len(reports))
 

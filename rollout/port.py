@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from rollout.requests import GenerationRequest, Harvest
+from rollout.requests import GenerationRequest, SampledGroup
 from rollout.weights.handle import SyncReport, WeightHandle
 
 
@@ -16,7 +16,7 @@ class WorkerPort(Protocol):
     async def submit(self, requests: Sequence[GenerationRequest]) -> None:
         """Queue groups; returns when the engine has them."""
 
-    async def collect(self, wait_s: float) -> Harvest:
+    async def collect(self, wait_s: float) -> tuple[SampledGroup, ...]:
         """Groups finished since the last call; waits at most `wait_s` for the first."""
 
     async def abort(self, group_ids: Sequence[str]) -> None:

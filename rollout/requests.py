@@ -49,16 +49,3 @@ class SampledGroup:
 
     id: str
     completions: tuple[Completion, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Harvest:
-    """What a worker hands over at one poll."""
-
-    groups: tuple[SampledGroup, ...]
-    pending: int
-    """Groups not finished yet."""
-    version: int
-    """Weights in use."""
-    steps: int
-    """Engine steps since the start: progress, even where no group has finished."""

@@ -22,7 +22,7 @@ from conf.schema.stages import ClusterConfig
 from rollout.errors import RolloutError, StartTimeout, WeightUpdateFailed, WorkerDied, WorkerHung
 from rollout.loop import EngineLoop
 from rollout.port import PortFactory
-from rollout.requests import EngineSpec, GenerationRequest, Harvest
+from rollout.requests import EngineSpec, GenerationRequest, SampledGroup
 from rollout.vllm_backend import environment
 from rollout.weights.handle import SyncReport, WeightHandle
 
@@ -132,7 +132,7 @@ class RolloutWorker:
 
         self._running.call(add)
 
-    def collect(self, wait_s: float) -> Harvest:
+    def collect(self, wait_s: float) -> tuple[SampledGroup, ...]:
         """Groups finished since the last call."""
         return self._running.collect(wait_s)
 
@@ -181,7 +181,7 @@ class RayWorkerPort:
     async def submit(self, requests: Sequence[GenerationRequest]) -> None:
         await self._answer(self._actor.submit.remote(list(requests)), None, None)
 
-    async def collect(self, wait_s: float) -> Harvest:
+    async def collect(self, wait_s: float) -> tuple[SampledGroup, ...]:
         late = WorkerHung(f"{self._name} does not answer")
         return await self._answer(self._actor.collect.remote(wait_s), wait_s + _CALL_GRACE_S, late)
 

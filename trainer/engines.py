@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from conf.schema.reward import RewardConfig
 from conf.schema.root import TrainConfig
@@ -16,6 +17,7 @@ from conf.schema.stages import EvaluationConfig
 from rewards.actor import ray_actors
 from rewards.client import RewardClient
 from rollout.pool import RolloutPool
+from rollout.weights.handle import SyncReport
 from rollout.worker import ray_workers, transfer_backend
 from trainer.carriers import TrainingSequence
 from trainer.checkpoint import Checkpoint
@@ -24,6 +26,9 @@ from trainer.learner.spec import LearnerSpec
 from trainer.weights.builder import sender_factory
 from trainer.weights.meeting import NcclMeeting
 
+_RESEND_S = 1.0
+"""Pause between two looks at engines that may have lost their weights."""
+
 
 class LearnerPolicy:
     """The learner with the way of its weights to the engines."""
@@ -31,19 +36,25 @@ class LearnerPolicy:
     def __init__(self, learner: LearnerGroup, pool: RolloutPool) -> None:
         self._learner = learner
         self._pool = pool
+        self._turn = asyncio.Lock()
+        self._ahead = False
 
     async def train(self, sequences: Sequence[TrainingSequence]) -> dict[str, float]:
         """One optimizer step; metrics by registered key."""
-        return await self._learner.train(sequences)
+        async with self._turn:
+            self._ahead = True
+            return await self._learner.train(sequences)
 
     async def reference_kl(self, sequences: Sequence[TrainingSequence]) -> list[float]:
         """Estimated divergence from the reference policy, summed over each sequence, nats."""
-        return await self._learner.reference_kl(sequences)
+        async with self._turn:
+            return await self._learner.reference_kl(sequences)
 
     async def synchronise(self, version: int) -> dict[str, float]:
         """Brings every engine to the learner's weights as policy `version`."""
-        handle = await self._learner.publish(version, restarts=self._pool.restarts)
-        report = await self._pool.update_weights(handle)
+        async with self._turn:
+            report = await self._publish(version)
+            self._ahead = False
         return {
             "perf/sync_pause_s": report.pause_s,
             "perf/sync_transfer_s": report.transfer_s,
@@ -51,6 +62,18 @@ class LearnerPolicy:
             "async/continued": float(report.in_flight),
             "async/aborted": float(report.aborted),
         }
+
+    async def resend(self) -> NoReturn:
+        """Publishes the engines' version again whenever none of them holds it any more and none can load it, unless a
+        newer one is about to be published. Ends by raising only."""
+        while True:
+            await asyncio.sleep(_RESEND_S)
+            async with self._turn:
+                if self._pool.stranded and not self._ahead:
+                    await self._publish(self._pool.version)
+
+    async def _publish(self, version: int) -> SyncReport:
+        return await self._pool.publish(self._learner.publish(version, engines=self._pool.engines))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +84,18 @@ class Engines:
     """Scores evaluation candidates: execution alone, without a memory to disturb."""
     learner: LearnerGroup
     policy: LearnerPolicy
+
+    async def watch(self) -> NoReturn:
+        """Raises how the learner, or the way of its weights, was lost; ends by raising only."""
+        watches = [asyncio.ensure_future(watch) for watch in (self.learner.watch(), self.policy.resend())]
+        try:
+            done, _ = await asyncio.wait(watches, return_when=asyncio.FIRST_COMPLETED)
+            for watch in done:
+                watch.result()
+        finally:
+            for watch in watches:
+                watch.cancel()
+        raise AssertionError("a watch ends by raising only")
 
     def states(self) -> dict[str, str]:
         """What each part is doing, in words."""
@@ -195,6 +230,6 @@ def _learner_spec(config: TrainConfig, folder: str, reference: str) -> LearnerSp
 def _meeting(config: TrainConfig) -> NcclMeeting:
     return NcclMeeting(
         loopback=config.cluster.address is None,
-        engine_ranks=config.rollout.workers * config.rollout.engine.tensor_parallel_size,
+        ranks_per_engine=config.rollout.engine.tensor_parallel_size,
         timeout_s=config.rollout.group_timeout_s,
     )

@@ -197,7 +197,12 @@ _PERF = _keys(
         ("generate_s", "s", "sum", "Time the driver waited for generation; what overlaps training is not in it."),
         ("score_s", "s", "sum", "Time the driver waited for scores once the last group was generated."),
         ("train_s", "s", "sum", "Time of log-probabilities, loss and optimizer."),
-        ("sync_s", "s", "sum", "Wall time of the weight update: published by the learner, then loaded by every engine."),
+        (
+            "sync_s",
+            "s",
+            "sum",
+            "Wall time of the weight update: publishing by the learner, loading by the engines.",
+        ),
         ("sync_pause_s", "s", "sum", "Weight update: the longest that an engine took to pause."),
         ("sync_transfer_s", "s", "sum", "Weight update: the longest that an engine took to load."),
         ("sync_resume_s", "s", "sum", "Weight update: the longest that an engine took to reset its cache and resume."),

@@ -20,6 +20,7 @@ from conf.errors import QuorumError
 from conf.load import to_yaml
 from conf.schema.root import TrainConfig
 from rollout.drawn_lengths import read_lengths
+from rollout.errors import WeightUpdateFailed
 from rollout.preflight import check_memory
 from rollout.tasks import load_tasks
 from trainer.checkpoint import Checkpoint, CheckpointInvalid, CheckpointStore
@@ -166,9 +167,9 @@ class _Session:
                     # A stream that has seen outcomes of a lost try is not the checkpoint's.
                     fresh = replace(data, stream=deepcopy(data.stream))
                     one = job(data=fresh, engines=running, resumed=resumed)
-                    await unless_lost(one.run(), running.learner.watch())
+                    await unless_lost(one.run(), running.watch())
                 return
-            except (LearnerLost, LearnerStalled, WrongWeights) as error:
+            except (LearnerLost, LearnerStalled, WeightUpdateFailed, WrongWeights) as error:
                 if not restarts_left or self._preemption.asked:
                     raise
                 console.note(f"{error}; going on from {self._kept()}")

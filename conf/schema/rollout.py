@@ -58,7 +58,7 @@ class RolloutConfig(Section):
     begin anew under the new weights."""
     max_logprob_difference: PositiveFloat = 0.1
     """Mean |engine - learner| log-probability in nats, above which a batch is refused ("stale or wrong weights") and
-    the run goes on from its last checkpoint: of the tokens of the trained version; where there is none, ten times that
+    the run goes on from its last checkpoint: of the tokens of the trained version; where there are few, ten times that
     of all."""
     start_timeout_s: PositiveFloat = 600.0
     group_timeout_s: PositiveFloat = 600.0

@@ -54,9 +54,13 @@ class IpcHandle:
     """For each tensor: device UUID -> arguments of torch's rebuild_cuda_tensor."""
 
 
+EngineLife = tuple[int, int]
+"""One life of one worker: its number, and how often it has been replaced."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NcclHandle:
-    """A broadcast that the learner's rank 0 has begun; every worker must join it."""
+    """A broadcast that the learner's rank 0 has begun; every worker that it names must join it."""
 
     backend: ClassVar[str] = "nccl"
     replayable: ClassVar[bool] = False
@@ -64,7 +68,9 @@ class NcclHandle:
     version: int
     tensors: tuple[TensorSpec, ...]
     session: int
-    """Number of the communicator; a new one is formed whenever a worker was restarted."""
+    """Number of the communicator; a new one is formed whenever its engines are others."""
+    engines: tuple[EngineLife, ...]
+    """Who takes part, by rank."""
     address: str
     port: int
     world_size: int

@@ -7,11 +7,11 @@ import torch
 
 from tests.tiny_qwen2 import tiny_qwen2
 from trainer.carriers import TrainingSequence
-from trainer.learner import flex_attention
-from trainer.learner.packed import PackedBatch
-from trainer.learner.padded import pack_padded
+from trainer.learner.attention import flex
+from trainer.learner.packing.batch import PackedBatch
+from trainer.learner.packing.padded import pack_padded
+from trainer.learner.packing.shared_prefix import pack_shared_prefix
 from trainer.learner.policy import Policy
-from trainer.learner.shared_prefix import pack_shared_prefix
 
 pytestmark = [
     pytest.mark.gpu,
@@ -54,7 +54,7 @@ def test_compiled_flex_attention_has_the_padded_ways_gradients():
     torch.backends.cuda.matmul.allow_tf32 = False
     expected = gradients("sdpa", pack_padded(sequences(), budget=4096))
     # Two passes of different lengths: the compiled kernel serves any.
-    found = gradients(flex_attention.NAME, pack_shared_prefix(sequences(), budget=1500))
+    found = gradients(flex.NAME, pack_shared_prefix(sequences(), budget=1500))
     for name, gradient in expected.items():
         if not name.endswith("k_proj.bias"):  # zero but for rounding
             assert (found[name] - gradient).norm() < 1e-3 * gradient.norm(), name

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.tiny_qwen2 import tiny_qwen2
-from trainer.learner.fused_gpu import fuse
+from trainer.learner.fused.gpu import fuse
 
 pytestmark = [
     pytest.mark.gpu,

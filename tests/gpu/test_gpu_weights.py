@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM
 from conf.schema.rollout import EngineConfig, SamplingConfig
 from rollout.requests import EngineSpec, GenerationRequest
 from rollout.vllm_backend import environment
+from trainer.learner.gather import gathered_weights
 from trainer.weights.builder import sender_factory
-from trainer.weights.extract import named_weights
 
 pytestmark = [
     pytest.mark.gpu,
@@ -44,7 +44,7 @@ def test_ipc_update_gives_the_learners_log_probabilities(tiny_policy: Path) -> N
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.02)
     sender = sender_factory("ipc", "float32")()
-    handle = sender.publish(named_weights(model), 1)
+    handle = sender.publish(gathered_weights(model, sharded=False), 1)
     settings = EngineConfig(dtype="float32", gpu_memory_utilization=0.1, max_num_seqs=8)
     spec = EngineSpec(
         model=str(tiny_policy),

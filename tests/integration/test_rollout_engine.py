@@ -21,7 +21,7 @@ from rollout.carriers import Group, Prompt
 from rollout.errors import EngineStartFailed, ModelFolderMissing, NotEnoughMemory
 from rollout.pool import RolloutPool
 from rollout.weights.handle import SyncReport
-from trainer.weights.extract import named_weights
+from trainer.learner.gather import gathered_weights
 from trainer.weights.shared_memory import SharedMemorySender
 
 pytestmark = pytest.mark.integration
@@ -211,7 +211,7 @@ async def updates_are_complete(pool: RolloutPool, model: PreTrainedModel, sender
     for version in (1, 2):
         disturb(model, version)
         assert differences(model, await ask(pool, f"stale{version}")).mean() > 1e-2
-        report: SyncReport = await pool.update_weights(sender.publish(named_weights(model), version))
+        report: SyncReport = await pool.update_weights(sender.publish(gathered_weights(model, sharded=False), version))
         assert (report.version, report.restarted, report.in_flight) == (version, 0, 0)
         group = await ask(pool, f"fresh{version}", n=8)
         assert differences(model, group).max() <= 1e-4
@@ -225,7 +225,7 @@ async def an_update_in_flight_marks_its_tokens(
 ) -> None:
     old = pool.version
     disturb(model, 77)
-    handle = sender.publish(named_weights(model), old + 1)
+    handle = sender.publish(gathered_weights(model, sharded=False), old + 1)
     (job,) = await begun(pool, ["in flight"], n=32)
     report = await pool.update_weights(handle)
     group = await job
@@ -263,7 +263,7 @@ def test_groups_in_flight_are_finished_or_begun_anew(
         pool = pools[in_flight]
         sender = SharedMemorySender(torch.float32)
         try:
-            handle = sender.publish(named_weights(model), 1)
+            handle = sender.publish(gathered_weights(model, sharded=False), 1)
             jobs = await begun(pool, ["in flight0", "in flight1"], n=16)
             report = await pool.update_weights(handle)
             groups = await asyncio.gather(*jobs)
@@ -291,7 +291,7 @@ def test_bfloat16_agrees_within_a_hundredth(runner: asyncio.Runner, pools: Pools
         try:
             assert differences(model, await ask(pool, "start", n=16)).mean() <= 1e-2
             disturb(model, 5)
-            await pool.update_weights(sender.publish(named_weights(model), 1))
+            await pool.update_weights(sender.publish(gathered_weights(model, sharded=False), 1))
             assert differences(model, await ask(pool, "updated", n=16)).mean() <= 1e-2
         finally:
             await pool.close()

@@ -13,9 +13,9 @@ from conf.schema.algo import AlgoConfig
 from conf.schema.learner import LearnerConfig
 from tests.tiny_qwen2 import tiny_qwen2
 from trainer.carriers import TrainingSequence
-from trainer.learner import fused, fused_gpu
-from trainer.learner.joint_attention import joint_attention
-from trainer.learner.shared_prefix import pack_shared_prefix
+from trainer.learner.attention.joint import joint_attention
+from trainer.learner.fused import cpu, gpu
+from trainer.learner.packing.shared_prefix import pack_shared_prefix
 from trainer.learner.spec import LearnerSpec
 
 
@@ -28,20 +28,20 @@ def test_a_norm_has_exact_values_and_gradients() -> None:
     # transformers' own rounds to float32 in between.
     expected = module.weight * x / torch.sqrt(x.square().mean(-1, keepdim=True) + module.variance_epsilon)
     expected_gradients = torch.autograd.grad(expected, (x, module.weight), upstream)
-    module.__class__ = fused.FusedNorm
+    module.__class__ = cpu.FusedNorm
     found = module(x)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(torch.autograd.grad(found, (x, module.weight), upstream), expected_gradients)
 
 
-@pytest.mark.parametrize("device", [fused, fused_gpu])
+@pytest.mark.parametrize("device", [cpu, gpu])
 @pytest.mark.parametrize("rows", [1, 3])
 def test_a_fused_policy_is_the_same_function_with_the_same_gradients(
     rows: int, device: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Compiled they are tested by tests/gpu.
-    monkeypatch.setattr(fused_gpu, "_gated_kernel", fused_gpu._gated)
-    monkeypatch.setattr(fused_gpu, "_rotary_kernel", apply_rotary_pos_emb)
+    monkeypatch.setattr(gpu, "_gated_kernel", gpu._gated)
+    monkeypatch.setattr(gpu, "_rotary_kernel", apply_rotary_pos_emb)
     model = tiny_qwen2(vocab_size=40, tie_word_embeddings=False)
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):

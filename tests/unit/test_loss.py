@@ -280,8 +280,9 @@ def test_the_entropy_bonus_is_a_mean_over_the_tokens_that_count():
     assert metrics["async/token_staleness_max"] == 2.0
 
 
-def test_the_weight_check_is_of_fresh_tokens_so_that_older_ones_may_have_been_learned_from():
+def test_the_weight_check_is_of_fresh_tokens_so_that_older_ones_may_have_been_learned_from(monkeypatch):
     """Tokens of older versions are 2 nats away; those of the trained one by 0.25, until none of them is left."""
+    monkeypatch.setattr("trainer.loss.statistics.ENOUGH", 1)
     tokens, keep = random_tokens()
     fresh = tokens.staleness == 0
     drifted = torch.where(fresh, tokens.logp.detach() + 0.25, tokens.logp.detach() - 2.0)
@@ -289,6 +290,10 @@ def test_the_weight_check_is_of_fresh_tokens_so_that_older_ones_may_have_been_le
     part = objective(replace(tokens, engine_logp=drifted), keep, TOTALS)
     distance, of_fresh = engine_distance(part.statistics)
     assert (distance, of_fresh) == (pytest.approx(0.25), True)
+    # A few of them decide nothing beside older ones.
+    monkeypatch.setattr("trainer.loss.statistics.ENOUGH", int(fresh.sum()) + 1)
+    assert not engine_distance(part.statistics)[1]
+    monkeypatch.setattr("trainer.loss.statistics.ENOUGH", 1)
     # The other way round: a wrong update is not hidden below the many tokens that agree.
     wrong = torch.where(fresh, tokens.logp.detach() + 4.0, tokens.logp.detach())
     part = objective(replace(tokens, engine_logp=wrong), keep, TOTALS)

@@ -20,12 +20,12 @@ from conf.schema.algo import (
 from tests.tiny_qwen2 import tiny_qwen2
 from trainer.batch.plan import SequenceTooLong, divide
 from trainer.carriers import TrainingSequence
-from trainer.learner import flex_attention, prefix_attention
+from trainer.learner.attention import flex, prefix
 from trainer.learner.logprobs import token_logprobs
-from trainer.learner.packed import PackedBatch
-from trainer.learner.padded import pack_padded
+from trainer.learner.packing.batch import PackedBatch
+from trainer.learner.packing.padded import pack_padded
+from trainer.learner.packing.shared_prefix import pack_shared_prefix
 from trainer.learner.policy import Policy
-from trainer.learner.shared_prefix import pack_shared_prefix
 from trainer.learner.uncertain import quantile
 from trainer.loss.objective import Objective
 from trainer.loss.tokens import LossTokens, LossTotals
@@ -153,10 +153,10 @@ def test_a_sequence_over_the_budget_is_refused_with_the_setting_to_change():
 @pytest.mark.parametrize("merge_from", [1, 10_000], ids=["merged", "joint"])
 @pytest.mark.parametrize("budget", [60, 400])
 def test_shared_prefix_logprobs_equal_padded(monkeypatch, merge_from, budget):
-    monkeypatch.setattr(prefix_attention, "MERGE_FROM", merge_from)
+    monkeypatch.setattr(prefix, "MERGE_FROM", merge_from)
     sequences = make_sequences(4, 5)
     expected = logprobs(tiny_policy("sdpa"), pack_padded(sequences, budget=100))
-    found = logprobs(tiny_policy(prefix_attention.NAME), pack_shared_prefix(sequences, budget=budget))
+    found = logprobs(tiny_policy(prefix.NAME), pack_shared_prefix(sequences, budget=budget))
     for index in range(len(sequences)):
         assert found[index] == pytest.approx(expected[index], rel=1e-5)
 
@@ -164,7 +164,7 @@ def test_shared_prefix_logprobs_equal_padded(monkeypatch, merge_from, budget):
 def test_flex_attention_sees_the_same_tokens():
     sequences = make_sequences(3, 4)
     expected = logprobs(tiny_policy("sdpa"), pack_padded(sequences, budget=100))
-    found = logprobs(tiny_policy(flex_attention.NAME), pack_shared_prefix(sequences, budget=200))
+    found = logprobs(tiny_policy(flex.NAME), pack_shared_prefix(sequences, budget=200))
     for index in range(len(sequences)):
         assert found[index] == pytest.approx(expected[index], rel=1e-5)
 
@@ -197,13 +197,13 @@ def loss_and_gradients(policy: Policy, batches: list[PackedBatch], algo: AlgoCon
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda v: v.type)
 @pytest.mark.parametrize("merge_from", [1, 10_000], ids=["merged", "joint"])
 def test_shared_prefix_loss_and_gradients_equal_padded(monkeypatch, loss, merge_from):
-    monkeypatch.setattr(prefix_attention, "MERGE_FROM", merge_from)
+    monkeypatch.setattr(prefix, "MERGE_FROM", merge_from)
     algo = AlgoConfig(loss=loss)
     sequences = make_sequences(4, 5, seed=1)
     expected, expected_gradients = loss_and_gradients(tiny_policy("sdpa"), pack_padded(sequences, budget=80), algo)
     shared = pack_shared_prefix(sequences, budget=90)
     assert len(shared) > 1
-    found, gradients = loss_and_gradients(tiny_policy(prefix_attention.NAME), shared, algo)
+    found, gradients = loss_and_gradients(tiny_policy(prefix.NAME), shared, algo)
     assert found == pytest.approx(expected, rel=1e-5, abs=1e-7)
     for name, gradient in expected_gradients.items():
         error = (gradients[name] - gradient).norm() / gradient.norm().clamp(min=1e-8)

@@ -11,7 +11,7 @@ from conf.schema.rollout import RolloutConfig, SamplingConfig
 from rollout.carriers import Group, Prompt
 from rollout.errors import PoolExhausted, WorkerDied
 from rollout.pool import RolloutPool
-from rollout.requests import GenerationRequest, Harvest
+from rollout.requests import GenerationRequest, SampledGroup
 from rollout.weights.handle import SyncReport, WeightHandle
 from tests.unit.fake_workers import TASK, handle, sampled
 
@@ -45,7 +45,7 @@ class Worker:
         self._queue += [(request, self._version) for request in requests]
         self._trouble.begun.update(request.id for request in requests)
 
-    async def collect(self, wait_s: float) -> Harvest:
+    async def collect(self, wait_s: float) -> tuple[SampledGroup, ...]:
         if self._trouble.hang:
             self._hangs, self._trouble.hang = True, False
         if self._hangs:
@@ -57,7 +57,7 @@ class Worker:
         groups = []
         if self._queue:
             groups.append(sampled(*self._queue.pop(0)))
-        return Harvest(groups=tuple(groups), pending=len(self._queue), version=self._version, steps=0)
+        return tuple(groups)
 
     async def abort(self, group_ids: Sequence[str]) -> None:
         self._queue = [entry for entry in self._queue if entry[0].id not in group_ids]

@@ -2,7 +2,9 @@
 
 import asyncio
 import dataclasses
+import os
 import random
+import signal
 import time
 
 import pytest
@@ -18,7 +20,7 @@ from trainer.pipeline.buffer import GroupBuffer
 from trainer.pipeline.clock import StageClock
 from trainer.pipeline.loop import PipelineStalled, TooManyUnscorable, TrainingLoop
 from trainer.pipeline.producer import Producer
-from trainer.preemption import Preemption
+from trainer.preemption import Preempted, Preemption
 from trainer.step_metrics import ledger_row
 
 
@@ -113,7 +115,17 @@ STATES = {"rollout worker 0": "stale (0 groups)", "learner": "waiting for work"}
 
 
 def build(
-    *, staleness=0, batch=4, steps=3, totals=(1.0, 0.0), silent=False, stall=5.0, algo=None, scoring=None, history=None
+    *,
+    staleness=0,
+    batch=4,
+    steps=3,
+    totals=(1.0, 0.0),
+    silent=False,
+    stall=5.0,
+    algo=None,
+    scoring=None,
+    history=None,
+    preemption=None,
 ):
     history = FakeHistory() if history is None else history
     algo = algo or AlgoConfig()
@@ -138,7 +150,7 @@ def build(
         memory=FakeMemory(),
         history=history,
         clock=StageClock(),
-        preemption=Preemption(),
+        preemption=preemption or Preemption(),
         batcher=Batcher(algo=algo, component_weights={}, completion_budget=8),
         stall_timeout_s=stall,
         max_unscorable_share=0.5,
@@ -302,3 +314,25 @@ def test_the_ledger_says_that_a_skipped_step_has_trained_on_nothing():
     row = ledger_row(skipped, updates=1)
     assert row.trained == ()
     assert row.dropped == (("0.0", "task-0", "gradient not finite"), ("1.0", "task-1", "gradient not finite"))
+
+
+def test_sigterm_in_a_step_ends_the_loop_after_it_although_the_next_batch_is_complete():
+    preemption = Preemption()
+    run, events, policy = build(staleness=1, batch=2, steps=3, preemption=preemption)
+    delays = iter([5.0, *[0.0] * 10])
+    policy.engine.random.random = lambda: next(delays)
+    train = policy.train
+
+    async def told(sequences):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return await train(sequences)
+
+    policy.train = told
+
+    async def gently():
+        with preemption.listening(), preemption.gently():
+            await run()
+
+    with pytest.raises(Preempted, match="^stopped by SIGTERM$"):
+        asyncio.run(gently())
+    assert [event for event in events if not event.startswith("admit")] == ["train", "sync v1"]

@@ -11,7 +11,7 @@ import torch
 from rollout.errors import WeightsSuperseded, WeightUpdateFailed
 from rollout.weights.handle import SharedMemoryHandle
 from rollout.weights.segment import WRITING, SegmentReader, header
-from trainer.weights.extract import named_weights
+from trainer.learner.gather import gathered_weights
 from trainer.weights.shared_memory import SharedMemorySender
 
 
@@ -112,4 +112,4 @@ def test_tied_embeddings_are_sent_once() -> None:
     model.embed = torch.nn.Embedding(4, 2)
     model.head = torch.nn.Linear(2, 4, bias=False)
     model.head.weight = model.embed.weight
-    assert [name for name, _ in named_weights(model)] == ["embed.weight"]
+    assert [name for name, _ in gathered_weights(model, sharded=False)] == ["embed.weight"]

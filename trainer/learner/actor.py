@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from conf.schema.learner import LearnerConfig
 from conf.schema.stages import ClusterConfig
+from rollout.weights.handle import EngineLife
 from trainer.carriers import TrainingSequence
 from trainer.learner.spec import LearnerSpec, Rendezvous
 from trainer.weights.meeting import meeting_place
@@ -84,8 +85,8 @@ class LearnerActor:
     def reference_kl(self, sequences: Sequence[TrainingSequence]) -> list[float]:
         return self._joined.reference_kl(sequences)
 
-    def publish(self, version: int, restarts: int) -> Any:
-        return self._joined.publish(version, restarts=restarts)
+    def publish(self, version: int, engines: Sequence[EngineLife]) -> Any:
+        return self._joined.publish(version, engines=engines)
 
     def start_trace(self) -> None:
         from trainer.learner.trace import Trace

@@ -17,6 +17,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from conf.errors import QuorumError
 from conf.schema.stages import ClusterConfig
+from rollout.weights.handle import EngineLife
 from trainer.batch.plan import divide
 from trainer.carriers import TrainingSequence
 from trainer.learner.actor import LearnerActor, rank_options
@@ -87,12 +88,12 @@ class LearnerGroup:
         """algo.kl.estimator of KL(engine's policy || reference), summed over each completion's tokens, nats."""
         return await self._each(sequences, "reference log-probabilities", lambda actor: actor.reference_kl)
 
-    async def publish(self, version: int, *, restarts: int = 0) -> Any:
+    async def publish(self, version: int, *, engines: Sequence[EngineLife] = ()) -> Any:
         """Offer the current weights as policy `version`; the handle that the rollout pool takes.
 
-        `restarts`: RolloutPool.restarts, by which a sender knows that its engines are others.
+        `engines`: RolloutPool.engines.
         """
-        return (await self._step("publishing weights", [a.publish.remote(version, restarts) for a in self._actors]))[0]
+        return (await self._step("publishing weights", [a.publish.remote(version, engines) for a in self._actors]))[0]
 
     async def start_trace(self) -> None:
         """Every rank begins to record a torch profile."""

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from trainer.learner import prefix_attention
+from trainer.learner.attention import prefix
 from trainer.learner.errors import PolicyNotLoadable
 from trainer.learner.logprobs import token_logprobs
-from trainer.learner.packed import PackedBatch
+from trainer.learner.packing.batch import PackedBatch
 
 Packing = Literal["padded", "shared_prefix"]
 
@@ -35,7 +35,7 @@ class Policy(nn.Module):
     def forward(self, batch: PackedBatch) -> tuple[torch.Tensor, torch.Tensor]:
         keywords = {}
         if batch.layout is not None:
-            if self.language_model.config._attn_implementation == prefix_attention.NAME:
+            if self.language_model.config._attn_implementation == prefix.NAME:
                 keywords["prefix_layout"] = batch.layout
             else:
                 keywords["prefix_mask"] = _flex_attention().block_mask(batch.layout)
@@ -72,14 +72,14 @@ def attention_name(packing: Packing, device: str) -> str:
     """The registered attention that serves a packing on a device ("cpu" or "cuda")."""
     if packing == "padded":
         return "sdpa"
-    return prefix_attention.NAME if device == "cpu" else str(_flex_attention().NAME)
+    return prefix.NAME if device == "cpu" else str(_flex_attention().NAME)
 
 
 def _flex_attention() -> ModuleType:
     """Imported on devices only: torch's compiler, which comes with it, takes seconds to import."""
-    from trainer.learner import flex_attention
+    from trainer.learner.attention import flex
 
-    return flex_attention
+    return flex
 
 
 def uses_sliding_window(path: str) -> bool:

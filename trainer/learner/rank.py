@@ -14,14 +14,15 @@ import torch
 import torch.distributed as dist
 from safetensors import SafetensorError
 
+from rollout.weights.handle import EngineLife
 from trainer.carriers import TrainingSequence
 from trainer.checkpoint import CheckpointFailed
-from trainer.learner import fused
 from trainer.learner.backend import start_engine
 from trainer.learner.errors import LearnerError
+from trainer.learner.fused import cpu
 from trainer.learner.gather import gathered_weights
 from trainer.learner.lora import add_adapters
-from trainer.learner.packed import PackedBatch
+from trainer.learner.packing.batch import PackedBatch
 from trainer.learner.policy import Policy, load_model, uses_sliding_window
 from trainer.learner.quiet import quiet_transformers
 from trainer.learner.schedule import learning_rate
@@ -29,7 +30,7 @@ from trainer.learner.spec import LearnerSpec, Rendezvous
 from trainer.learner.state import Progress, load_state, save_state
 from trainer.learner.uncertain import most_uncertain
 from trainer.learner.weight_check import check_weights
-from trainer.learner.work import Work, all_reduce, divide_work
+from trainer.learner.work import Work, all_reduce, divide_work, tokens_per_update
 from trainer.loss.kl import ESTIMATORS
 from trainer.loss.objective import Objective
 from trainer.loss.statistics import Statistics, loss_metrics, no_statistics
@@ -96,7 +97,6 @@ class LearnerRank:
         """
         work = [divide_work(sequences, self._spec.learner, self._spec.device) for sequences in updates]
         before = [self._first_pass(one, updates=len(work)) for one in work]
-        step_tokens = sum(one.tokens for one in work) / len(work)
         norms: list[float] = []
         check: dict[str, float] = {}
         statistics, skipped = no_statistics(), self._progress.skipped
@@ -106,7 +106,7 @@ class LearnerRank:
             totals = LossTotals(
                 sequences=one.sequences,
                 tokens=one.tokens,
-                step_tokens=step_tokens,
+                step_tokens=tokens_per_update(work),
                 completion_budget=self._spec.completion_budget,
                 uncertain_tokens=first.uncertain_tokens,
             )
@@ -150,7 +150,7 @@ class LearnerRank:
                 found[places[member]] = values
         return found
 
-    def publish(self, version: int, *, restarts: int = 0) -> Any:
+    def publish(self, version: int, *, engines: Sequence[EngineLife] = ()) -> Any:
         """Offer the current weights to the engines: a handle on rank 0, None on the others. Raises LearnerError."""
         weights = gathered_weights(self._engine.module.language_model, sharded=self._spec.learner.zero_stage == 3)
         if self._rank != 0:
@@ -159,7 +159,7 @@ class LearnerRank:
             return None
         if self._sender is None:
             raise LearnerError("this learner was started without a weight sender and cannot publish weights")
-        return self._sender.publish(weights, version, restarts=restarts)
+        return self._sender.publish(weights, version, engines=engines)
 
     def save(self, folder: Path) -> None:
         """Write `folder`/policy (Hugging Face format, with the tokenizer) and `folder`/learner (everything else).
@@ -193,7 +193,7 @@ class LearnerRank:
         logps, entropies = zip(*self._forward(self.policy, work.batches), strict=True) if work.batches else ((), ())
         if not chooses:
             return _FirstPass(old_logp=list(logps))
-        chosen, count = most_uncertain(entropies[: work.own], algo.entropy.top_share)
+        chosen, count = most_uncertain(entropies[: work.own], algo.entropy.top_share, self._spec.device)
         idle = [torch.zeros_like(values, dtype=torch.bool) for values in entropies[work.own :]]
         return _FirstPass(old_logp=list(logps) if compares else None, uncertain=chosen + idle, uncertain_tokens=count)
 
@@ -290,9 +290,9 @@ class LearnerRank:
 
 def _fuse(model: torch.nn.Module, device: str) -> None:
     if device == "cpu":
-        fused.fuse(model)
+        cpu.fuse(model)
         return
     # On devices only: torch's compiler, which comes with it, takes seconds to import.
-    from trainer.learner import fused_gpu
+    from trainer.learner.fused import gpu
 
-    fused_gpu.fuse(model)
+    gpu.fuse(model)

@@ -44,7 +44,7 @@ class LearnerSpec:
 
     @property
     def fused(self) -> bool:
-        """Whether what trainer/learner/fused.py does on the CPU, and fused_gpu.py on a GPU, serves this learner."""
+        """Whether trainer/learner/fused serves this learner."""
         learner = self.learner
         plain = learner.dtype == "float32" and learner.zero_stage < 3 and learner.lora.rank == 0
         return self.accelerator == "gpu" or plain

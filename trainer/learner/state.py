@@ -19,6 +19,7 @@ from trainer.learner.errors import LearnerError
 from trainer.learner.gather import gathered_trainable, gathered_weights
 from trainer.learner.lora import plain_name
 from trainer.learner.spec import LearnerSpec
+from trainer.weights.wire import NamedTensors
 
 ADAPTERS = "adapters.safetensors"
 TOKENIZER_FILES = (
@@ -44,12 +45,13 @@ def save_state(folder: Path, engine: Any, spec: LearnerSpec, progress: Progress,
     """Collective. Rank 0 writes the policy; every rank that holds optimizer state of its own writes that."""
     model = engine.module.language_model
     sharded = spec.learner.zero_stage == 3
+    # What is collective comes before anything is written: a rank that cannot write must not leave others waiting in it.
+    weights = _on_rank_0(gathered_weights(model, sharded=sharded), rank)
+    adapters = _on_rank_0(gathered_trainable(model, sharded=sharded), rank) if spec.learner.lora.rank else {}
     learner = folder / "learner"
     learner.mkdir(parents=True, exist_ok=True)
-    weights = gathered_weights(model, sharded=sharded)
     if rank == 0:
-        state = {name: tensor.to("cpu", copy=True) for name, tensor in weights}
-        _save_policy(folder / "policy", model, state, Path(spec.policy))
+        _save_policy(folder / "policy", model, weights, Path(spec.policy))
         meta = {
             "zero_stage": spec.learner.zero_stage,
             "world_size": world_size,
@@ -57,12 +59,7 @@ def save_state(folder: Path, engine: Any, spec: LearnerSpec, progress: Progress,
             **asdict(progress),
         }
         (learner / "state.json").write_text(json.dumps(meta))
-    else:
-        for _ in weights:
-            pass
-    if spec.learner.lora.rank:
-        adapters = {n: t.to("cpu", copy=True) for n, t in gathered_trainable(model, sharded=sharded)}
-        if rank == 0:
+        if adapters:
             save_file(adapters, learner / ADAPTERS)
     if rank == 0 or spec.learner.zero_stage > 0:
         state, leaves = _optimizer_state(engine, spec)
@@ -72,6 +69,11 @@ def save_state(folder: Path, engine: Any, spec: LearnerSpec, progress: Progress,
             "random": torch.get_rng_state(),
         }
         torch.save(payload, learner / f"rank-{rank}.pt")
+
+
+def _on_rank_0(tensors: NamedTensors, rank: int) -> dict[str, torch.Tensor]:
+    """Copies in rank 0's host memory; the other ranks take part in gathering."""
+    return {name: tensor.to("cpu", copy=True) for name, tensor in tensors if rank == 0}
 
 
 def _save_policy(folder: Path, model: Any, state: dict[str, torch.Tensor], source: Path) -> None:

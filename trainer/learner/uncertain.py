@@ -12,13 +12,13 @@ import torch.distributed as dist
 from trainer.learner.work import all_reduce
 
 
-def most_uncertain(entropies: Sequence[torch.Tensor], share: float) -> tuple[list[torch.Tensor], float]:
+def most_uncertain(entropies: Sequence[torch.Tensor], share: float, device: str) -> tuple[list[torch.Tensor], float]:
     """(for each of `entropies`, [T] each: [T] bool; how many tokens that chooses on all ranks). Collective.
 
-    `share`: of all tokens, in (0, 1); a token with exactly the threshold's entropy is chosen too.
+    `share`: of all tokens, in (0, 1); a token with exactly the threshold's entropy is chosen too. `device`: where ranks
+    exchange tensors.
     """
-    device = entropies[0].device.type if entropies else "cpu"
-    own = torch.cat([*entropies, torch.empty(0)]).cpu()
+    own = torch.cat([torch.empty(0), *(values.cpu() for values in entropies)])
     longest = int(all_reduce(torch.tensor([float(len(own))]), dist.ReduceOp.MAX, device)[0])
     padded = torch.full((longest,), -torch.inf)
     padded[: len(own)] = own

@@ -8,9 +8,9 @@ import torch.distributed as dist
 
 from conf.schema.learner import LearnerConfig
 from trainer.carriers import TrainingSequence
-from trainer.learner.packed import PackedBatch
-from trainer.learner.padded import pack_padded
-from trainer.learner.shared_prefix import pack_shared_prefix
+from trainer.learner.packing.batch import PackedBatch
+from trainer.learner.packing.padded import pack_padded
+from trainer.learner.packing.shared_prefix import pack_shared_prefix
 
 PACKERS = {"padded": pack_padded, "shared_prefix": pack_shared_prefix}
 
@@ -44,6 +44,11 @@ def divide_work(sequences: Sequence[TrainingSequence], config: LearnerConfig, de
     return Work(
         batches=[batch.to(device) for batch in batches], own=own, sequences=float(sums[0]), tokens=float(sums[1])
     )
+
+
+def tokens_per_update(work: Sequence[Work]) -> float:
+    """Trained tokens of a step over its updates; those without tokens, which are not made, do not count."""
+    return sum(one.tokens for one in work) / max(1, sum(one.tokens > 0 for one in work))
 
 
 def all_reduce(values: torch.Tensor, operation: dist.ReduceOp, device: str) -> torch.Tensor:

@@ -34,6 +34,8 @@ SUMS = (
     "weight_squared",
     "weight_capped",
 )
+ENOUGH = 100
+"""Fresh tokens whose mean tells weights apart."""
 MAXIMA = ("ratio", "negative_ratio", "logp_abs", "weight", "staleness")
 
 
@@ -115,10 +117,11 @@ def engine_distance(statistics: Statistics) -> tuple[float, bool]:
     whether it is of fresh tokens.
 
     Tokens of the version that is trained differ by rounding alone; older ones also by what the policy has learned
-    since, so they count only where there is no fresh one. nan without any token.
+    since, so they count only where there are few fresh ones: a single token may well be far away in bfloat16. nan
+    without any token.
     """
     total = dict(zip(SUMS, statistics.sums.tolist(), strict=True))
-    if total["fresh"]:
+    if total["fresh"] and total["fresh"] >= min(ENOUGH, total["tokens"]):
         return total["fresh_logp_abs"] / total["fresh"], True
     return (total["logp_abs"] / total["tokens"] if total["tokens"] else math.nan), False
 

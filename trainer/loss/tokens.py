@@ -75,7 +75,7 @@ class LossTotals:
     """Those with trained tokens, and truncated ones that are masked."""
     tokens: float
     step_tokens: float
-    """Tokens of the whole step over its number of updates; equals `tokens` when a step makes one update."""
+    """Tokens of the whole step over its updates that have any; equals `tokens` when a step makes one update."""
     completion_budget: int
     """Longest completion that sampling allows, tokens."""
     uncertain_tokens: float | None = None

@@ -171,6 +171,8 @@ class TrainingLoop:
     async def _collect(self) -> tuple[list[Produced], list[Stale[Produced]]]:
         """Admits what fits and waits until the next batch is complete and young enough."""
         start = now()
+        # The next batch may be complete: then nothing below waits.
+        await self._preemption.unless(asyncio.sleep(0))
         all_stale: list[Stale[Produced]] = []
         while True:
             self._fill()

@@ -3,16 +3,16 @@
 The driver builds the factory and the learner calls it: torch is imported there, not here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from conf.errors import ConfigError
-from rollout.weights.handle import WeightHandle
+from rollout.weights.handle import EngineLife, WeightHandle
 from trainer.weights.meeting import NcclMeeting
 
 if TYPE_CHECKING:
-    from trainer.weights.extract import NamedTensors
+    from trainer.weights.wire import NamedTensors
 
 
 class WeightSender(Protocol):
@@ -21,11 +21,10 @@ class WeightSender(Protocol):
     seconds: float
     """What the last publication took."""
 
-    def publish(self, weights: "NamedTensors", version: int, *, restarts: int = 0) -> WeightHandle:
+    def publish(self, weights: "NamedTensors", version: int, *, engines: Sequence[EngineLife] = ()) -> WeightHandle:
         """Offer weights to the engines; must not run before the pool's previous update has returned.
 
-        `restarts`: RolloutPool.restarts; a sender that keeps a connection to its engines makes a new one when it has
-        changed.
+        `engines`: RolloutPool.engines; a sender that keeps a connection to them makes a new one when they are others.
         """
         ...
 
@@ -50,7 +49,7 @@ def sender_factory(
     if backend not in _BUILDERS:
         raise ConfigError(f"rollout.weight_transfer={backend} is not one of {', '.join(_BUILDERS)}")
     if backend == "nccl" and meeting is None:
-        raise ConfigError("rollout.weight_transfer=nccl needs to know with how many engines the learner meets")
+        raise ConfigError("rollout.weight_transfer=nccl needs to know how the learner meets its engines")
     return partial(_build, backend, engine_dtype, meeting)
 
 
@@ -59,22 +58,22 @@ def _build(backend: str, engine_dtype: str, meeting: NcclMeeting | None) -> Weig
 
 
 def _shared_memory(engine_dtype: str, meeting: NcclMeeting | None) -> WeightSender:
-    from trainer.weights.extract import wire_dtype
     from trainer.weights.shared_memory import SharedMemorySender
+    from trainer.weights.wire import wire_dtype
 
     return SharedMemorySender(wire_dtype(engine_dtype))
 
 
 def _ipc(engine_dtype: str, meeting: NcclMeeting | None) -> WeightSender:
-    from trainer.weights.extract import wire_dtype
     from trainer.weights.ipc import IpcSender
+    from trainer.weights.wire import wire_dtype
 
     return IpcSender(wire_dtype(engine_dtype))
 
 
 def _nccl(engine_dtype: str, meeting: NcclMeeting | None) -> WeightSender:
-    from trainer.weights.extract import wire_dtype
     from trainer.weights.nccl import NcclSender
+    from trainer.weights.wire import wire_dtype
 
     assert meeting is not None
     return NcclSender(wire_dtype(engine_dtype), meeting)

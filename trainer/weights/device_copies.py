@@ -7,7 +7,7 @@ the optimizer may go on while engines read or receive.
 import torch
 
 from rollout.weights.handle import TensorSpec
-from trainer.weights.extract import NamedTensors
+from trainer.weights.wire import NamedTensors
 
 
 class DeviceCopies:

@@ -5,13 +5,14 @@ worker can load the newest weights again. Only the device of learner rank 0 is s
 """
 
 import time
+from collections.abc import Sequence
 
 import torch
 from torch.multiprocessing.reductions import reduce_tensor
 
-from rollout.weights.handle import IpcHandle
+from rollout.weights.handle import EngineLife, IpcHandle
 from trainer.weights.device_copies import DeviceCopies
-from trainer.weights.extract import NamedTensors
+from trainer.weights.wire import NamedTensors
 
 
 class IpcSender:
@@ -23,7 +24,7 @@ class IpcSender:
         self.seconds = 0.0
         """What the last publication took."""
 
-    def publish(self, weights: NamedTensors, version: int, *, restarts: int = 0) -> IpcHandle:
+    def publish(self, weights: NamedTensors, version: int, *, engines: Sequence[EngineLife] = ()) -> IpcHandle:
         """Copy all weights on the device and return their handles; must not run while an engine still reads."""
         began = time.perf_counter()
         self._copies.fill(weights)

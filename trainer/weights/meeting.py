@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NcclMeeting:
-    """With how many the sender meets; where is its own choice (`meeting_place`), and the handle tells the engines."""
+    """What the sender knows beforehand; where they meet is its own choice (`meeting_place`), which the handle tells."""
 
     loopback: bool
     """Everybody is on the sender's machine."""
-    engine_ranks: int
-    """Rollout workers times tensor-parallel size."""
+    ranks_per_engine: int
+    """Tensor-parallel size."""
     timeout_s: float
     """Longest wait for the previous broadcast to end."""
 

@@ -3,20 +3,22 @@
 Has not been run on GPUs; written against vLLM 0.26 to 0.32 (nccl_common.trainer_init, packed_nccl_broadcast_producer).
 A broadcast needs both sides at once, so `publish` begins it in a thread and returns; it ends while the pool updates its
 workers. Who waits for whom: the thread waits for every worker to join and receive; the next publication waits for the
-thread. A worker that dies in mid-broadcast leaves the others stuck until the pool's update limit replaces them. Each
-communicator meets at a free port of this process's own machine, which the handle carries.
+thread. A worker that dies in mid-broadcast leaves the others stuck until the pool's update limit replaces them; the
+next publication then fails, and the run goes on from its last checkpoint. Each communicator meets at a free port of
+this process's own machine, which the handle carries.
 """
 
 import threading
 import time
+from collections.abc import Sequence
 
 import torch
 
 from rollout.errors import WeightUpdateFailed
-from rollout.weights.handle import NcclHandle
+from rollout.weights.handle import EngineLife, NcclHandle
 from trainer.weights.device_copies import DeviceCopies
-from trainer.weights.extract import NamedTensors
 from trainer.weights.meeting import NcclMeeting, meeting_place
+from trainer.weights.wire import NamedTensors
 
 BUFFER_BYTES = 2**30
 BUFFERS = 2
@@ -31,25 +33,25 @@ class NcclSender:
         self._meeting = meeting
         self._session = 0
         self._place: tuple[str, int] | None = None
-        self._restarts = 0
+        self._engines: tuple[EngineLife, ...] = ()
         self._group: object | None = None
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self.seconds = 0.0
         """What the last finished broadcast took, the wait for the engines included."""
 
-    def publish(self, weights: NamedTensors, version: int, *, restarts: int = 0) -> NcclHandle:
+    def publish(self, weights: NamedTensors, version: int, *, engines: Sequence[EngineLife] = ()) -> NcclHandle:
         """Copy the weights, begin their broadcast, and return what the engines need to join it.
 
         Args:
-            restarts: RolloutPool.restarts; a change means that a new communicator must be formed.
+            engines: RolloutPool.engines, who take part; others than before form a new communicator.
 
         Raises:
             WeightUpdateFailed: the previous broadcast failed or has not ended; the next one forms a new communicator.
         """
         self._wait()
-        if self._restarts != restarts:
-            self._restarts = restarts
+        if self._engines != tuple(engines):
+            self._engines = tuple(engines)
             self._renew()
         self._copies.fill(weights)
         if self._place is None:
@@ -61,7 +63,8 @@ class NcclSender:
             session=self._session,
             address=address,
             port=port,
-            world_size=1 + self._meeting.engine_ranks,
+            world_size=1 + len(self._engines) * self._meeting.ranks_per_engine,
+            engines=self._engines,
             buffer_bytes=BUFFER_BYTES,
             buffers=BUFFERS,
         )

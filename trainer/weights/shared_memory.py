@@ -7,12 +7,13 @@ and workers must run as one user on one machine (and in one process namespace).
 
 import os
 import time
+from collections.abc import Sequence
 
 import torch
 
-from rollout.weights.handle import SharedMemoryHandle, TensorSpec
+from rollout.weights.handle import EngineLife, SharedMemoryHandle, TensorSpec
 from rollout.weights.segment import ALIGNMENT, HEADER_BYTES, WRITING, header, machine_id
-from trainer.weights.extract import NamedTensors
+from trainer.weights.wire import NamedTensors
 
 
 class SharedMemorySender:
@@ -29,7 +30,7 @@ class SharedMemorySender:
         self.seconds = 0.0
         """What the last publication took."""
 
-    def publish(self, weights: NamedTensors, version: int, *, restarts: int = 0) -> SharedMemoryHandle:
+    def publish(self, weights: NamedTensors, version: int, *, engines: Sequence[EngineLife] = ()) -> SharedMemoryHandle:
         """Write all weights, one tensor at a time, and return where they lie; any engine may read them, at any time.
 
         Raises:

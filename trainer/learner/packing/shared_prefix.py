@@ -1,7 +1,7 @@
 """One row for several groups, each group [prompt][c1]...[cG]: a prompt is forwarded once for all of its completions,
 and a completion once for all that are equal to it.
 
-Equal to the padded way by construction of positions and attention (`trainer/learner/prefix_attention.py`); with a
+Equal to the padded way by construction of positions and attention (`trainer/learner/attention/prefix.py`); with a
 prompt of 1,500 tokens and 32 completions of 300 it forwards 11,100 tokens in place of 57,600. Equal completions have
 equal log-probabilities; each keeps its own terms in the loss, so the sum is what it is without sharing.
 """
@@ -12,7 +12,7 @@ import torch
 
 from trainer.batch.plan import equal_completions, shared_rows
 from trainer.carriers import TrainingSequence
-from trainer.learner.packed import PackedBatch, PrefixLayout, completion_tensors, completion_tokens
+from trainer.learner.packing.batch import PackedBatch, PrefixLayout, completion_tensors, completion_tokens
 
 
 def pack_shared_prefix(sequences: Sequence[TrainingSequence], *, budget: int) -> list[PackedBatch]:

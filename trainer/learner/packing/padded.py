@@ -6,7 +6,7 @@ import torch
 
 from trainer.batch.plan import padded_rows
 from trainer.carriers import TrainingSequence
-from trainer.learner.packed import PackedBatch, completion_tensors, completion_tokens
+from trainer.learner.packing.batch import PackedBatch, completion_tensors, completion_tokens
 
 
 def pack_padded(sequences: Sequence[TrainingSequence], *, budget: int) -> list[PackedBatch]:

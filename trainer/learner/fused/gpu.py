@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention, Qwen2MLP, Qwen2RMSNorm, apply_rotary_pos_emb
 
-from trainer.learner import fused
+from trainer.learner.fused import cpu
 
 
 def fuse(model: nn.Module) -> None:
@@ -44,7 +44,7 @@ class FusedMLP(Qwen2MLP):
         return down
 
 
-class FusedAttention(fused.FusedAttention):
+class FusedAttention(cpu.FusedAttention):
     def rotated(
         self, query: torch.Tensor, key: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from trainer.learner.packed import PrefixLayout
+from trainer.learner.packing.batch import PrefixLayout
 
 
 def joint_attention(

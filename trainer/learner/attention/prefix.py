@@ -13,9 +13,9 @@ import torch
 from torch.nn import functional
 from transformers import AttentionInterface
 
-from trainer.learner.joint_attention import joint_attention
-from trainer.learner.merged_attention import merged_attention
-from trainer.learner.packed import PrefixLayout
+from trainer.learner.attention.joint import joint_attention
+from trainer.learner.attention.merged import merged_attention
+from trainer.learner.packing.batch import PrefixLayout
 
 NAME = "quorum_shared_prefix"
 

@@ -11,7 +11,7 @@ import torch
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from transformers import AttentionInterface
 
-from trainer.learner.packed import PrefixLayout
+from trainer.learner.packing.batch import PrefixLayout
 
 NAME = "quorum_shared_prefix_flex"
 
