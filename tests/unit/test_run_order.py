@@ -1,9 +1,10 @@
 """What a run does around the slow parts: what it looks at before them, and what it leaves when it ends there."""
 
+import asyncio
 import contextlib
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import trainer.run
 from conf.errors import QuorumError
 from conf.load import load
 from conf.schema.root import TrainConfig
+from rollout.errors import WeightUpdateFailed
 from rollout.tasks import Dropped, TaskSet
 from trainer.run import run
 from trainer.wandb_sink import WandbSink
@@ -95,6 +97,45 @@ def test_everything_that_was_left_out_is_written_with_its_reason(start, tmp_path
         ("long", "trace too long"),
     ]
     assert "size" in rows[0]["detail"]
+
+
+class FakeEngines:
+    """Lose the way of their weights at once."""
+
+    opened = 0
+
+    async def watch(self) -> None:
+        raise WeightUpdateFailed("the previous weight broadcast failed")
+
+
+class EndlessJob:
+    def __init__(self, **_: object) -> None:
+        pass
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+
+def test_weights_that_reach_no_engine_start_the_engines_anew_as_often_as_allowed(start, tmp_path, monkeypatch):
+    policy = tmp_path / "policy"
+    Qwen2Config().save_pretrained(policy)
+    train_tokenizer([GOLD], 300, 512).save_pretrained(policy)
+    keep_left_out(policy, [])
+
+    async def warm_up(config: TrainConfig, tasks: TaskSet, note: Callable[[str], None]) -> Path:
+        return policy
+
+    @contextlib.asynccontextmanager
+    async def engines(*_: object) -> AsyncIterator[FakeEngines]:
+        FakeEngines.opened += 1
+        yield FakeEngines()
+
+    monkeypatch.setattr(trainer.run, "warmed_up", warm_up)
+    monkeypatch.setattr(trainer.run, "engines", engines)
+    monkeypatch.setattr(trainer.run, "Job", EndlessJob)
+    with pytest.raises(WeightUpdateFailed, match="broadcast failed"):
+        start({"good": GOLD}, "learner.max_restarts=2")
+    assert FakeEngines.opened == 3
 
 
 class FakeWandb:

@@ -2,12 +2,15 @@
 
 import asyncio
 import contextlib
+from types import SimpleNamespace
 
 import pytest
 
+from rollout.errors import WeightUpdateFailed
 from rollout.pool import RolloutPool
 from tests.unit.fake_workers import Fleet, ask, broadcast, started
-from trainer.engines import LearnerPolicy
+from trainer.engines import Engines, LearnerPolicy
+from trainer.learner.errors import LearnerLost
 
 
 class FakeLearner:
@@ -73,3 +76,21 @@ def test_trained_weights_are_not_sent_as_the_version_before() -> None:
             assert learner.published == [1, 2]
 
     asyncio.run(run())
+
+
+async def _for_ever() -> None:
+    await asyncio.Event().wait()
+
+
+async def _lost(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.parametrize("lost", [LearnerLost("rank 0"), WeightUpdateFailed("the previous broadcast failed")])
+def test_the_watch_hears_of_the_learner_and_of_the_way_of_its_weights(lost) -> None:
+    of_learner = isinstance(lost, LearnerLost)
+    learner = SimpleNamespace(watch=lambda: _lost(lost) if of_learner else _for_ever())
+    policy = SimpleNamespace(resend=lambda: _for_ever() if of_learner else _lost(lost))
+    engines = Engines(pool=None, rewards=None, judge=None, learner=learner, policy=policy)
+    with pytest.raises(type(lost), match=str(lost)):
+        asyncio.run(engines.watch())
