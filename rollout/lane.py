@@ -109,14 +109,12 @@ class Lane:
     async def update(self, handle: WeightHandle, rank_offset: int) -> SyncReport | None:
         """Bring the worker to `handle`'s weights; None if it could not be done: the worker is then replaced."""
         port = self._live_port
-        async with self._weights:
-            if self._port is not port:  # replaced meanwhile; the new one loads the newest weights itself
-                return None
-            try:
+        try:
+            async with self._weights:
                 return await self._apply(port, handle, rank_offset)
-            except RolloutError as error:
-                self._fail(error, port)
-                return None
+        except RolloutError as error:
+            self._fail(error, port)
+            return None
 
     async def close(self) -> None:
         """End the worker."""
@@ -214,8 +212,7 @@ class Lane:
             report = call.result()
         finally:
             call.cancel()
-        if self._port is port:
-            self.health.updated(version=report.version, wanted=self._owner.newest()[0])
+        self.health.updated(version=report.version, wanted=self._owner.newest()[0])
         return report
 
     async def _race(self, work: Coroutine[Any, Any, T], limit_s: float | None) -> T | None:

@@ -90,10 +90,9 @@ class RolloutPool:
 
     @property
     def stranded(self) -> bool:
-        """Whether workers live, none of them holds the newest weights, and none can load them: a broadcast is not sent
-        twice. Publishing that version again helps, and so does a newer one."""
-        handle = self._newest[1]
-        if handle is None or handle.replayable or self._publishing.locked():
+        """Whether workers live, none holds the newest weights, and none is about to: a broadcast is not sent twice.
+        Publishing that version again helps, and so does a newer one."""
+        if self._publishing.locked() or self.reading.locked():
             return False
         return {lane.health.state for lane in self._lanes if lane.error is None} == {State.STALE}
 

@@ -26,7 +26,7 @@ class WorkerPort(Protocol):
         """Replace the weights between two engine steps."""
 
     def kill(self) -> None:
-        """End the process at once; safe to call at any time, and twice."""
+        """End the process at once; calls under way fail. Safe at any time, and twice."""
 
 
 PortFactory = Callable[[], WorkerPort]

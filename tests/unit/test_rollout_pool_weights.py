@@ -39,6 +39,7 @@ def test_a_replacement_whose_weights_are_gone_waits_for_the_next_publication() -
             job = asyncio.create_task(ask(pool, "g"))
             await asyncio.sleep(0.05)
             assert pool.states() == ["stale (0 groups)"]
+            assert pool.stranded
             await pool.update_weights(handle(2))
             assert (await job).oldest_version == 2
 
@@ -104,6 +105,8 @@ def test_no_replaced_worker_reads_weights_while_others_are_written_over_them() -
             job = asyncio.create_task(ask(pool, "g"))
             await asyncio.sleep(0.05)
             assert fleet.updated == [(0, 1, 1)]
+            assert pool.states() == ["stale (0 groups)"]
+            assert not pool.stranded, "weights are under way"
             written.set()
             await publication
             assert (await job).oldest_version == 2

@@ -74,6 +74,9 @@ def test_trained_weights_are_not_sent_as_the_version_before() -> None:
             await policy.synchronise(2)
             assert (await job).oldest_version == 2
             assert learner.published == [1, 2]
+            fleet.deadly_once = {"h"}
+            assert (await ask(pool, "h")).oldest_version == 2
+            assert learner.published == [1, 2, 2]
 
     asyncio.run(run())
 
