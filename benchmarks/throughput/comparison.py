@@ -54,8 +54,11 @@ def compare(job: Job, config: ThroughputConfig, folder: Path) -> dict[str, Any]:
     floor = _floor(shape, last, step=config.warmup_steps + config.steps + TAIL, peak=max(peaks), found=found)
     result = _result(job, found, floor)
     if config.weights == "random":
-        counted = [block.measured(config.warmup_steps, config.steps) for block in blocks["synchronous"]]
-        result["ours"] = summary([step for steps in counted for step in steps], shape, max(peaks))
+        for name in job.variants:
+            counted = [block.measured(config.warmup_steps, config.steps) for block in blocks[name]]
+            result["variants"][name]["device"] = summary(
+                [step for steps in counted for step in steps], shape, max(peaks)
+            )
     return result
 
 

@@ -85,6 +85,12 @@ class TrainConfig(Section):
                 f"rollout.sampling.max_tokens = {budget}, the longest sequence of a forward pass: raise it to at least "
                 f"{budget}"
             )
+        learner = self.learner
+        if self.cluster.accelerator == "gpu" and learner.packing == "shared_prefix" and learner.dtype == "float32":
+            raise ValueError(
+                "learner.packing=shared_prefix needs learner.dtype=bfloat16 on a GPU, where its attention has no "
+                "float32: choose one of learner.dtype=bfloat16 and learner.packing=padded"
+            )
         return self
 
     @model_validator(mode="after")

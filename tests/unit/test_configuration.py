@@ -86,7 +86,11 @@ def test_a_wrong_setting_is_named_with_what_to_write_instead(override, message):
     ],
 )
 def test_weights_that_could_not_reach_the_engines_are_refused(overrides, message):
-    assert message in refused(*overrides)
+    assert message in refused("learner.dtype=bfloat16", *overrides)
+
+
+def test_shared_prompts_on_a_gpu_need_bfloat16():
+    assert "choose one of learner.dtype=bfloat16 and learner.packing=padded" in refused("cluster=single_gpu")
 
 
 def test_resampling_needs_dropping():

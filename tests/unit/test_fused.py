@@ -7,15 +7,14 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm, apply_rotary_pos_emb
+from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
 from conf.schema.algo import AlgoConfig
 from conf.schema.learner import LearnerConfig
+from tests.shared_row import shared_row
 from tests.tiny_qwen2 import tiny_qwen2
-from trainer.carriers import TrainingSequence
 from trainer.learner.attention.joint import joint_attention
 from trainer.learner.fused import cpu, gpu
-from trainer.learner.packing.shared_prefix import pack_shared_prefix
 from trainer.learner.spec import LearnerSpec
 
 
@@ -40,8 +39,7 @@ def test_a_fused_policy_is_the_same_function_with_the_same_gradients(
     rows: int, device: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Compiled they are tested by tests/gpu.
-    monkeypatch.setattr(gpu, "_gated_kernel", gpu._gated)
-    monkeypatch.setattr(gpu, "_rotary_kernel", apply_rotary_pos_emb)
+    monkeypatch.setattr(gpu, "compiled", lambda function: function)
     model = tiny_qwen2(vocab_size=40, tie_word_embeddings=False)
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
@@ -97,26 +95,14 @@ def test_only_plain_learners_are_fused(settings: dict[str, object], plain: bool)
 def test_joint_attention_has_the_values_and_gradients_of_masked_attention(heads: int, groups: int) -> None:
     generator = torch.Generator().manual_seed(0)
     lengths = ((5, (3, 1, 4)), (7, (2,)), (6, (8, 1, 1, 3)))
-    sequences = [
-        TrainingSequence(
-            group_index=number, prompt_ids=(1,) * prompt, completion_ids=(2,) * n, logprobs=(0.0,) * n, advantage=0.0
-        )
-        for number, (prompt, completions) in enumerate(lengths)
-        for n in completions
-    ]
-    (batch,) = pack_shared_prefix(sequences, budget=10_000)
-    layout = batch.layout
+    batch, visible = shared_row(lengths)
+    layout, count = batch.layout, batch.forwarded
     assert layout is not None
-    count = batch.forwarded
     query, key, value = (
         torch.randn(count, width, 8, generator=generator, dtype=torch.float64, requires_grad=True)
         for width in (heads, groups, groups)
     )
     upstream = torch.randn(count, heads, 8, generator=generator, dtype=torch.float64)
-    place = torch.arange(count)
-    group, member = layout.group, layout.member
-    same = (member == -1) | (member == member[:, None])
-    visible = (group == group[:, None]) & (place <= place[:, None]) & same
     expected = functional.scaled_dot_product_attention(
         *(x.transpose(0, 1).unsqueeze(0) for x in (query, key, value)), attn_mask=visible, scale=0.3, enable_gqa=True
     )[0].transpose(0, 1)

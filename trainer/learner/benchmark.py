@@ -47,6 +47,7 @@ class Case:
 CASES = {
     "short": Case(prompt=55, completion=32, group_size=16, groups=32),
     "long": Case(prompt=600, completion=100, group_size=32, groups=2),
+    "schema": Case(prompt=1500, completion=300, group_size=32, groups=2),
 }
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from trainer.learner.compiled import compiled
+
 
 def token_logprobs(
     hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, *, temperature: float, chunk: int
@@ -36,17 +38,11 @@ class _ChunkedLogprobs(torch.autograd.Function):
         logp = torch.empty(len(targets), dtype=accumulate, device=hidden.device)
         entropy, normaliser = torch.empty_like(logp), torch.empty_like(logp)
         cast = weight.to(hidden.dtype)
+        # On a GPU eager operations would walk through the logits one by one.
+        statistics = compiled(_statistics) if hidden.is_cuda else _statistics
         for part in _chunks(len(targets), chunk):
-            logits = _logits(hidden[part], cast, temperature, accumulate)
-            chosen = logits.gather(1, targets[part, None]).squeeze(1)
-            highest = logits.amax(dim=-1)
-            # One exponential e serves the normaliser and the entropy, lse - sum(e logits) / sum(e).
-            exponential = (logits - highest[:, None]).exp_()
-            total = exponential.sum(dim=-1)
-            lse = total.log().add_(highest)
-            logp[part] = chosen - lse
-            entropy[part] = lse - exponential.mul_(logits).sum(dim=-1).div_(total)
-            normaliser[part] = lse
+            products = hidden[part] @ cast.T
+            logp[part], entropy[part], normaliser[part] = statistics(products, targets[part], temperature, accumulate)
         ctx.save_for_backward(hidden, weight, targets, entropy, normaliser)
         ctx.temperature, ctx.chunk = temperature, chunk
         ctx.set_materialize_grads(False)
@@ -62,13 +58,12 @@ class _ChunkedLogprobs(torch.autograd.Function):
         trained = ctx.needs_input_grad[1]
         grad_weight = torch.zeros(weight.shape if trained else 0, dtype=normaliser.dtype, device=weight.device)
         upstream = torch.zeros_like(normaliser) if grad_logp is None else grad_logp / ctx.temperature
+        of_entropy = None if grad_entropy is None else grad_entropy / ctx.temperature
+        gradient = compiled(_gradient) if hidden.is_cuda else _gradient
         for part in _chunks(len(targets), ctx.chunk):
-            of_target = upstream[part, None]
-            log_p = _logits(hidden[part], cast, ctx.temperature, normaliser.dtype).sub_(normaliser[part, None])
-            factor = -of_target
-            if grad_entropy is not None:
-                factor = factor - (log_p + entropy[part, None]) * (grad_entropy[part, None] / ctx.temperature)
-            grad = log_p.exp_().mul_(factor).scatter_add_(1, targets[part, None], of_target).to(hidden.dtype)
+            products = hidden[part] @ cast.T
+            of_part = None if of_entropy is None else (of_entropy[part], entropy[part])
+            grad = gradient(products, normaliser[part], targets[part], upstream[part], of_part, ctx.temperature)
             grad_hidden[part] = grad @ cast
             if trained:
                 grad_weight += grad.T @ hidden[part]
@@ -79,6 +74,44 @@ def _chunks(count: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
-def _logits(hidden: torch.Tensor, weight: torch.Tensor, temperature: float, dtype: torch.dtype) -> torch.Tensor:
-    logits = (hidden @ weight.T).to(dtype)
+def _logits(products: torch.Tensor, temperature: float, dtype: torch.dtype) -> torch.Tensor:
+    logits = products.to(dtype)
     return logits if temperature == 1.0 else logits.div_(temperature)
+
+
+def _statistics(
+    products: torch.Tensor, targets: torch.Tensor, temperature: float, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Log-probability of the target, entropy and log-sum-exp of each row of `products` [t, V], which it may
+    overwrite."""
+    logits = _logits(products, temperature, dtype)
+    chosen = logits.gather(1, targets[:, None]).squeeze(1)
+    highest = logits.amax(dim=-1)
+    # One exponential e serves the normaliser and the entropy, lse - sum(e logits) / sum(e).
+    exponential = (logits - highest[:, None]).exp_()
+    total = exponential.sum(dim=-1)
+    lse = total.log().add_(highest)
+    return chosen - lse, lse - exponential.mul_(logits).sum(dim=-1).div_(total), lse
+
+
+def _gradient(
+    products: torch.Tensor,
+    lse: torch.Tensor,
+    targets: torch.Tensor,
+    upstream: torch.Tensor,
+    of_entropy: tuple[torch.Tensor, torch.Tensor] | None,
+    temperature: float,
+) -> torch.Tensor:
+    """d loss / d products [t, V], which it may overwrite; `of_entropy`: the entropies' gradients and values."""
+    log_p = _logits(products, temperature, lse.dtype).sub_(lse[:, None])
+    factor = -upstream[:, None]
+    if of_entropy is not None:
+        gradient, entropy = of_entropy
+        factor = factor - (log_p + entropy[:, None]) * gradient[:, None]
+    grad = log_p.exp_().mul_(factor)
+    if products.is_cuda:  # scattered, it would be written and read once more
+        classes = torch.arange(grad.shape[1], device=grad.device)
+        grad = torch.where(classes == targets[:, None], grad + upstream[:, None], grad)
+    else:
+        grad.scatter_add_(1, targets[:, None], upstream[:, None])
+    return grad.to(products.dtype)

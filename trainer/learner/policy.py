@@ -1,14 +1,13 @@
 """A causal language model that answers with log-probabilities of completion tokens instead of logits."""
 
 from pathlib import Path
-from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from trainer.learner.attention import prefix
+from trainer.learner.attention import flash, prefix
 from trainer.learner.errors import PolicyNotLoadable
 from trainer.learner.logprobs import token_logprobs
 from trainer.learner.packing.batch import PackedBatch
@@ -33,12 +32,12 @@ class Policy(nn.Module):
         self._chunk = chunk
 
     def forward(self, batch: PackedBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        keywords = {}
+        keywords: dict[str, Any] = {}
         if batch.layout is not None:
-            if self.language_model.config._attn_implementation == prefix.NAME:
-                keywords["prefix_layout"] = batch.layout
+            if self.language_model.config._attn_implementation == flash.NAME:
+                keywords["prefix_row"] = flash.row_of(batch.layout, batch.input_ids.device)
             else:
-                keywords["prefix_mask"] = _flex_attention().block_mask(batch.layout)
+                keywords["prefix_layout"] = batch.layout
         output = self.language_model.base_model(
             input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, **keywords
         )
@@ -72,14 +71,7 @@ def attention_name(packing: Packing, device: str) -> str:
     """The registered attention that serves a packing on a device ("cpu" or "cuda")."""
     if packing == "padded":
         return "sdpa"
-    return prefix.NAME if device == "cpu" else str(_flex_attention().NAME)
-
-
-def _flex_attention() -> ModuleType:
-    """Imported on devices only: torch's compiler, which comes with it, takes seconds to import."""
-    from trainer.learner.attention import flex
-
-    return flex
+    return prefix.NAME if device == "cpu" else flash.NAME
 
 
 def uses_sliding_window(path: str) -> bool:

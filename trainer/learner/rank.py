@@ -19,7 +19,7 @@ from trainer.carriers import TrainingSequence
 from trainer.checkpoint import CheckpointFailed
 from trainer.learner.backend import start_engine
 from trainer.learner.errors import LearnerError
-from trainer.learner.fused import cpu
+from trainer.learner.fused import cpu, gpu
 from trainer.learner.gather import gathered_weights
 from trainer.learner.lora import add_adapters
 from trainer.learner.packing.batch import PackedBatch
@@ -78,7 +78,7 @@ class LearnerRank:
         dtype = torch.bfloat16 if sharded_bf16 else torch.float32
         model = load_model(folder, packing=config.packing, device=self._spec.device, dtype=dtype)
         if self._spec.fused:
-            _fuse(model, self._spec.device)
+            {"cpu": cpu, "cuda": gpu}[self._spec.device].fuse(model)
         return Policy(model, temperature=self._spec.temperature, chunk=config.logprob_chunk_tokens)
 
     @property
@@ -286,13 +286,3 @@ class LearnerRank:
             "perf/tokens_trained": trained,
             "perf/tokens_forwarded": all_forwarded,
         }
-
-
-def _fuse(model: torch.nn.Module, device: str) -> None:
-    if device == "cpu":
-        cpu.fuse(model)
-        return
-    # On devices only: torch's compiler, which comes with it, takes seconds to import.
-    from trainer.learner.fused import gpu
-
-    gpu.fuse(model)

@@ -2,7 +2,8 @@
 through the device's memory and what it leaves for the backward pass limits the micro-batch.
 
 Guarantees: the same parameters under the same names and the same function; results differ from transformers' by
-rounding (a norm's product with its weight is rounded once, after it). Other architectures stay as they are.
+rounding (a norm's product with its weight is rounded once, after it). Compiled operations keep their inputs alone for
+the backward pass and compute the rest again inside its kernel. Other architectures stay as they are.
 """
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention, Qwen2MLP, Qwen2RMSNorm, apply_rotary_pos_emb
 
+from trainer.learner.compiled import compiled
 from trainer.learner.fused import cpu
 
 
@@ -28,11 +30,6 @@ def _gated(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
     return functional.silu(gate) * up
 
 
-# Compiled, they keep their inputs alone for the backward pass and compute the rest again inside its kernel.
-_gated_kernel = torch.compile(_gated, dynamic=True)
-_rotary_kernel = torch.compile(apply_rotary_pos_emb, dynamic=True)
-
-
 class FusedNorm(Qwen2RMSNorm):
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return functional.rms_norm(hidden_states, self.weight.shape, self.weight, self.variance_epsilon)
@@ -40,7 +37,7 @@ class FusedNorm(Qwen2RMSNorm):
 
 class FusedMLP(Qwen2MLP):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        down: torch.Tensor = self.down_proj(_gated_kernel(self.gate_proj(x), self.up_proj(x)))
+        down: torch.Tensor = self.down_proj(compiled(_gated)(self.gate_proj(x), self.up_proj(x)))
         return down
 
 
@@ -48,5 +45,5 @@ class FusedAttention(cpu.FusedAttention):
     def rotated(
         self, query: torch.Tensor, key: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        both: tuple[torch.Tensor, torch.Tensor] = _rotary_kernel(query, key, cos, sin, unsqueeze_dim=2)
+        both: tuple[torch.Tensor, torch.Tensor] = compiled(apply_rotary_pos_emb)(query, key, cos, sin, unsqueeze_dim=2)
         return both

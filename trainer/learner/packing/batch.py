@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TypeVar
 
 import torch
 
@@ -15,6 +14,8 @@ class PrefixLayout:
     longest completion, N tokens of the row. The padded blocks exist for attention only.
     """
 
+    lengths: tuple[tuple[int, ...], ...]
+    """[B] tokens of (prompt, first completion, second, ...), in the order of the row."""
     prompt: torch.Tensor
     """[B, P] int64, row position of each prompt token."""
     prompt_lengths: torch.Tensor
@@ -25,10 +26,6 @@ class PrefixLayout:
     """[N] int64, place of each row token in the concatenation of the flattened prompt and completion blocks."""
     padding: torch.Tensor
     """int64, places of that concatenation that hold no token."""
-    group: torch.Tensor
-    """[N] int64, group of each row token."""
-    member: torch.Tensor
-    """[N] int64, completion number within the group; -1 for prompt tokens."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,24 +59,16 @@ class PackedBatch:
     """None: ordinary causal rows, padded on the right."""
 
     def to(self, device: str) -> "PackedBatch":
-        """The same batch on another device ("cpu" or "cuda")."""
-        if device == "cpu":
-            return self
-        layout = None if self.layout is None else _moved(self.layout, device)
-        return replace(_moved(self, device), layout=layout)
+        """The same batch on another device ("cpu" or "cuda"); the layout's tensors, which only a CPU reads, stay."""
+        tensors = {
+            field.name: value for field in fields(self) if isinstance(value := getattr(self, field.name), torch.Tensor)
+        }
+        return replace(self, **{name: value.to(device, non_blocking=True) for name, value in tensors.items()})
 
     @property
     def forwarded(self) -> int:
         """Tokens that the model's layers see, padding included."""
         return self.input_ids.numel()
-
-
-_Carrier = TypeVar("_Carrier", PackedBatch, PrefixLayout)
-
-
-def _moved(carrier: _Carrier, device: str) -> _Carrier:
-    values = ((field.name, getattr(carrier, field.name)) for field in fields(carrier))
-    return replace(carrier, **{k: v.to(device, non_blocking=True) for k, v in values if isinstance(v, torch.Tensor)})
 
 
 def completion_tensors(sequences: Sequence[TrainingSequence], members: Sequence[int]) -> dict[str, torch.Tensor]:

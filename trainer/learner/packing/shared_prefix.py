@@ -63,13 +63,13 @@ def _layout(sequences: Sequence[TrainingSequence], groups: Sequence[Sequence[int
     longest_prompt = max(prompt_lengths)
     longest = max(len(sequences[i].completion_ids) for members in groups for i in members)
     prompts = blocks * longest_prompt
-    # Prompts and completions in the order of the row: (tokens, first place in the blocks, group, member).
-    parts: list[tuple[int, int, int, int]] = []
+    # Prompts and completions in the order of the row: (tokens, first place in the blocks).
+    parts: list[tuple[int, int]] = []
     for b, members in enumerate(groups):
-        parts.append((prompt_lengths[b], b * longest_prompt, b, -1))
+        parts.append((prompt_lengths[b], b * longest_prompt))
         for g, index in enumerate(members):
-            parts.append((len(sequences[index].completion_ids), prompts + (b * most + g) * longest, b, g))
-    lengths, places, group, member = torch.tensor(parts, dtype=torch.int64).T
+            parts.append((len(sequences[index].completion_ids), prompts + (b * most + g) * longest))
+    lengths, places = torch.tensor(parts, dtype=torch.int64).T
     row = torch.arange(int(lengths.sum()))
     within = row - (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
     restore = places.repeat_interleave(lengths) + within
@@ -77,11 +77,13 @@ def _layout(sequences: Sequence[TrainingSequence], groups: Sequence[Sequence[int
     occupant[restore] = row
     tokens = occupant.clamp(min=0)
     return PrefixLayout(
+        lengths=tuple(
+            (prompt, *(len(sequences[i].completion_ids) for i in members))
+            for prompt, members in zip(prompt_lengths, groups, strict=True)
+        ),
         prompt=tokens[:prompts].view(blocks, longest_prompt),
         prompt_lengths=torch.tensor(prompt_lengths),
         completion=tokens[prompts:].view(blocks, most, longest),
         restore=restore,
         padding=(occupant < 0).nonzero().squeeze(1),
-        group=group.repeat_interleave(lengths),
-        member=member.repeat_interleave(lengths),
     )
