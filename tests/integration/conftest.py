@@ -54,10 +54,7 @@ class Browser:
         self._session: str | None = None
         self.problems: list[str] = []
         """Uncaught exceptions, console errors and dialogs since the page was opened."""
-        target = self._call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log"):
-            self._call(f"{domain}.enable")
+        self._target: str | None = None
 
     def _message(self, deadline: float) -> dict[str, Any]:
         while b"\0" not in self._buffer:
@@ -70,7 +67,20 @@ class Browser:
         line, _, self._buffer = self._buffer.partition(b"\0")
         return json.loads(line)
 
+    def _new_page(self) -> None:
+        """What the page before goes on doing is told under another session, and not noticed."""
+        before, self._session = self._target, None
+        self._target = self._call("Target.createTarget", url="about:blank")["targetId"]
+        if before is not None:
+            self._call("Target.closeTarget", targetId=before)
+        self._session = self._call("Target.attachToTarget", targetId=self._target, flatten=True)["sessionId"]
+        self.problems.clear()
+        for domain in ("Page", "Runtime", "Log"):
+            self._call(f"{domain}.enable")
+
     def _notice(self, event: dict[str, Any]) -> None:
+        if event.get("sessionId") != self._session:
+            return
         method, values = event.get("method", ""), event.get("params", {})
         if method == "Runtime.exceptionThrown":
             self.problems.append(values["exceptionDetails"]["exception"].get("description", "exception"))
@@ -92,13 +102,13 @@ class Browser:
         return message["result"]
 
     def open(self, url: str, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
-        """Opens a page on a screen of this size and waits until its script has run."""
+        """Opens a new page on a screen of this size and waits until its script has run."""
+        self._new_page()
         self._call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._call("Emulation.setEmulatedMedia", features=[scheme])
-        self.problems.clear()
         self._call("Page.navigate", url=url)
         self.wait("document.documentElement?.dataset.ready === 'yes'")
 
