@@ -95,6 +95,9 @@ class RewardClient:
         self._servers: list[asyncio.Task[None]] = []
         self._starting: asyncio.Future[None] | None = None
         self._failure: Exception | None = None
+        self._changes: set[asyncio.Task[None]] = set()
+        """Of the actors' memories, under way."""
+        self._changing = asyncio.Lock()
 
     async def start(self) -> None:
         """Starts the actors side by side, once; without it each starts with its first groups.
@@ -131,8 +134,7 @@ class RewardClient:
         self._verified.clear()
         if found:
             self._memory.log.append(found)
-            for seat in self._seats:
-                await self._persist(seat, "remember", found)
+            await self._everywhere("remember", found)
 
     async def save(self, path: str) -> bool:
         """Writes the memory to a file (which the actors' machine must reach).
@@ -148,8 +150,7 @@ class RewardClient:
         """
         self._memory.base, self._memory.log = path, []
         self._verified.clear()
-        for seat in self._seats:
-            await self._persist(seat, "load", path)
+        await self._everywhere("load", path)
 
     @property
     def failure(self) -> Exception | None:
@@ -184,7 +185,7 @@ class RewardClient:
 
     async def close(self) -> None:
         """Ends the actors and their executors; groups still waiting get RewardServerLost."""
-        tasks = [*self._servers, *([self._starting] if self._starting else [])]
+        tasks = [*self._servers, *self._changes, *([self._starting] if self._starting else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -269,6 +270,20 @@ class RewardClient:
             result = RewardResult(status="unscorable", total=None, error=f"lost {work.lost} times: {reason}")
             self._given_up.append(len(work.job.completions))
             self._resolve(work, (result,) * len(work.job.completions))
+
+    async def _everywhere(self, method: str, argument: object) -> None:
+        """Changes the memory of every actor, in the same order at each, also where the caller is cancelled half
+        way."""
+
+        async def change() -> None:
+            async with self._changing:
+                for seat in self._seats:
+                    await self._persist(seat, method, argument)
+
+        task = asyncio.create_task(change())
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        await asyncio.shield(task)
 
     async def _persist(self, seat: Seat, method: str, *arguments: object) -> Any:
         """A call that must get through: sent again to the actor's successors."""

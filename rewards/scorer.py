@@ -132,7 +132,7 @@ class Scorer:
         verdicts = [inquiry.of(e.sql) if e.sql is not None else None for e in extractions]
         alignments: Sequence[float | None] = [None] * count
         if self._memory is not None:
-            right = [verdict is not None and verdict.judged.level == RIGHT for verdict in verdicts]
+            right = [_right(verdict) for verdict in verdicts]
             alignments = self._memory.score(job.task, [e.reasoning for e in extractions], right)
         flags = (ORDER_FLAG,) * check.order_dependent + (FAILED_GOLD_FLAG,) * inquiry.lost_golds
         lengths = job.lengths if job.lengths is not None else [0.0] * count
@@ -174,6 +174,13 @@ class Scorer:
         point = format_reward(extraction, self._config.format) if self._config.format.enabled else None
         components = {"format": point, "execution": None, "atomic": None, "memory": None}
         return RewardResult(status="unscorable", total=None, components=components, sql=extraction.sql, error=reason)
+
+
+def _right(verdict: Verdict | None) -> bool | None:
+    """Of a completion; None where the infrastructure lost its query."""
+    if verdict is None:
+        return False
+    return None if verdict.judged.unscorable else verdict.judged.level == RIGHT
 
 
 def _reported(values: Components, config: RewardConfig) -> dict[str, float | None]:

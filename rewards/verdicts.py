@@ -179,16 +179,22 @@ class Verdicts:
         ]
         for inquiry, golds in zip(readable, self._golds.many(requests), strict=True):
             inquiry.check, inquiry.golds = self._checked(golds)
-            inquiry.passing = any(gold.infrastructure or reads_clock(gold.sql) for gold in golds)
+            inquiry.passing = any(g.infrastructure or g.order_unknown or reads_clock(g.sql) for g in golds)
 
     def _checked(self, golds: Sequence[Gold]) -> tuple[GoldCheck, list[Gold]]:
         """Which golds count, and whether any does."""
+        # What is wrong by the golds that ran may be right by the one that was lost.
+        lost = next((gold for gold in golds if gold.infrastructure), None)
+        if lost is not None:
+            return GoldCheck(usable=False, reason=f"gold: {lost.reason}", infrastructure=True), []
         running = [gold for gold in golds if gold.usable]
         if not running:
-            lost = any(gold.infrastructure for gold in golds)
-            return GoldCheck(usable=False, reason=f"gold: {golds[0].reason}", infrastructure=lost), []
+            return GoldCheck(usable=False, reason=f"gold: {golds[0].reason}"), []
         steady = [gold for gold in running if not gold.order_dependent]
         if self._config.execution.order_dependent_gold == "unscorable":
+            if any(gold.order_unknown for gold in steady):
+                reason = "gold: whether its rows depend on scan order could not be found out"
+                return GoldCheck(usable=False, reason=reason, infrastructure=True), []
             if not steady:
                 reason = "gold: its rows depend on scan order"
                 return GoldCheck(usable=False, reason=reason, order_dependent=True), []

@@ -43,10 +43,12 @@ class MemoryComponent:
         """Verified traces in the store."""
         return len(self._store)
 
-    def score(self, task: SqlTask, reasonings: Sequence[str], right: Sequence[bool]) -> list[float]:
-        """One value in [0, 1] for each completion of a task. Raises DatabaseUnreadable."""
+    def score(self, task: SqlTask, reasonings: Sequence[str], right: Sequence[bool | None]) -> list[float]:
+        """One value in [0, 1] for each completion of a task. `right` None: nobody knows, so it is no trace of either
+        kind. Raises DatabaseUnreadable."""
         for reasoning, correct in zip(reasonings, right, strict=True):
-            if (correct or self._config.keep_failed) and self._worth_keeping(task, reasoning):
+            kept = correct or (correct is False and self._config.keep_failed)
+            if correct is not None and kept and self._worth_keeping(task, reasoning):
                 self._pending[
                     VerifiedTrace(task_id=task.id, db_id=task.db_id, reasoning=reasoning, correct=correct)
                 ] = None

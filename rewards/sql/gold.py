@@ -23,8 +23,12 @@ from rewards.sql.schema import DatabaseUnreadable
 CACHED_CELLS = 4_000_000
 """Cells of gold results kept in memory."""
 _CLOCK = re.compile(
-    r"'now'|\bcurrent_(?:date|time|timestamp)\b|\b(?:date|time|datetime|julianday|unixepoch)\s*\(\s*\)", re.I
+    r"""'now'|"now"|\bcurrent_(?:date|time|timestamp)\b|\b(?:date|time|datetime|julianday|unixepoch)\s*\(\s*\)"""
+    r"""|\bstrftime\s*\(\s*(?:'[^']*'|"[^"]*")\s*\)""",
+    re.I,
 )
+"""Without a time of their own, SQLite's time functions take the present; it reads "now" as text where no column has
+that name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +41,8 @@ class Gold:
     executions: tuple[Execution, ...]
     """One for each database instance, in the task's order."""
     order_dependent: bool = False
+    order_unknown: bool = False
+    """Nothing showed that its rows hang on scan order, but the infrastructure lost a query that might have."""
 
     @property
     def usable(self) -> bool:
@@ -99,7 +105,7 @@ class GoldStore:
         executions = iter(self._pool.run([query for plan in wanted.values() for query in plan.queries]))
         for key, plan in wanted.items():
             gold = found[key] = plan.judge([next(executions) for _ in plan.queries])
-            if not gold.infrastructure and not reads_clock(gold.sql):
+            if not gold.infrastructure and not gold.order_unknown and not reads_clock(gold.sql):
                 self._cache.put(key, gold)
         return [
             [found[key] for key in own] if isinstance(own, list) else [_lost(sql, own) for sql in request.sqls]
@@ -137,7 +143,14 @@ class _Plan:
         )
         probes = [probe for probe in self.probes for _ in range(count)]
         ties = any(probe.shows_tie(run.rows) for probe, run in zip(probes, tied, strict=True))
-        return Gold(sql=self.sql, ordered=self.ordered, executions=tuple(direct), order_dependent=moved or ties)
+        lost = any(run.status == "unscorable" for run in (*reverse, *tied))
+        return Gold(
+            sql=self.sql,
+            ordered=self.ordered,
+            executions=tuple(direct),
+            order_dependent=moved or ties,
+            order_unknown=lost and not (moved or ties),
+        )
 
 
 def _plan(sql: str, databases: Sequence[str], policy: Denotation, budget: BudgetConfig) -> _Plan:

@@ -64,6 +64,11 @@ def test_known_pairs(gold: Execution, predicted: Execution, bird: bool, bag: boo
         assert same is expected
 
 
+@pytest.mark.parametrize("row", [(1,), (1, "a"), (None, 2.0, 2)])
+def test_one_row_has_one_digest_with_and_without_an_order(row: tuple[Value, ...]) -> None:
+    assert digest(ok(row), policy="spider", ordered=True) == digest(ok(row), policy="spider", ordered=False)
+
+
 def test_a_failed_execution_equals_nothing_and_has_no_digest() -> None:
     assert not equal(FAILED, FAILED, policy="bird", ordered=False)
     assert not equal(ok(), FAILED, policy="spider", ordered=False)

@@ -163,6 +163,25 @@ def test_text_that_is_not_utf8(pool: ExecutorPool, database: str) -> None:
     assert run(pool, database, sql, text_errors="strict").error_kind == "runtime"
 
 
+@pytest.mark.parametrize(
+    ("call", "value"),
+    [
+        ("replace(word, 'a', 'b')", "b"),
+        ("instr(word, 'a')", 2),
+        ("trim(word, 'a')", ""),
+        ("printf('%s-%s', word, 7)", "a-7"),
+        ("replace(word, 'a', 'b') || length(randomblob(3))", "b3"),
+    ],
+)
+def test_replaced_functions_take_text_that_is_not_utf8(
+    pool: ExecutorPool, database: str, call: str, value: object
+) -> None:
+    for reverse in (False, True):
+        sql = f"SELECT {call} FROM broken"
+        assert run(pool, database, sql, text_errors="ignore", reverse_unordered=reverse).rows == ((value,),)
+    assert run(pool, database, "SELECT replace(name, 'e', 'o') FROM item LIMIT 1").rows == (("pon",),)
+
+
 def test_a_hanging_query_costs_the_others_nothing(pool: ExecutorPool, database: str) -> None:
     queries = [Query(database=database, sql=f"SELECT {n}", budget=BUDGET) for n in range(40)]
     queries[7] = Query(database=database, sql=BOMB, budget=BUDGET)

@@ -14,6 +14,7 @@ from rewards.sql.order import tie_probes
 from rewards.sql.schema import DatabaseUnreadable
 from tests.dogs import write_dogs
 from tests.unit.counting_pool import CountingPool
+from tests.unit.losing_pool import LosingPool
 
 BUDGET = BudgetConfig(vm_steps=1_000_000, rows=1000)
 
@@ -124,6 +125,10 @@ def test_golds_that_read_the_clock_run_every_time(pool: CountingPool, dogs: str)
         ("SELECT datetime()", True),
         ("SELECT date(born) FROM t", False),
         ("SELECT now FROM t", False),
+        ('SELECT date("now")', True),
+        ("SELECT strftime('%Y') - born FROM t", True),
+        ('SELECT strftime ( "%Y" )', True),
+        ("SELECT strftime('%Y', born) FROM t", False),
     ],
 )
 def test_reads_clock(sql: str, reads: bool) -> None:
@@ -148,3 +153,23 @@ def test_both_directions_of_a_scan_are_really_run(pool: CountingPool, dogs: str)
     ]
     forward, backward = pool.run(queries)
     assert forward.rows == backward.rows[::-1]
+
+
+@pytest.mark.parametrize("sql", ["SELECT name FROM dog", "SELECT name FROM dog ORDER BY age LIMIT 1"])
+def test_a_lost_probe_settles_nothing_and_is_not_cached(dogs: str, sql: str) -> None:
+    with LosingPool(1) as pool:
+        store = GoldStore(pool, BUDGET)
+        probes = {probe.sql for probe in tie_probes(sql)}
+        pool.loses = lambda query: query.sql in probes if probes else query.reverse_unordered
+        (gold,) = store.results([sql], [dogs], "spider")
+        assert (gold.usable, gold.order_dependent, gold.order_unknown) == (True, False, True)
+        pool.loses = lambda query: False
+        (gold,) = store.results([sql], [dogs], "spider")
+        assert (gold.order_dependent, gold.order_unknown) == (False, False)
+
+
+def test_one_probe_that_shows_dependence_is_enough(dogs: str) -> None:
+    with LosingPool(1) as pool:
+        pool.loses = lambda query: query.reverse_unordered
+        (gold,) = GoldStore(pool, BUDGET).results(["SELECT name FROM dog ORDER BY age LIMIT 2"], [dogs], "spider")
+        assert (gold.order_dependent, gold.order_unknown) == (True, False)

@@ -298,6 +298,25 @@ def test_commits_at_the_same_time_give_every_actor_the_same_traces() -> None:
     with_client(crew, use, actors=2)
 
 
+def test_a_commit_that_is_cancelled_half_way_reaches_every_actor() -> None:
+    crew = Crew()
+
+    async def use(client: RewardClient) -> None:
+        await client.start()
+        await score(client, 1)
+        crew.starting_s = 0.05
+        committing = asyncio.create_task(client.commit())
+        await asyncio.sleep(0.02)
+        committing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await committing
+        await score(client, 2)
+        await client.commit()
+        assert crew.remembered == {0: ["1", "2"], 1: ["1", "2"]}
+
+    with_client(crew, use, actors=2)
+
+
 def test_a_loaded_memory_forgets_what_waited() -> None:
     crew = Crew()
 

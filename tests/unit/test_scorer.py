@@ -9,10 +9,12 @@ import pytest
 from conf.schema.reward import BudgetConfig, ExecutionReward, MemoryReward, PenaltyConfig, RewardConfig
 from rewards import verdicts
 from rewards.carriers import RewardResult, SqlTask
+from rewards.components.memory import MemoryComponent
 from rewards.scorer import ScoreJob, Scorer
 from rewards.sql.executor import ExecutorPool
 from tests.dogs import write_dogs
 from tests.unit.counting_pool import CountingPool
+from tests.unit.losing_pool import LosingPool
 
 THINK = "<think>" + "The question asks for dogs, so the dog table is read and its rows are counted. " * 2 + "</think>"
 BUDGET = BudgetConfig(vm_steps=1_000_000, rows=1000)
@@ -200,6 +202,48 @@ def test_an_order_dependent_gold_is_flagged_or_left_out(pool: CountingPool, data
     strict = ExecutionReward(budget=BUDGET, order_dependent_gold="unscorable")
     (left_out,) = score(pool, databases, gold, [THINK + gold], config(execution=strict))
     assert (left_out.status, left_out.total) == ("unscorable", None)
+
+
+def test_a_lost_gold_leaves_its_task_unscorable(databases: tuple[str, str]) -> None:
+    asked = task(databases, "SELECT name FROM dog", "SELECT age FROM dog")
+    with LosingPool(1) as pool:
+        scorer = Scorer(config(), pool)
+        pool.loses = lambda query: query.sql == "SELECT age FROM dog"
+        (lost,) = scorer.score(asked, [THINK + "SELECT age, 1 FROM dog"])
+        assert (lost.status, lost.total, lost.error) == ("unscorable", None, "gold: lost")
+        assert scorer.check_gold(asked).infrastructure
+        pool.loses = lambda query: False
+        (right,) = scorer.score(asked, [THINK + "SELECT age FROM dog"])
+        assert right.correct
+
+
+@pytest.mark.parametrize("policy", ["score", "unscorable"])
+def test_a_gold_whose_order_could_not_be_probed(databases: tuple[str, str], policy: str) -> None:
+    asked = task(databases, "SELECT name FROM dog")
+    with LosingPool(1) as pool:
+        execution = ExecutionReward.model_validate({"budget": BUDGET, "order_dependent_gold": policy})
+        scorer = Scorer(config(execution=execution), pool)
+        pool.loses = lambda query: query.reverse_unordered
+        (result,) = scorer.score(asked, [THINK + "SELECT name FROM dog"])
+        assert result.status == {"score": "scored", "unscorable": "unscorable"}[policy]
+        assert scorer.check_gold(asked).infrastructure is (policy == "unscorable")
+        assert scorer.stats().cache_entries == 0
+
+
+def test_a_lost_query_is_no_failed_trace(databases: tuple[str, str]) -> None:
+    reasoning = (
+        "<think>The question asks for the name of every dog, so name is needed from the dog table. It also restricts "
+        "the age: age must be above three. Sorting by name descending then gives the wanted dogs, and name together "
+        "with age is returned.</think>"
+    )
+    settings = config(memory=MemoryReward(keep_failed=True))
+    with LosingPool(1) as pool:
+        scorer = Scorer(settings, pool, MemoryComponent(settings.memory))
+        pool.loses = lambda query: query.sql == "SELECT age FROM dog"
+        group = [reasoning + "SELECT age FROM dog", reasoning.replace("every", "each") + "SELECT 7"]
+        lost, wrong = scorer.score(task(databases, "SELECT name FROM dog"), group)
+        assert (lost.status, wrong.correct) == ("unscorable", False)
+        assert ["each" in trace.reasoning for trace in scorer.take_verified()] == [True]
 
 
 def test_groups_of_one_batch_do_not_mix(pool: CountingPool, databases: tuple[str, str]) -> None:

@@ -39,23 +39,24 @@ class Connections:
 
     def __init__(self, functions: Functions) -> None:
         self._functions = functions
-        self._open: OrderedDict[tuple[str, bool], tuple[tuple[int, ...], sqlite3.Connection]] = OrderedDict()
+        self._open: OrderedDict[tuple[str, bool, bool], tuple[tuple[int, ...], sqlite3.Connection]] = OrderedDict()
 
-    def get(self, path: str, reverse: bool) -> sqlite3.Connection:
-        """Raises DatabaseBroken."""
+    def get(self, path: str, *, reverse: bool, native: bool) -> sqlite3.Connection:
+        """`reverse`: unordered rows come the other way round; `native`: see Functions.install. Raises
+        DatabaseBroken."""
         try:
             status = os.stat(path)
         except OSError as error:
             raise DatabaseBroken(f"no database file at {path} ({error.strerror})") from error
         stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
-        key = (path, reverse)
+        key = (path, reverse, native)
         known = self._open.get(key)
         if known is not None and known[0] == stamp:
             self._open.move_to_end(key)
             return known[1]
         if known is not None:
             known[1].close()
-        connection = self._connect(path, reverse)
+        connection = self._connect(path, reverse=reverse, native=native)
         self._open[key] = (stamp, connection)
         self._open.move_to_end(key)
         while len(self._open) > OPEN_CONNECTIONS:
@@ -66,7 +67,7 @@ class Connections:
         while self._open:
             self._open.popitem()[1][1].close()
 
-    def _connect(self, path: str, reverse: bool) -> sqlite3.Connection:
+    def _connect(self, path: str, *, reverse: bool, native: bool) -> sqlite3.Connection:
         quoted = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
         try:
             connection = sqlite3.connect(
@@ -80,7 +81,7 @@ class Connections:
             _declare_virtual_tables(connection)
         except sqlite3.Error as error:
             raise DatabaseBroken(f"{path} cannot be read as a SQLite database: {error}") from error
-        self._functions.install(connection)
+        self._functions.install(connection, native=native)
         connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
         connection.setlimit(sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1000)
         connection.setlimit(sqlite3.SQLITE_LIMIT_VDBE_OP, 1_000_000)

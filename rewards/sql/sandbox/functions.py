@@ -131,9 +131,12 @@ class Functions:
         marks = ",".join("?" * len(arguments))
         return self._plain.execute(f"SELECT {name}({marks})", arguments).fetchone()[0]
 
-    def install(self, connection: sqlite3.Connection) -> None:
+    def install(self, connection: sqlite3.Connection, *, native: bool) -> None:
+        """With `native` only what is random is replaced: Python cannot be given text that is not UTF-8."""
         connection.create_function("random", 0, self.random)
         connection.create_function("randomblob", 1, self.randomblob)
+        if native:
+            return
         connection.create_function("printf", -1, self.printf, deterministic=True)
         connection.create_function("format", -1, self.printf, deterministic=True)
         connection.create_function("instr", 2, self.instr, deterministic=True)

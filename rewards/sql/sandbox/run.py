@@ -54,6 +54,10 @@ def _collect(cursor: Iterator[tuple[Value, ...]], max_rows: int, max_bytes: int)
     return tuple(rows)
 
 
+def _failed_with(answer: Answer, message: str) -> bool:
+    return answer[3] == "runtime" and (answer[4] or "").startswith(message)
+
+
 def _text_factory(errors: str) -> Callable[[bytes], str]:
     return lambda raw: raw.decode("utf-8", errors)
 
@@ -78,19 +82,21 @@ class Executor:
             if answer[3] == "too_large" and answer[4] == OUT_OF_MEMORY:
                 self._connections.close_all()
                 answer = self._run(request, None)
-            if answer[3] == "runtime" and (answer[4] or "").startswith("Could not decode to UTF-8"):
-                if text_errors != "strict":
-                    answer = self._run(request, text_errors)
+            native = _failed_with(answer, "user-defined function raised exception")
+            if native:
+                answer = self._run(request, None, native=True)
+            if _failed_with(answer, "Could not decode to UTF-8") and text_errors != "strict":
+                answer = self._run(request, text_errors, native=native)
             return answer
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
 
-    def _run(self, request: Request, text_errors: str | None) -> Answer:
-        """text_errors None decodes strictly in C, which is the fast way."""
+    def _run(self, request: Request, text_errors: str | None, *, native: bool = False) -> Answer:
+        """text_errors None decodes strictly in C, which is the fast way; `native`: see Functions.install."""
         path, sql, max_steps, max_rows, max_bytes, max_value, _, _, reverse = request
         steps = Steps(max_steps, self._functions)
         try:
-            connection = self._connections.get(path, reverse)
+            connection = self._connections.get(path, reverse=reverse, native=native)
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max_value)
             connection.text_factory = _text_factory(text_errors) if text_errors else str
             connection.set_progress_handler(steps.tick, min(STEP_INTERVAL, max_steps))
