@@ -108,13 +108,17 @@ class Judged:
     level: str
     """Hardness or difficulty."""
     rights: tuple[bool, ...]
-    """Execution verdict of each candidate, in sampling order."""
+    """Execution verdict of each candidate, in sampling order; without those that were lost."""
     greedy_right: bool | None
+    """None: not sampled, or lost."""
     voters: Mapping[str, bool]
     """Whether each voter's choice is right."""
     error_kinds: tuple[str, ...]
     """Kinds of the candidates that did not run."""
     gold_error: str | None = None
     unscorable: bool = False
+    """The infrastructure lost the gold or the chosen query."""
+    lost: int = 0
+    """Candidates that the infrastructure lost."""
     exhibit: dict[str, Any] = field(default_factory=dict)
     """What the report shows of a failure."""

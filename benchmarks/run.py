@@ -124,6 +124,8 @@ def _print(summary: Summary, metrics: Sequence[str], output: Path) -> None:
         lines.append(f"recall@{summary['n']} {recall:.2f}, mean@n {mean:.2f}")
     if summary["unscorable"]:
         lines.append(f"{summary['unscorable']} questions could not be scored and are left out of every mean")
+    if summary["incomplete"]:
+        lines.append(f"{summary['incomplete']} questions lost candidates: left out of recall, pass, mean@n and voters")
     if summary["gold_errors"]:
         lines.append(f"{len(summary['gold_errors'])} gold queries failed: {summary['gold_errors'][:10]}")
     tokens = summary["tokens"]

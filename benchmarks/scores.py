@@ -24,8 +24,11 @@ def summarise(
         mean, low, high = bootstrap_mean(values, resamples=resamples, seed=seed)
         return {"mean": round(mean, 6), "low": round(low, 6), "high": round(high, 6)}
 
+    def known(part: Sequence[Judged], name: str) -> list[float]:
+        return [j.verdict[name] for j in part if j.verdict[name] is not None]
+
     def totals(part: Sequence[Judged]) -> Summary:
-        return {"questions": len(part)} | {name: interval([j.verdict[name] for j in part]) for name in metrics}
+        return {"questions": len(part)} | {name: interval(known(part, name)) for name in metrics}
 
     named = [level for level in levels if any(j.level == level for j in scored)]
     named += sorted({j.level for j in scored} - set(levels))
@@ -36,7 +39,8 @@ def summarise(
         "totals": totals(scored),
         "by_level": {level: totals([j for j in scored if j.level == level]) for level in named},
         "error_kinds": dict(Counter(kind for j in judged for kind in j.error_kinds).most_common()),
-        "candidates": sum(len(j.rights) for j in judged),
+        "candidates": sum(len(j.rights) + j.lost for j in judged),
+        "incomplete": sum(j.lost > 0 for j in scored),
         "tokens": {
             "prompt": sum(a.prompt_tokens for a in answers.answers),
             "completion": sum(a.completion_tokens for a in answers.answers),
@@ -47,15 +51,17 @@ def summarise(
 
 
 def _sampling(scored: Sequence[Judged], interval: Callable[[Sequence[float]], Any]) -> Summary:
-    """recall@k and pass@k up to the smallest number of candidates, mean@n, greedy, and every voter."""
-    n = min((len(j.rights) for j in scored), default=0)
-    voters = sorted(set.intersection(*(set(j.voters) for j in scored))) if scored else []
+    """recall@k and pass@k up to the smallest number of candidates, mean@n, greedy, and every voter; of questions that
+    lost no candidate, so that none counts as wrong and each has all its votes."""
+    whole = [j for j in scored if not j.lost]
+    n = min((len(j.rights) for j in whole), default=0)
+    voters = sorted(set.intersection(*(set(j.voters) for j in whole))) if whole else []
     greedy = [float(j.greedy_right) for j in scored if j.greedy_right is not None]
     return {
         "n": n,
-        "recall_at": [round(fmean(recall_at(j.rights, k) for j in scored), 6) for k in range(1, n + 1)],
-        "pass_at": [round(fmean(pass_at(len(j.rights), sum(j.rights), k) for j in scored), 6) for k in range(1, n + 1)],
-        "mean_at_n": interval([mean_at_n(j.rights) for j in scored]),
+        "recall_at": [round(fmean(recall_at(j.rights, k) for j in whole), 6) for k in range(1, n + 1)],
+        "pass_at": [round(fmean(pass_at(len(j.rights), sum(j.rights), k) for j in whole), 6) for k in range(1, n + 1)],
+        "mean_at_n": interval([mean_at_n(j.rights) for j in whole]),
         "greedy": interval(greedy),
-        "voters": {name: interval([float(j.voters[name]) for j in scored]) for name in voters},
+        "voters": {name: interval([float(j.voters[name]) for j in whole]) for name in voters},
     }

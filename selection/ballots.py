@@ -44,7 +44,8 @@ class Ballot:
 
 
 def ballots(sampled: Sequence[Sampled], config: CandidateFile) -> Iterator[Ballot]:
-    """One ballot a question; questions whose gold does not run are left out."""
+    """One ballot a question; left out are those whose gold does not run, and those that lost a candidate to the
+    infrastructure."""
     comparers: dict[str, AtomicComparer] = {}
     with ExecutorPool(config.execution.executors or os.cpu_count() or 1) as pool:
         for start in range(0, len(sampled), BLOCK):
@@ -52,7 +53,9 @@ def ballots(sampled: Sequence[Sampled], config: CandidateFile) -> Iterator[Ballo
             known = _execute(block, pool, config)
             for one in block:
                 primary = one.task.databases[0]
-                if any(known[database, one.task.gold_sqls[0]].status != "ok" for database in one.task.databases):
+                golds = [known[database, one.task.gold_sqls[0]] for database in one.task.databases]
+                asked = [known[database, sql] for database in one.task.databases for sql in one.candidates]
+                if any(gold.status != "ok" for gold in golds) or any(run.status == "unscorable" for run in asked):
                     continue
                 if primary not in comparers:
                     comparers[primary] = AtomicComparer(read_schema(primary))

@@ -115,7 +115,8 @@ def _page(curves: Curves, counts: Sequence[int], title: str) -> str:
 
 def job(config: StudyConfig) -> int:
     """Runs one study. Raises CandidatesUnusable and RerankerUnusable."""
-    polls = list(ballots(read_candidates(config), config))
+    sampled = read_candidates(config)
+    polls = list(ballots(sampled, config))
     if not polls:
         raise CandidatesUnusable("no question's gold query runs, so there is nothing to study")
     n = min(config.n, min(len(ballot.candidates) for ballot in polls))
@@ -123,7 +124,8 @@ def job(config: StudyConfig) -> int:
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
     counts = [k for k in PRINTED if k < n] + [n]
-    title = f"{len(polls)} questions, {', '.join(config.files)}"
+    left_out = f" ({len(sampled) - len(polls)} left out)" if len(polls) < len(sampled) else ""
+    title = f"{len(polls)} questions{left_out}, {', '.join(config.files)}"
     values = {name: [[round(float(x), 6) for x in row] for row in curve] for name, curve in curves.items()}
     (output / "study.json").write_text(json.dumps({"questions": len(polls), "curves": values}) + "\n", encoding="utf-8")
     (output / "study.html").write_text(_page(curves, counts, title), encoding="utf-8")

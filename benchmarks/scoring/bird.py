@@ -40,20 +40,21 @@ class BirdJudge:
         database = question.databases[0]
         gold = known[database, question.gold]
         executions = {sql: known[database, sql] for sql in answer.texts}
-        right = {sql: execution_match(gold, as_official(sql, execution)) for sql, execution in executions.items()}
-        rights = tuple(right[sql] for sql in answer.candidates)
-        poll = self._voting.poll(question, answer, executions, rights)
+        right = {sql: _match(gold, sql, execution) for sql, execution in executions.items()}
+        rights = [right[sql] for sql in answer.candidates]
+        poll = self._voting.poll(question, answer, executions, [bool(one) for one in rights])
         sql = answer.text(poll.chosen)
-        lost = "unscorable" in (gold.status, executions[sql].status)
+        lost = right[sql] is None
         return Judged(
             verdict=self._verdict(question, poll, sql, gold, executions[sql], lost),
             level=question.difficulty or "unknown",
-            rights=rights,
+            rights=tuple(one for one in rights if one is not None),
             greedy_right=None if answer.greedy is None else right[answer.greedy],
-            voters={name: right[answer.text(choice)] for name, choice in poll.choices.items()},
+            voters={name: bool(right[answer.text(choice)]) for name, choice in poll.choices.items()},
             error_kinds=tuple(executions[c.sql].error_kind or "unscorable" for c in poll.candidates if c.failed),
             gold_error=None if gold.status == "ok" else gold.error,
             unscorable=lost,
+            lost=rights.count(None),
             exhibit={} if right[sql] else _exhibit(question, gold, executions[sql]),
         )
 
@@ -82,6 +83,13 @@ class BirdJudge:
             timed = self._stopwatch.compare(question.databases[0], question.gold, sql) if ex else None
             verdict |= _efficiency_fields(timed)
         return verdict | {"chosen": poll.chosen, "sql": sql, "question": question.question}
+
+
+def _match(gold: Execution, sql: str, predicted: Execution) -> bool | None:
+    """Official execution match; None when one of the two was lost."""
+    if "unscorable" in (gold.status, predicted.status):
+        return None
+    return execution_match(gold, as_official(sql, predicted))
 
 
 def _efficiency_fields(timed: Efficiency | None) -> dict[str, float]:

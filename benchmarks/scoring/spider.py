@@ -88,15 +88,17 @@ class SpiderJudge:
         }
         failed = [known[question.databases[0], c.sql].error_kind or "unscorable" for c in poll.candidates if c.failed]
         exhibit = {} if execution else _exhibit(question, sql, known)
+        rights = [right[text] for text in answer.candidates]
         return Judged(
             verdict=verdict,
             level=level,
-            rights=tuple(bool(right[text]) for text in answer.candidates),
-            greedy_right=None if answer.greedy is None else bool(right[answer.greedy]),
+            rights=tuple(one for one in rights if one is not None),
+            greedy_right=None if answer.greedy is None else right[answer.greedy],
             voters={name: bool(right[answer.text(choice)]) for name, choice in poll.choices.items()},
             error_kinds=tuple(failed),
             gold_error=gold_error,
             unscorable=execution is None,
+            lost=rights.count(None),
             exhibit=exhibit,
         )
 

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import pytest
 
 from benchmarks import bird, spider
 from benchmarks.carriers import BenchmarkError
+from benchmarks.scoring import runner
 from conf.errors import ConfigError
 from conf.load import load
 from conf.schema.benchmark import BirdBenchmark, SpiderBenchmark
+from tests.unit.losing_pool import LosingPool
 
 QUESTIONS = (
     ("How many dogs are there?", "SELECT count(*) FROM dog"),
@@ -235,6 +238,53 @@ def test_a_damaged_database_is_no_score(bird_root: Path, tmp_path: Path, capsys:
     scores = json.loads((output / "scores.json").read_text())
     assert (scores["unscorable"], scores["totals"]["questions"], scores["totals"]["ex"]["mean"]) == (1, 4, 0.25)
     assert "1 questions could not be scored" in capsys.readouterr().out
+
+
+LOST = "SELECT count(*) FROM dog WHERE 1"
+
+
+def lose(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = LosingPool(1)
+    pool.loses = lambda query: query.sql == LOST
+    monkeypatch.setattr(runner, "ExecutorPool", lambda count: pool)
+
+
+@pytest.mark.parametrize("run", [run_spider, run_bird])
+def test_lost_candidates_are_not_wrong_ones(
+    run: Callable[..., Path],
+    spider_root: Path,
+    bird_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lose(monkeypatch)
+    right = QUESTIONS[0][1]
+    key, first, root = ("index", 0, spider_root) if run is run_spider else ("question_id", 7, bird_root)
+    groups = [[right, LOST, right], [QUESTIONS[1][1], "SELECT 1", "SELECT 2"], ["SELECT 1"] * 3, ["SELECT 1"] * 3]
+    rows = [{key: first + i, "candidates": sqls, "greedy": LOST} for i, sqls in enumerate(groups)]
+    output = run(root, write(tmp_path, "c.jsonl", "".join(json.dumps(row) + "\n" for row in rows)))
+    scores = json.loads((output / "scores.json").read_text())
+    metric = "exec" if run is run_spider else "ex"
+    assert scores["totals"][metric]["mean"] == 0.25
+    assert (scores["unscorable"], scores["incomplete"], scores["candidates"], scores["n"]) == (0, 1, 12, 3)
+    assert scores["pass_at"][0] == scores["mean_at_n"]["mean"] == pytest.approx(1 / 9, abs=1e-6)
+    assert scores["recall_at"][2] == pytest.approx(1 / 3, abs=1e-6)
+    assert scores["voters"]["first"]["mean"] == pytest.approx(1 / 3, abs=1e-6)
+    assert scores["greedy"] is None
+    assert "1 questions lost candidates" in capsys.readouterr().out
+    assert "questions that lost candidates" in (output / "report.html").read_text()
+
+
+def test_a_verdict_that_lacks_one_column_leaves_that_mean_alone(
+    spider_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = LosingPool(1)
+    pool.loses = lambda query: "DISTINCT" in query.sql
+    monkeypatch.setattr(runner, "ExecutorPool", lambda count: pool)
+    output = run_spider(spider_root, write(tmp_path, "p.txt", "".join(f"{sql}\n" for _, sql in QUESTIONS)))
+    totals = json.loads((output / "scores.json").read_text())["totals"]
+    assert (totals["exec"]["mean"], totals["exec_keep_distinct"]["mean"]) == (0.75, pytest.approx(2 / 3, abs=1e-6))
 
 
 def test_hostile_predictions_cost_only_themselves(spider_root: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from selection.questions import CandidatesUnusable, read_candidates
 from selection.reranker import RerankerUnusable, load_reranker
 from selection.train_reranker import fit
 from tests.dogs import write_dogs
+from tests.unit.losing_pool import LosingPool
 
 GOLD = "SELECT name FROM dog WHERE age > 3"
 
@@ -50,6 +51,13 @@ def polls(root: Path, *settings: str) -> list[Ballot]:
     arguments = [f"candidates={write(root)}", "data=spider", f"data.root={root}", "output=unused", *settings]
     config = load(StudyConfig, "selection_study", arguments)
     return list(ballots(read_candidates(config), config))
+
+
+def test_a_question_that_lost_a_candidate_has_no_ballot(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = LosingPool(1)
+    pool.loses = lambda query: query.sql == "SELECT age FROM dog" and "dogs" in query.database
+    monkeypatch.setattr("selection.ballots.ExecutorPool", lambda count: pool)
+    assert [ballot.db_id for ballot in polls(root)] == ["pets"]
 
 
 def test_right_means_right_on_every_instance_asked_for(root: Path) -> None:
