@@ -1,8 +1,11 @@
 """How long one optimizer step takes, by packing, precision and threads: `python -m trainer.learner.benchmark`.
 
-One learner rank for each setting in this process, on the CPU; settings are interleaved round by round, so that a
-machine that drifts drifts for all of them alike. Medians of wall and CPU seconds, and the ratio of CPU seconds of
-the first setting (which a busy machine disturbs less than wall time) to each.
+One learner rank for each setting in this process; settings are interleaved round by round, so that a machine that
+drifts drifts for all of them alike. Medians of wall and CPU seconds, the ratio of CPU seconds of the first setting
+(which a busy machine disturbs less than wall time) to each, and 6 x parameters x forwarded tokens over wall seconds.
+
+On a GPU, with the shape of a published model and random weights: --accelerator gpu --case schema --shape
+Qwen/Qwen2.5-Coder-3B-Instruct --packing shared_prefix --dtype bfloat16 --threads 1 --budget 12288
 """
 
 import argparse
@@ -14,12 +17,14 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from conf.schema.algo import AlgoConfig
 from conf.schema.learner import LearnerConfig
+from rollout.shape import PUBLISHED, ModelShape
 from trainer.carriers import TrainingSequence
 from trainer.learner.backend import leave_group
 from trainer.learner.rank import LearnerRank
@@ -70,9 +75,14 @@ def sequences(case: Case) -> list[TrainingSequence]:
     return made
 
 
-def learner(policy: Path, port: int, *, packing: str, dtype: str, budget: int) -> LearnerRank:
-    settings = {"packing": packing, "dtype": dtype, "micro_batch_tokens": budget, "learning_rate": 1e-4}
+def learner(
+    policy: Path, port: int, accelerator: Literal["cpu", "gpu"], *, packing: str, dtype: str, budget: int
+) -> LearnerRank:
+    settings: dict[str, Any] = {"packing": packing, "dtype": dtype, "micro_batch_tokens": budget, "learning_rate": 1e-4}
+    if accelerator == "gpu":
+        settings |= {"zero_stage": 2, "logprob_chunk_tokens": 2048}
     spec = LearnerSpec(
+        accelerator=accelerator,
         policy=str(policy),
         learner=LearnerConfig.model_validate(settings),
         algo=AlgoConfig(),
@@ -86,23 +96,48 @@ def main() -> None:
     arguments = _arguments()
     case = CASES[arguments.case]
     data = sequences(case)
+    shape = PUBLISHED[arguments.shape] if arguments.shape else _small(arguments.hidden, arguments.layers)
     with tempfile.TemporaryDirectory() as folder:
-        shape = Qwen2Config(
-            vocab_size=VOCABULARY,
-            hidden_size=arguments.hidden,
-            intermediate_size=4 * arguments.hidden,
-            num_hidden_layers=arguments.layers,
-            num_attention_heads=arguments.hidden // 64,
-            num_key_value_heads=arguments.hidden // 64,
-            tie_word_embeddings=True,
-        )
-        Qwen2ForCausalLM(shape).save_pretrained(folder)
+        _save_random(shape, folder, arguments.accelerator)
         ranks = {
-            (packing, dtype, budget): learner(Path(folder), arguments.port, packing=packing, dtype=dtype, budget=budget)
+            (packing, dtype, budget): learner(
+                Path(folder), arguments.port, arguments.accelerator, packing=packing, dtype=dtype, budget=budget
+            )
             for packing, dtype, budget in itertools.product(arguments.packing, arguments.dtype, arguments.budget)
         }
-    _report(_measure(ranks, data, arguments.threads, arguments.rounds))
+    _report(_measure(ranks, data, arguments.threads, arguments.rounds), shape.parameters)
     leave_group()
+
+
+def _small(hidden: int, layers: int) -> ModelShape:
+    heads = hidden // 64
+    return ModelShape(
+        hidden=hidden,
+        intermediate=4 * hidden,
+        layers=layers,
+        heads=heads,
+        kv_heads=heads,
+        head_dim=64,
+        vocabulary=VOCABULARY,
+        tied=True,
+        biases=True,
+    )
+
+
+def _save_random(shape: ModelShape, folder: str, accelerator: str) -> None:
+    config = Qwen2Config(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        tie_word_embeddings=shape.tied,
+    )
+    device, dtype = {"cpu": ("cpu", torch.float32), "gpu": ("cuda", torch.bfloat16)}[accelerator]
+    with torch.device(device):
+        Qwen2ForCausalLM(config).to(dtype).save_pretrained(folder)
 
 
 def _measure(
@@ -121,13 +156,14 @@ def _measure(
     return found
 
 
-def _report(found: dict[tuple[Setting, int], list[Measurement]]) -> None:
+def _report(found: dict[tuple[Setting, int], list[Measurement]], parameters: int) -> None:
     base = 0.0
     for ((packing, dtype, budget), threads), measured in found.items():
         wall, cpu, tokens = (statistics.median(column) for column in zip(*measured, strict=True))
         base = base or cpu
         sys.stdout.write(
-            f"{wall:8.3f} s wall {cpu:8.3f} s CPU {base / cpu:6.2f}x {tokens:8.0f} tokens forwarded  "
+            f"{wall:8.3f} s wall {cpu:8.3f} s CPU {base / cpu:6.2f}x {tokens:8.0f} tokens forwarded "
+            f"{6 * parameters * tokens / wall / 1e12:8.3f} TFLOP/s  "
             f"{packing}, {dtype}, passes of {budget}, {threads} threads\n"
         )
 
@@ -135,6 +171,8 @@ def _report(found: dict[tuple[Setting, int], list[Measurement]]) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m trainer.learner.benchmark", description=__doc__)
     parser.add_argument("--case", choices=CASES, default="short")
+    parser.add_argument("--accelerator", choices=["cpu", "gpu"], default="cpu")
+    parser.add_argument("--shape", choices=PUBLISHED, help="of a published model, in place of --hidden and --layers")
     parser.add_argument("--packing", nargs="+", default=["padded", "shared_prefix"])
     parser.add_argument("--dtype", nargs="+", default=["bfloat16", "float32"])
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
