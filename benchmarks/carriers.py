@@ -120,5 +120,7 @@ class Judged:
     """The infrastructure lost the gold or the chosen query."""
     lost: int = 0
     """Candidates that the infrastructure lost."""
+    incomplete: bool = False
+    """An answer's verdict or vote was lost, the greedy one's included."""
     exhibit: dict[str, Any] = field(default_factory=dict)
     """What the report shows of a failure."""

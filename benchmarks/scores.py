@@ -40,7 +40,7 @@ def summarise(
         "by_level": {level: totals([j for j in scored if j.level == level]) for level in named},
         "error_kinds": dict(Counter(kind for j in judged for kind in j.error_kinds).most_common()),
         "candidates": sum(len(j.rights) + j.lost for j in judged),
-        "incomplete": sum(j.lost > 0 for j in scored),
+        "incomplete": sum(j.incomplete for j in scored),
         "tokens": {
             "prompt": sum(a.prompt_tokens for a in answers.answers),
             "completion": sum(a.completion_tokens for a in answers.answers),
@@ -52,8 +52,8 @@ def summarise(
 
 def _sampling(scored: Sequence[Judged], interval: Callable[[Sequence[float]], Any]) -> Summary:
     """recall@k and pass@k up to the smallest number of candidates, mean@n, greedy, and every voter; of questions that
-    lost no candidate, so that none counts as wrong and each has all its votes."""
-    whole = [j for j in scored if not j.lost]
+    lost no answer, so that none counts as wrong and each has all its votes."""
+    whole = [j for j in scored if not j.incomplete]
     n = min((len(j.rights) for j in whole), default=0)
     voters = sorted(set.intersection(*(set(j.voters) for j in whole))) if whole else []
     greedy = [float(j.greedy_right) for j in scored if j.greedy_right is not None]

@@ -141,7 +141,8 @@ class RewardClient:
 
         False, and no file, with reward.memory.enabled=false: a checkpoint then has none, and `load` would do nothing.
         """
-        return bool(await self._persist(self._seats[0], "save", path))
+        async with self._changing:  # what was committed before is in the file
+            return bool(await self._persist(self._seats[0], "save", path))
 
     async def load(self, path: str) -> None:
         """Replaces every actor's memory by a file's, and forgets what waits for `commit`.

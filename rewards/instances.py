@@ -123,7 +123,7 @@ class InstanceMaker:
         ambiguous: set[int] = set()
         for position, query in enumerate(queries):
             (gold,) = store.results([query.sql], [database], query.denotation)
-            if not gold.usable or gold.order_dependent:
+            if not gold.usable or gold.order_dependent or gold.order_unknown:
                 ambiguous.add(position)
                 continue
             runs = self._pool.run([self._query(database, text) for text in query.mutants])

@@ -118,7 +118,9 @@ def job(config: StudyConfig) -> int:
     sampled = read_candidates(config)
     polls = list(ballots(sampled, config))
     if not polls:
-        raise CandidatesUnusable("no question's gold query runs, so there is nothing to study")
+        raise CandidatesUnusable(
+            "there is nothing to study: of every question the gold query does not run, or a candidate was lost"
+        )
     n = min(config.n, min(len(ballot.candidates) for ballot in polls))
     curves = study(polls, chosen_voters(polls, config.reranker), n, config.resamples, config.seed)
     output = Path(config.output)

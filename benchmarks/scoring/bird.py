@@ -55,6 +55,7 @@ class BirdJudge:
             gold_error=None if gold.status == "ok" else gold.error,
             unscorable=lost,
             lost=rights.count(None),
+            incomplete=None in right.values(),
             exhibit={} if right[sql] else _exhibit(question, gold, executions[sql]),
         )
 

@@ -59,13 +59,21 @@ class SpiderJudge:
     def _candidate_calls(self, question: Question, answer: Answer) -> Iterator[Call]:
         for sql in answer.texts:
             yield from _official_calls(question, sql, keep_distinct=False)
-            seen = question.databases if self._voting.looks_at_all_instances else question.databases[:1]
-            yield from ((database, sql) for database in seen)
+            yield from ((database, sql) for database in self._seen(question))
 
     def _poll(self, question: Question, answer: Answer, right: Rights, known: Known) -> Poll:
-        seen = question.databases if self._voting.looks_at_all_instances else question.databases[:1]
-        primary, *others = ({sql: known[database, sql] for sql in answer.candidates} for database in seen)
+        primary, *others = (
+            {sql: known[database, sql] for sql in answer.candidates} for database in self._seen(question)
+        )
         return self._voting.poll(question, answer, primary, [bool(right[sql]) for sql in answer.candidates], others)
+
+    def _seen(self, question: Question) -> Sequence[str]:
+        """Instances that votes are taken from."""
+        return question.databases if self._voting.looks_at_all_instances else question.databases[:1]
+
+    def _lost_votes(self, question: Question, answer: Answer, known: Known) -> bool:
+        asked = (known[database, sql] for database in self._seen(question) for sql in answer.texts)
+        return any(execution.status == "unscorable" for execution in asked)
 
     def _judged(self, question: Question, answer: Answer, right: Rights, poll: Poll, sql: str, known: Known) -> Judged:
         gold, gold_error = self._parse_gold(question)
@@ -99,6 +107,7 @@ class SpiderJudge:
             gold_error=gold_error,
             unscorable=execution is None,
             lost=rights.count(None),
+            incomplete=None in right.values() or self._lost_votes(question, answer, known),
             exhibit=exhibit,
         )
 

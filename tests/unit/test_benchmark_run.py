@@ -262,18 +262,31 @@ def test_lost_candidates_are_not_wrong_ones(
     right = QUESTIONS[0][1]
     key, first, root = ("index", 0, spider_root) if run is run_spider else ("question_id", 7, bird_root)
     groups = [[right, LOST, right], [QUESTIONS[1][1], "SELECT 1", "SELECT 2"], ["SELECT 1"] * 3, ["SELECT 1"] * 3]
-    rows = [{key: first + i, "candidates": sqls, "greedy": LOST} for i, sqls in enumerate(groups)]
+    rows = [
+        {key: first + i, "candidates": sqls, "greedy": LOST if i == 3 else "SELECT 3"} for i, sqls in enumerate(groups)
+    ]
     output = run(root, write(tmp_path, "c.jsonl", "".join(json.dumps(row) + "\n" for row in rows)))
     scores = json.loads((output / "scores.json").read_text())
     metric = "exec" if run is run_spider else "ex"
     assert scores["totals"][metric]["mean"] == 0.25
-    assert (scores["unscorable"], scores["incomplete"], scores["candidates"], scores["n"]) == (0, 1, 12, 3)
-    assert scores["pass_at"][0] == scores["mean_at_n"]["mean"] == pytest.approx(1 / 9, abs=1e-6)
-    assert scores["recall_at"][2] == pytest.approx(1 / 3, abs=1e-6)
-    assert scores["voters"]["first"]["mean"] == pytest.approx(1 / 3, abs=1e-6)
-    assert scores["greedy"] is None
-    assert "1 questions lost candidates" in capsys.readouterr().out
+    assert (scores["unscorable"], scores["incomplete"], scores["candidates"], scores["n"]) == (0, 2, 12, 3)
+    assert scores["pass_at"][0] == scores["mean_at_n"]["mean"] == pytest.approx(1 / 6, abs=1e-6)
+    assert scores["recall_at"][2] == 0.5
+    assert (scores["voters"]["first"]["mean"], scores["voters"]["greedy"]["mean"]) == (0.5, 0.0)
+    assert scores["greedy"]["mean"] == 0.0
+    assert "2 questions lost candidates" in capsys.readouterr().out
     assert "questions that lost candidates" in (output / "report.html").read_text()
+
+
+def test_a_lost_vote_leaves_a_right_candidate_out(spider_root: Path, tmp_path: Path, monkeypatch) -> None:
+    """Votes are taken from the query as written, verdicts without its DISTINCT."""
+    pool = LosingPool(1)
+    pool.loses = lambda query: query.sql == "SELECT DISTINCT count(*) FROM dog"
+    monkeypatch.setattr(runner, "ExecutorPool", lambda count: pool)
+    rows = [{"index": i, "candidates": ["SELECT DISTINCT count(*) FROM dog", "SELECT 9"]} for i in range(4)]
+    output = run_spider(spider_root, write(tmp_path, "c.jsonl", "".join(json.dumps(row) + "\n" for row in rows)))
+    scores = json.loads((output / "scores.json").read_text())
+    assert (scores["incomplete"], scores["n"], scores["voters"]) == (4, 0, {})
 
 
 def test_a_verdict_that_lacks_one_column_leaves_that_mean_alone(

@@ -8,7 +8,9 @@ import torch
 from torch.nn import functional
 
 from tests.shared_row import Lengths, shared_row
+from tests.tiny_qwen2 import tiny_qwen2
 from trainer.learner.attention import flash
+from trainer.learner.policy import Policy
 
 
 def pieces(queries: torch.Tensor, keys: torch.Tensor) -> list[tuple[slice, slice]]:
@@ -52,6 +54,20 @@ def dense_backward(
             gradient = torch.einsum("hqk,qhd->khd", left, right)
             target[k] = gradient.unflatten(1, (key.shape[1], repeats)).sum(2)
     return of_query, of_key, of_value
+
+
+def test_a_policy_on_flash_attention_has_the_log_probabilities_of_full_attention(monkeypatch) -> None:
+    monkeypatch.setattr(flash, "_FORWARD", dense_forward)
+    batch, visible = shared_row([(4, [6, 2]), (9, [1]), (2, [5, 5, 3])])
+    model = tiny_qwen2()
+    model.set_attn_implementation(flash.NAME)
+    with torch.no_grad():
+        found, _ = Policy(model, temperature=1.0, chunk=8)(batch)
+        model.set_attn_implementation("sdpa")
+        mask = torch.zeros(visible.shape).masked_fill(~visible, -torch.inf)[None, None]
+        logits = model(input_ids=batch.input_ids, position_ids=batch.position_ids, attention_mask=mask).logits[0]
+    expected = logits[batch.predict].log_softmax(-1).gather(1, batch.targets[:, None])[:, 0]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("queries", [5, 2048])

@@ -13,6 +13,8 @@ STEP_INTERVAL = 1000
 """VM instructions between two calls of the progress handler: the unit of every step count."""
 CELL_BYTES = 24
 """Accounted for each cell of a result beside the length of its text or blob."""
+NATIVE_BYTES = 10_000
+"""Of a value where SQLite's own functions run: their calls are not charged, so none may take long."""
 
 Answer = tuple[str, tuple[str, ...], tuple[tuple[Value, ...], ...], str | None, str | None, int]
 """(status, columns, rows, error kind, message, VM steps)."""
@@ -82,12 +84,16 @@ class Executor:
             if answer[3] == "too_large" and answer[4] == OUT_OF_MEMORY:
                 self._connections.close_all()
                 answer = self._run(request, None)
-            native = _failed_with(answer, "user-defined function raised exception")
-            if native:
-                answer = self._run(request, None, native=True)
-            if _failed_with(answer, "Could not decode to UTF-8") and text_errors != "strict":
-                answer = self._run(request, text_errors, native=native)
-            return answer
+            errors: str | None = None
+            native = False
+            while True:  # either may show only once the other is out of the way
+                if not native and _failed_with(answer, "user-defined function raised exception"):
+                    native = True
+                elif errors is None and text_errors != "strict" and _failed_with(answer, "Could not decode to UTF-8"):
+                    errors = text_errors
+                else:
+                    return answer
+                answer = self._run(request, errors, native=native)
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
 
@@ -97,7 +103,7 @@ class Executor:
         steps = Steps(max_steps, self._functions)
         try:
             connection = self._connections.get(path, reverse=reverse, native=native)
-            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max_value)
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, min(max_value, NATIVE_BYTES) if native else max_value)
             connection.text_factory = _text_factory(text_errors) if text_errors else str
             connection.set_progress_handler(steps.tick, min(STEP_INTERVAL, max_steps))
             self._functions.begin(max_value)
