@@ -118,9 +118,7 @@ def job(config: StudyConfig) -> int:
     sampled = read_candidates(config)
     polls = list(ballots(sampled, config))
     if not polls:
-        raise CandidatesUnusable(
-            "there is nothing to study: of every question the gold query does not run, or a candidate was lost"
-        )
+        raise CandidatesUnusable("nothing to study: no question's gold query runs, or each lost a candidate")
     n = min(config.n, min(len(ballot.candidates) for ballot in polls))
     curves = study(polls, chosen_voters(polls, config.reranker), n, config.resamples, config.seed)
     output = Path(config.output)

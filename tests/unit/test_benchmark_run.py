@@ -262,9 +262,8 @@ def test_lost_candidates_are_not_wrong_ones(
     right = QUESTIONS[0][1]
     key, first, root = ("index", 0, spider_root) if run is run_spider else ("question_id", 7, bird_root)
     groups = [[right, LOST, right], [QUESTIONS[1][1], "SELECT 1", "SELECT 2"], ["SELECT 1"] * 3, ["SELECT 1"] * 3]
-    rows = [
-        {key: first + i, "candidates": sqls, "greedy": LOST if i == 3 else "SELECT 3"} for i, sqls in enumerate(groups)
-    ]
+    greedy = ["SELECT 8"] * 3 + [LOST]
+    rows = [{key: first + i, "candidates": groups[i], "greedy": greedy[i]} for i in range(4)]
     output = run(root, write(tmp_path, "c.jsonl", "".join(json.dumps(row) + "\n" for row in rows)))
     scores = json.loads((output / "scores.json").read_text())
     metric = "exec" if run is run_spider else "ex"
