@@ -125,7 +125,7 @@ def _print(summary: Summary, metrics: Sequence[str], output: Path) -> None:
     if summary["unscorable"]:
         lines.append(f"{summary['unscorable']} questions could not be scored and are left out of every mean")
     if summary["incomplete"]:
-        lines.append(f"{summary['incomplete']} questions lost candidates: left out of recall, pass, mean@n and voters")
+        lines.append(f"{summary['incomplete']} questions lost answers: left out of recall, pass, mean@n and voters")
     if summary["gold_errors"]:
         lines.append(f"{len(summary['gold_errors'])} gold queries failed: {summary['gold_errors'][:10]}")
     tokens = summary["tokens"]

@@ -108,3 +108,17 @@ def from_config(config: Mapping[str, Any]) -> ModelShape:
         tied=config.get("tie_word_embeddings", False),
         biases=config.get("attention_bias", config.get("model_type") == "qwen2"),
     )
+
+
+def to_config(shape: ModelShape) -> dict[str, Any]:
+    """The entries of a Qwen2's config.json that say its shape; `from_config` reads them back."""
+    return {
+        "vocab_size": shape.vocabulary,
+        "hidden_size": shape.hidden,
+        "intermediate_size": shape.intermediate,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "head_dim": shape.head_dim,
+        "tie_word_embeddings": shape.tied,
+    }

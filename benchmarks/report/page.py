@@ -74,7 +74,7 @@ def _tiles(summary: Mapping[str, Any], metrics: Sequence[str]) -> str:
         tiles.append(tile("could not be scored", str(summary["unscorable"]), "left out of every mean"))
     if summary["incomplete"]:
         note = "left out of recall, pass, mean@n and voters"
-        tiles.append(tile("questions that lost candidates", str(summary["incomplete"]), note))
+        tiles.append(tile("questions that lost answers", str(summary["incomplete"]), note))
     if summary["gold_errors"]:
         tiles.append(tile("gold queries failed", str(len(summary["gold_errors"])), "counted as wrong"))
     return f'<div class="tiles">{"".join(tiles)}</div>'

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
 from conf.schema.model import ModelConfig
-from rollout.shape import ModelShape, shape_of
+from rollout.shape import shape_of, to_config
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 MAX_POSITIONS = 32768
@@ -26,29 +26,19 @@ def main(arguments: Sequence[str]) -> int:
     shape = shape_of(model)
     if model.type == "tiny":
         shape = replace(shape, vocabulary=len(tokenizer))
-    torch.manual_seed(0)
-    torch.set_default_dtype(DTYPES[dtype])
-    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):  # 3 x 10^9 numbers take half a minute on a CPU
-        Qwen2ForCausalLM(_config(shape, tokenizer)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return 0
-
-
-def _config(shape: ModelShape, tokenizer: "AutoTokenizer") -> Qwen2Config:
-    return Qwen2Config(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.hidden,
-        intermediate_size=shape.intermediate,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        head_dim=shape.head_dim,
+    config = Qwen2Config(
+        **to_config(shape),
         max_position_embeddings=MAX_POSITIONS,
-        tie_word_embeddings=shape.tied,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
+    torch.manual_seed(0)
+    torch.set_default_dtype(DTYPES[dtype])
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):  # 3 x 10^9 numbers take half a minute on a CPU
+        Qwen2ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return 0
 
 
 if __name__ == "__main__":

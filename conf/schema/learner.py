@@ -33,7 +33,8 @@ class LearnerConfig(Section):
     gradient_checkpointing: bool = False
     lora: LoraConfig = LoraConfig()
     packing: Literal["shared_prefix", "padded"] = "padded"
-    """shared_prefix: a prompt is forwarded once for its group. padded: one row a completion."""
+    """shared_prefix: a prompt is forwarded once for its group; on a GPU in bfloat16 only. padded: one row a
+    completion."""
     micro_batch_tokens: PositiveInt = 16384
     """Token budget of one forward pass."""
     logprob_chunk_tokens: PositiveInt = 512

@@ -273,8 +273,8 @@ def test_lost_candidates_are_not_wrong_ones(
     assert scores["recall_at"][2] == 0.5
     assert (scores["voters"]["first"]["mean"], scores["voters"]["greedy"]["mean"]) == (0.5, 0.0)
     assert scores["greedy"]["mean"] == 0.0
-    assert "2 questions lost candidates" in capsys.readouterr().out
-    assert "questions that lost candidates" in (output / "report.html").read_text()
+    assert "2 questions lost answers" in capsys.readouterr().out
+    assert "questions that lost answers" in (output / "report.html").read_text()
 
 
 def test_a_lost_vote_leaves_a_right_candidate_out(spider_root: Path, tmp_path: Path, monkeypatch) -> None:

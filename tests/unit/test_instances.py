@@ -12,6 +12,7 @@ from conf.schema.instances import InstancesConfig
 from rewards.instances import run
 from rewards.perturb import make_instance, read_hints
 from rewards.sql.schema import read_schema
+from tests.unit.losing_pool import LosingPool
 
 GOLD = "SELECT name FROM dog WHERE age > 4"
 
@@ -81,6 +82,20 @@ def test_kept_instances_kill_mutants_that_the_first_one_cannot(
     assert "mutants killed" in capsys.readouterr().out
     with pytest.raises(QuorumError, match="not empty"):
         run(config)
+
+
+def test_a_gold_whose_order_could_not_be_probed_counts_no_kill(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = LosingPool(1)
+    pool.loses = lambda query: query.reverse_unordered
+    monkeypatch.setattr("rewards.instances.ExecutorPool", lambda count: pool)
+    cases = tmp_path / "golds.jsonl"
+    cases.write_text(json.dumps({"db_id": "dogs", "gold_sqls": [GOLD], "denotation": "spider"}) + "\n")
+    output = str(tmp_path / "new")
+    assert run(InstancesConfig(input=str(cases), databases=str(root), output=output, candidates=2, keep=1)) == 0
+    (outcome,) = json.loads((tmp_path / "new" / "instances.json").read_text())
+    assert (outcome["killed_before"], outcome["killed_after"]) == (0, 0)
 
 
 @pytest.mark.parametrize("name", ["file", "file/below"])

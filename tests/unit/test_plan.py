@@ -8,7 +8,7 @@ from conf.errors import ConfigError
 from conf.load import load
 from conf.schema.model import PretrainedModel
 from conf.schema.root import TrainConfig
-from rollout.shape import PUBLISHED, ModelShape, ShapeUnknown, from_config, shape_of
+from rollout.shape import PUBLISHED, ModelShape, ShapeUnknown, from_config, shape_of, to_config
 from trainer.plan.build import build, rollout_of
 from trainer.plan.estimate import (
     GIB,
@@ -224,3 +224,8 @@ def test_a_run_shows_its_plan_and_is_refused_when_no_machine_holds_it(tmp_path):
     notes.clear()
     check_plan(small, tmp_path, notes.append)
     assert notes[0].startswith("no plan: the shape of the model is not known")
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_shape_survives_its_configuration(name: str) -> None:
+    assert from_config({"model_type": "qwen2", **to_config(PUBLISHED[name])}) == PUBLISHED[name]

@@ -53,6 +53,8 @@ class Crew:
     notes: list[str] = field(default_factory=list)
     remembered: dict[int, list[str]] = field(default_factory=dict)
     """Tasks of the traces that each life was given, in order."""
+    saved: list[list[str]] = field(default_factory=list)
+    """What the life that was asked to save had been given."""
 
     def actor(self) -> "FakeActor":
         self.lives += 1
@@ -72,6 +74,8 @@ class FakeActor:
         if method == "remember":
             await asyncio.sleep(self._crew.starting_s)
             self._crew.remembered.setdefault(self._life, []).extend(trace.task_id for trace in arguments[0])
+        if method == "save":
+            self._crew.saved.append(list(self._crew.remembered[self._life]))
         return await self._score(arguments[0]) if method == "score_batch" else 0
 
     async def progress(self) -> int:
@@ -313,6 +317,42 @@ def test_a_commit_that_is_cancelled_half_way_reaches_every_actor() -> None:
         await score(client, 2)
         await client.commit()
         assert crew.remembered == {0: ["1", "2"], 1: ["1", "2"]}
+
+    with_client(crew, use, actors=2)
+
+
+def test_what_is_saved_holds_every_commit_before_it() -> None:
+    crew = Crew()
+
+    async def use(client: RewardClient) -> None:
+        await client.start()
+        crew.starting_s = 0.05
+        commits = []
+        for number in (1, 2):
+            await score(client, number)
+            commits.append(asyncio.create_task(client.commit()))
+            await asyncio.sleep(0.01)
+        commits[1].cancel()
+        await client.save("memory.sqlite")
+        assert crew.saved == [["1", "2"]]
+
+    with_client(crew, use, actors=2)
+
+
+def test_a_commit_under_way_ends_with_the_client() -> None:
+    crew = Crew()
+
+    async def use(client: RewardClient) -> None:
+        await client.start()
+        await score(client, 1)
+        crew.starting_s = 0.05
+        committing = asyncio.create_task(client.commit())
+        await asyncio.sleep(0.02)
+        await client.close()
+        with pytest.raises(asyncio.CancelledError):
+            await committing
+        await asyncio.sleep(0.1)
+        assert crew.lives == len(crew.killed) == 2
 
     with_client(crew, use, actors=2)
 

@@ -24,7 +24,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from conf.schema.algo import AlgoConfig
 from conf.schema.learner import LearnerConfig
-from rollout.shape import PUBLISHED, ModelShape
+from rollout.shape import PUBLISHED, ModelShape, to_config
 from trainer.carriers import TrainingSequence
 from trainer.learner.backend import leave_group
 from trainer.learner.rank import LearnerRank
@@ -125,19 +125,9 @@ def _small(hidden: int, layers: int) -> ModelShape:
 
 
 def _save_random(shape: ModelShape, folder: str, accelerator: str) -> None:
-    config = Qwen2Config(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.hidden,
-        intermediate_size=shape.intermediate,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        head_dim=shape.head_dim,
-        tie_word_embeddings=shape.tied,
-    )
     device, dtype = {"cpu": ("cpu", torch.float32), "gpu": ("cuda", torch.bfloat16)}[accelerator]
     with torch.device(device):
-        Qwen2ForCausalLM(config).to(dtype).save_pretrained(folder)
+        Qwen2ForCausalLM(Qwen2Config(**to_config(shape))).to(dtype).save_pretrained(folder)
 
 
 def _measure(
@@ -181,7 +171,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--port", type=int, default=29511)
-    return parser.parse_args()
+    given = parser.parse_args()
+    if given.accelerator == "gpu" and given.dtype != ["bfloat16"]:
+        parser.error("--accelerator gpu needs --dtype bfloat16: shared prompts have no float32 attention there")
+    return given
 
 
 if __name__ == "__main__":

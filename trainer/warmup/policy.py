@@ -1,5 +1,7 @@
 """Where the warm-up starts from: a tiny Qwen2 with random weights, or a Hugging Face folder. Imports torch."""
 
+from dataclasses import replace
+
 import torch
 from transformers import (
     AutoConfig,
@@ -12,19 +14,14 @@ from transformers import (
 
 from conf.errors import QuorumError, first_line
 from conf.schema.model import PretrainedModel, TinyModel
+from rollout.shape import shape_of, to_config
 
 
 def tiny_policy(model: TinyModel, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
     """A Qwen2 with tied embeddings, in fp32; the same seed gives the same weights."""
     config = Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=model.hidden_size,
-        intermediate_size=model.intermediate_size,
-        num_hidden_layers=model.layers,
-        num_attention_heads=model.heads,
-        num_key_value_heads=model.kv_heads,
+        **to_config(replace(shape_of(model), vocabulary=len(tokenizer))),
         max_position_embeddings=model.max_positions,
-        tie_word_embeddings=True,
         # Unit-variance activations from the start: the usual 0.02 suits wide models and makes one this narrow learn to
         # copy values several times later.
         initializer_range=model.hidden_size**-0.5,

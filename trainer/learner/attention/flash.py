@@ -80,6 +80,7 @@ class Row:
 
 
 def row_of(layout: PrefixLayout, device: torch.device) -> Row:
+    """What `flash_attention` needs to know of a row, made once for all layers."""
     lengths: list[int] = []
     queries: list[int] = []
     keys: list[int] = []
