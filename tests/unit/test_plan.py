@@ -228,4 +228,5 @@ def test_a_run_shows_its_plan_and_is_refused_when_no_machine_holds_it(tmp_path):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_shape_survives_its_configuration(name: str) -> None:
-    assert from_config({"model_type": "qwen2", **to_config(PUBLISHED[name])}) == PUBLISHED[name]
+    shape = dataclasses.replace(PUBLISHED[name], head_dim=2 * PUBLISHED[name].head_dim)
+    assert from_config({"model_type": "qwen2", **to_config(shape)}) == shape

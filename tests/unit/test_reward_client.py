@@ -53,6 +53,8 @@ class Crew:
     notes: list[str] = field(default_factory=list)
     remembered: dict[int, list[str]] = field(default_factory=dict)
     """Tasks of the traces that each life was given, in order."""
+    forgetful: set[int] = field(default_factory=set)
+    """Lives whose next commit raises inside the actor, after a while."""
     saved: list[list[str]] = field(default_factory=list)
     """What the life that was asked to save had been given."""
 
@@ -73,6 +75,10 @@ class FakeActor:
             raise ActorGone("no memory")
         if method == "remember":
             await asyncio.sleep(self._crew.starting_s)
+            if self._life in self._crew.forgetful:
+                self._crew.forgetful.discard(self._life)
+                await asyncio.sleep(0.3)
+                raise ActorFailed("disk full")
             self._crew.remembered.setdefault(self._life, []).extend(trace.task_id for trace in arguments[0])
         if method == "save":
             self._crew.saved.append(list(self._crew.remembered[self._life]))
@@ -319,6 +325,23 @@ def test_a_commit_that_is_cancelled_half_way_reaches_every_actor() -> None:
         assert crew.remembered == {0: ["1", "2"], 1: ["1", "2"]}
 
     with_client(crew, use, actors=2)
+
+
+def test_a_commit_that_is_sent_again_keeps_its_place() -> None:
+    crew = Crew()
+
+    async def use(client: RewardClient) -> None:
+        await client.start()
+        crew.starting_s = 0.05
+        crew.forgetful = {1}
+        commits = []
+        for number in (1, 2):
+            await score(client, number)
+            commits.append(asyncio.create_task(client.commit()))
+        await asyncio.gather(*commits)
+        assert crew.remembered == {0: ["1", "2"], 1: ["1", "2"]}
+
+    with_client(crew, use, actors=2, timeout_s=60.0)
 
 
 def test_what_is_saved_holds_every_commit_before_it() -> None:

@@ -50,6 +50,7 @@ def our_row(step: int, elapsed: float, **more: float) -> dict[str, float]:
         "perf/score_s": 0.1,
         "perf/train_s": 0.3,
         "perf/sync_s": 0.05,
+        "perf/rss_gib": 2.0,
         "reward/total/mean": float(step),
         **more,
     }
@@ -141,6 +142,24 @@ def test_a_comparison_of_recorded_blocks(tmp_path, monkeypatch):
     assert found["floor"]["floor_s"] == pytest.approx(floor)
     assert found["floor"]["ours_over_floor"] == pytest.approx(1.5 / floor)
     assert "synchronous" in table(found)
+
+
+def test_random_weights_tell_what_the_device_makes_of_every_variant(tmp_path, monkeypatch):
+    policy = tmp_path / "policy"
+    policy.mkdir()
+    (policy / "config.json").write_text(json.dumps(SHAPE))
+    variants = ("synchronous", "one_step_ahead")
+    job = Job(name="device", policy=policy, settings=(), micro_batch=4, variants=variants)
+    for variant in variants:
+        write_our_run(tmp_path / f"device-{variant}-0")
+    write_lines(tmp_path / "device-trl-0.jsonl", [peer_row(1, 5.0), peer_row(2, 11.0), peer_row(3, 19.0)])
+    monkeypatch.setattr("benchmarks.throughput.blocks.run_process", lambda *arguments, **named: 0)
+    monkeypatch.setattr("benchmarks.throughput.comparison.measured_peak", lambda config: 1e4)
+    settings = ["against=trl", "weights=random", "steps=2", "warmup_steps=1", "rounds=1"]
+    found = compare(job, load(ThroughputConfig, "throughput", settings), tmp_path)["variants"]
+    assert found.keys() == set(variants)
+    # generation and scores 0.6 of 1.5 s
+    assert all(one["device"]["trainer_wait_share"] == pytest.approx(0.4) for one in found.values())
 
 
 def test_blocks_of_different_tasks_are_no_comparison():
