@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from conf.schema.data import Denotation
 from conf.schema.reward import ExecutionReward
 from rewards.carriers import ErrorKind, Execution
-from rewards.sql.denotation import digest, equal, is_trivial
+from rewards.sql.denotation import digest, is_trivial
 from rewards.sql.executor import ExecutorPool, Query
 from rewards.sql.gold import Gold
 
@@ -82,11 +82,7 @@ class ExecutionJudge:
 
 def _matching(candidate: Candidate, execution: Execution) -> list[Gold]:
     """Golds that the candidate equals on the primary instance."""
-    return [
-        gold
-        for gold in candidate.golds
-        if equal(gold.executions[0], execution, policy=candidate.policy, ordered=gold.ordered)
-    ]
+    return [gold for gold in candidate.golds if gold.accepts(0, execution, policy=candidate.policy)]
 
 
 def _verdict(execution: Execution, right: bool, policy: Denotation, ordered: bool) -> Judged:
@@ -108,10 +104,7 @@ def _on_all_instances(
     if lost is not None:
         return _verdict(lost, False, policy, False)
     right = any(
-        all(
-            equal(own, other, policy=policy, ordered=gold.ordered)
-            for own, other in zip(gold.executions[1:], others, strict=True)
-        )
+        all(gold.accepts(number, other, policy=policy) for number, other in enumerate(others, start=1))
         for gold in matching
     )
     return Judged(level=2 if right else 1, digest=primary.digest, trivial=primary.trivial)

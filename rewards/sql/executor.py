@@ -19,10 +19,10 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal, cast
+from typing import Any, Generic, Literal, TypeVar, cast
 
 from conf.schema.reward import BudgetConfig
 from rewards.carriers import ErrorKind, Execution
@@ -35,6 +35,7 @@ START_S = 60.0
 """Longest wait for a new process to greet."""
 BUSY_S = 900.0
 LOST_LIMIT = 2
+T = TypeVar("T")
 CRASHES = frozenset((signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL))
 
 
@@ -112,15 +113,32 @@ class ExecutorPool:
         self.close()
 
     def run(self, queries: Sequence[Query]) -> list[Execution]:
-        """One execution a query, in order. Thread-safe. Raises ExecutorsBusy, and RuntimeError after `close`."""
-        results: list[Execution | None] = [query.refusal() for query in queries]
-        jobs = deque(_Job(index=i, query=q) for i, q in enumerate(queries) if results[i] is None)
+        """One execution a query, in order; all their rows are held at once. Thread-safe. Raises ExecutorsBusy, and
+        RuntimeError after `close`."""
+        return self.each(queries, lambda index, execution: execution)
+
+    def each(self, queries: Sequence[Query], take: Callable[[int, Execution], T]) -> list[T]:
+        """What `take(index, execution)` makes of each execution, in the order of the queries.
+
+        `take` is called once a query, in this thread, in the order in which executions come; what it does not return of
+        an execution is not kept, so that a batch holds no more rows than it is working on. Raises as `run` does, and
+        what `take` raises.
+
+        >>> with ExecutorPool(1) as pool:
+        ...     counts = pool.each(queries, lambda index, execution: len(execution.rows))
+        """
+        outcome = _Outcome(take, len(queries))
+        jobs: deque[_Job] = deque()
+        for index, query in enumerate(queries):
+            refusal = query.refusal()
+            if refusal is not None:
+                outcome.put(index, refusal)
+            else:
+                jobs.append(_Job(index=index, query=query))
         if jobs:
             with self._borrowed(len(jobs)) as seats:
-                _Dispatch(self, jobs, seats, results).run()
-        if any(result is None for result in results):
-            raise AssertionError("a query was left without an execution")
-        return cast(list[Execution], results)
+                _Dispatch(self, jobs, seats, outcome).run()
+        return outcome.results()
 
     def pids(self) -> tuple[int, ...]:
         """Process ids of the executors that nobody uses at the moment."""
@@ -174,13 +192,28 @@ def _settled(seat: _Seat | None) -> _Seat | None:
     return seat
 
 
+class _Outcome(Generic[T]):
+    """What was made of the executions that have come."""
+
+    def __init__(self, take: Callable[[int, Execution], T], count: int) -> None:
+        self._take = take
+        self._count = count
+        self._taken: dict[int, T] = {}
+
+    def put(self, index: int, execution: Execution) -> None:
+        self._taken[index] = self._take(index, execution)
+
+    def results(self) -> list[T]:
+        return [self._taken[index] for index in range(self._count)]
+
+
 class _Dispatch:
     """Feeds one batch to borrowed workers until every query has its execution."""
 
     def __init__(
-        self, pool: ExecutorPool, jobs: deque[_Job], seats: list[_Seat | None], results: list[Execution | None]
+        self, pool: ExecutorPool, jobs: deque[_Job], seats: list[_Seat | None], outcome: _Outcome[Any]
     ) -> None:
-        self._pool, self._jobs, self._seats, self._results = pool, jobs, seats, results
+        self._pool, self._jobs, self._seats, self._outcome = pool, jobs, seats, outcome
         self._failed_starts = 0
 
     def run(self) -> None:
@@ -254,7 +287,7 @@ class _Dispatch:
             self._lost(position, seat, silent=False)
             return
         for answer in answers:
-            self._results[seat.jobs.popleft().index] = _execution(answer)
+            self._outcome.put(seat.jobs.popleft().index, _execution(answer))
         self._pool.events += len(answers)
         if seat.worker.ready:
             self._failed_starts = 0
@@ -279,13 +312,13 @@ class _Dispatch:
         self._jobs.extendleft(reversed(seat.jobs))
         if code == -signal.SIGPROF:
             message = f"out of the CPU budget of {job.query.budget.cpu_s:g} s"
-            self._results[job.index] = Execution(status="error", error_kind="timeout", error=message)
+            self._outcome.put(job.index, Execution(status="error", error_kind="timeout", error=message))
             return
         job.lost += 1
         job.crashes += -code in CRASHES
         if job.crashes == LOST_LIMIT:
             message = f"SQLite crashed on this query (signal {-code})"
-            self._results[job.index] = Execution(status="error", error_kind="runtime", error=message)
+            self._outcome.put(job.index, Execution(status="error", error_kind="runtime", error=message))
         elif job.lost == LOST_LIMIT:
             cause = f"silent for {job.query.budget.wall_s:g} s" if silent else f"ended with code {code}"
             self._give_up(job, f"the SQL executor was lost twice (the last time {cause})")
@@ -293,7 +326,7 @@ class _Dispatch:
             self._jobs.append(job)
 
     def _give_up(self, job: _Job, reason: str) -> None:
-        self._results[job.index] = Execution(status="unscorable", error=reason)
+        self._outcome.put(job.index, Execution(status="unscorable", error=reason))
 
 
 def _execution(answer: Answer) -> Execution:

@@ -48,6 +48,10 @@ class Gold:
     def usable(self) -> bool:
         return all(execution.status == "ok" for execution in self.executions)
 
+    def accepts(self, instance: int, execution: Execution, *, policy: Denotation) -> bool:
+        """Whether an execution on the instance of this number is the answer that this gold gives there."""
+        return equal(self.executions[instance], execution, policy=policy, ordered=self.ordered)
+
     @property
     def infrastructure(self) -> bool:
         """Whether the infrastructure, not the query, kept it from running."""
