@@ -6,6 +6,10 @@ from typing import Literal
 ErrorKind = Literal["syntax", "not_a_query", "forbidden", "timeout", "too_large", "runtime"]
 """Why a candidate earned no execution reward; always the candidate's own doing."""
 
+Cause = Literal["data", "policy", "infrastructure"]
+"""Whose doing it is that a completion has no reward. data: no gold of its task counts. policy: its own text or query,
+which loses a process each time while other work is done. infrastructure: everything else."""
+
 Value = int | float | str | bytes | None
 """One SQLite cell, with its storage class."""
 
@@ -33,13 +37,21 @@ class Execution:
     """What one query did on one database instance."""
 
     status: Literal["ok", "error", "unscorable"]
-    """error: the query's own doing. unscorable: the infrastructure's (database missing, executor lost twice)."""
+    """error: the query's own doing, and known to be. unscorable: nobody knows its result (database missing, executor
+    lost twice)."""
     columns: tuple[str, ...] = ()
     rows: tuple[tuple[Value, ...], ...] = ()
     error_kind: ErrorKind | None = None
     error: str | None = None
     vm_steps: int = 0
     """SQLite VM instructions, in units of the progress-handler interval."""
+    own_doing: bool = False
+    """Of an unscorable one: the query lost its process twice where a harmless query was answered."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether the infrastructure kept the query from running."""
+        return self.status == "unscorable" and not self.own_doing
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,3 +75,10 @@ class RewardResult:
     error_kind: ErrorKind | None = None
     flags: tuple[str, ...] = ()
     """Remarks such as "atomic_token_fallback" or "gold_order_dependent"."""
+    cause: Cause | None = None
+    """Whose doing it is that it is unscorable; None when scored, or when nobody has said."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether it is unscorable and neither the data nor the policy is known to have caused that."""
+        return self.status == "unscorable" and self.cause not in ("data", "policy")

@@ -1,23 +1,25 @@
 """Scores the completions of one task: extract, execute and compare, align, combine.
 
-Guarantees: the score of a completion depends neither on its group nor on the order of the batch; what the
-infrastructure did is `unscorable`, never a number. Synchronous, single-threaded, without Ray.
+Guarantees: the score of a completion depends neither on its group nor on the order of the batch; what cannot be known is
+`unscorable`, never a number, and says whose doing that is: the data's, the policy's or the infrastructure's. Synchronous, single-threaded, without Ray.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from conf.schema.reward import RewardConfig
-from rewards.carriers import RewardResult, SqlTask
+from rewards.carriers import Cause, RewardResult, SqlTask
 from rewards.combine import RIGHT, Combiner, Components
 from rewards.components.execution import Judged
 from rewards.components.format import extract, format_reward
 from rewards.components.memory import MemoryComponent
 from rewards.components.penalties import Facts, penalties, penalty_weights
+from rewards.gold_check import GoldCheck
 from rewards.memory_store import VerifiedTrace
 from rewards.sql.executor import ExecutorPool
 from rewards.sql.parse import Extraction
-from rewards.verdicts import GoldCheck, Inquiry, Verdict, Verdicts
+from rewards.verdicts import Inquiry, Verdict, Verdicts
 
 ORDER_FLAG = "gold_order_dependent"
 TOKEN_FLAG = "atomic_token_fallback"
@@ -40,11 +42,15 @@ class ScorerStats:
     tasks: int
     completions: int
     unscorable: int
+    """Completions without a reward, whoever is to blame."""
     cache_entries: int
     cache_hits: int
     cache_misses: int
     executor_restarts: int
     memory_traces: int
+    unscorable_data: int = 0
+    unscorable_policy: int = 0
+    """Those of `unscorable` that the data and the policy caused."""
 
 
 class Scorer:
@@ -57,7 +63,8 @@ class Scorer:
         self._combiner = Combiner(config)
         self._penalties = penalty_weights(config.penalties)
         self._verdicts = Verdicts(config, pool)
-        self._tasks = self._completions = self._unscorable = 0
+        self._tasks = self._completions = 0
+        self._unscorable: Counter[Cause] = Counter()
 
     def score(
         self, task: SqlTask, completions: Sequence[str], *, lengths: Sequence[float] | None = None
@@ -112,12 +119,14 @@ class Scorer:
         return ScorerStats(
             tasks=self._tasks,
             completions=self._completions,
-            unscorable=self._unscorable,
+            unscorable=self._unscorable.total(),
             cache_entries=len(self._verdicts.cache),
             cache_hits=self._verdicts.cache.hits,
             cache_misses=self._verdicts.cache.misses,
             executor_restarts=self._pool.restarts,
             memory_traces=0 if self._memory is None else len(self._memory),
+            unscorable_data=self._unscorable["data"],
+            unscorable_policy=self._unscorable["policy"],
         )
 
     def _results(self, job: ScoreJob, extractions: Sequence[Extraction], inquiry: Inquiry) -> tuple[RewardResult, ...]:
@@ -127,8 +136,8 @@ class Scorer:
         check = inquiry.check
         assert check is not None, "inquire has executed the golds"
         if not check.usable:
-            self._unscorable += count
-            return tuple(self._unscored(extraction, check.reason) for extraction in extractions)
+            cause: Cause = "infrastructure" if check.infrastructure else "data"
+            return tuple(self._unscored(extraction, check.reason, cause) for extraction in extractions)
         verdicts = [inquiry.of(e.sql) if e.sql is not None else None for e in extractions]
         alignments: Sequence[float | None] = [None] * count
         if self._memory is not None:
@@ -147,8 +156,7 @@ class Scorer:
     ) -> RewardResult:
         extraction, judged = facts.extraction, facts.judged
         if judged.unscorable:
-            self._unscorable += 1
-            return self._unscored(extraction, judged.error)
+            return self._unscored(extraction, judged.error, "policy" if judged.own_doing else "infrastructure")
         values = Components(
             format=format_reward(extraction, self._config.format),
             execution=judged.level,
@@ -170,10 +178,13 @@ class Scorer:
             flags=flags + ((TOKEN_FLAG,) if verdict is not None and verdict.token_fallback else ()),
         )
 
-    def _unscored(self, extraction: Extraction, reason: str | None) -> RewardResult:
+    def _unscored(self, extraction: Extraction, reason: str | None, cause: Cause) -> RewardResult:
+        self._unscorable[cause] += 1
         point = format_reward(extraction, self._config.format) if self._config.format.enabled else None
         components = {"format": point, "execution": None, "atomic": None, "memory": None}
-        return RewardResult(status="unscorable", total=None, components=components, sql=extraction.sql, error=reason)
+        return RewardResult(
+            status="unscorable", total=None, components=components, sql=extraction.sql, error=reason, cause=cause
+        )
 
 
 def _right(verdict: Verdict | None) -> bool | None:

@@ -16,6 +16,7 @@ from conf.schema.reward import RewardConfig
 from rewards.carriers import SqlTask
 from rewards.components.atomic import AtomicComparer, AtomicScore
 from rewards.components.execution import Candidate, ExecutionJudge, Judged
+from rewards.gold_check import GoldCheck, checked
 from rewards.sql.cache import BoundedCache
 from rewards.sql.content import content_key
 from rewards.sql.executor import ExecutorPool
@@ -29,17 +30,6 @@ batch's time went into looking at trees that are still in use."""
 COLLECT_ALL_AFTER = 1024
 """Candidates compared between two whole collections, 60 ms or more each: dropped trees that have grown old are
 otherwise kept until a quarter of all objects is garbage."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GoldCheck:
-    """Whether a task can be scored."""
-
-    usable: bool
-    reason: str | None = None
-    order_dependent: bool = False
-    infrastructure: bool = False
-    """Not usable through no fault of the gold: worth another try."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,10 +95,13 @@ class Verdicts:
 
     def check(self, task: SqlTask) -> GoldCheck:
         """Whether a gold of the task runs within its budget, on every instance that would decide."""
-        inquiry = self._opened(task, ())
-        self._check_golds([inquiry])
-        assert inquiry.check is not None
-        return inquiry.check
+        return self.check_many([task])[0]
+
+    def check_many(self, tasks: Sequence[SqlTask]) -> list[GoldCheck]:
+        """`check` of several tasks, whose golds are executed together and held until it returns."""
+        inquiries = [self._opened(task, ()) for task in tasks]
+        self._check_golds(inquiries)
+        return [inquiry.check for inquiry in inquiries if inquiry.check is not None]
 
     def inquire(self, asked: Sequence[tuple[SqlTask, Sequence[str]]]) -> list[Inquiry]:
         """Verdicts on the queries of each task; where its golds are unusable the check says so instead."""
@@ -178,28 +171,8 @@ class Verdicts:
             for i in readable
         ]
         for inquiry, golds in zip(readable, self._golds.many(requests), strict=True):
-            inquiry.check, inquiry.golds = self._checked(golds)
+            inquiry.check, inquiry.golds = checked(golds, self._config.execution.order_dependent_gold)
             inquiry.passing = any(g.infrastructure or g.order_unknown or reads_clock(g.sql) for g in golds)
-
-    def _checked(self, golds: Sequence[Gold]) -> tuple[GoldCheck, list[Gold]]:
-        """Which golds count, and whether any does."""
-        # What is wrong by the golds that ran may be right by the one that was lost.
-        lost = next((gold for gold in golds if gold.infrastructure), None)
-        if lost is not None:
-            return GoldCheck(usable=False, reason=f"gold: {lost.reason}", infrastructure=True), []
-        running = [gold for gold in golds if gold.usable]
-        if not running:
-            return GoldCheck(usable=False, reason=f"gold: {golds[0].reason}"), []
-        steady = [gold for gold in running if not gold.order_dependent]
-        if self._config.execution.order_dependent_gold == "unscorable":
-            if any(gold.order_unknown for gold in steady):
-                reason = "gold: whether its rows depend on scan order could not be found out"
-                return GoldCheck(usable=False, reason=reason, infrastructure=True), []
-            if not steady:
-                reason = "gold: its rows depend on scan order"
-                return GoldCheck(usable=False, reason=reason, order_dependent=True), []
-            return GoldCheck(usable=True), steady
-        return GoldCheck(usable=True, order_dependent=len(steady) < len(running)), running
 
     def _similarities(self, new: Mapping[bytes, tuple[Inquiry, str]]) -> dict[bytes, Similarities]:
         """Of each new candidate to every gold of its task; whether a gold counts is being found out meanwhile."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from conf.schema.reward import RewardConfig
 from conf.schema.root import TrainConfig
 from conf.schema.stages import EvaluationConfig
 from rewards.carriers import SqlTask
@@ -16,6 +17,7 @@ from rollout.prompt.described import SchemaReader
 from rollout.prompt.tokenizer import load_tokenizer
 from rollout.tasks import DataError, Dropped, Stream, TaskSet, build_stream
 from rollout.tasks.check import Checked, check_databases, check_golds, check_prompts
+from trainer.evaluate import judging
 
 T = TypeVar("T")
 
@@ -35,7 +37,8 @@ class PreparedData:
 
 
 def checked(config: TrainConfig, tasks: TaskSet) -> TaskSet:
-    """The tasks whose database can be read and whose golds run, and what is left out with the reason.
+    """The tasks whose database can be read and whose golds count, and what is left out with the reason. Training tasks
+    are asked under the run's reward, held-out tasks under the rule that evaluations judge by.
 
     A warm-up task that is no training task and has a trace is imitated through that, so its gold need not run. Raises
     DataError when no training task remains.
@@ -43,8 +46,8 @@ def checked(config: TrainConfig, tasks: TaskSet) -> TaskSet:
     imitated = [task for task in tasks.warmup if task.id not in tasks.traces]
     learned = {task.id: task for task in (*tasks.train, *imitated)}
     with ExecutorPool(config.reward.server.executors) as pool:
-        train = _check(tuple(learned.values()), config, pool)
-        heldout = _check(tasks.heldout, config, pool)
+        train = _check(tuple(learned.values()), config, config.reward, pool)
+        heldout = _check(tasks.heldout, config, judging(config.reward), pool)
     dropped = (*tasks.dropped, *train.dropped, *heldout.dropped)
     good = {task.id: task for task in train.tasks}
     usable = {task.id: task for task in tasks.warmup if task.id not in learned} | good
@@ -87,10 +90,9 @@ def rendered(config: TrainConfig, tasks: TaskSet, policy: Path) -> PreparedData:
     )
 
 
-def _check(tasks: Sequence[SqlTask], config: TrainConfig, pool: ExecutorPool) -> Checked:
-    execution = config.reward.execution
+def _check(tasks: Sequence[SqlTask], config: TrainConfig, reward: RewardConfig, pool: ExecutorPool) -> Checked:
     readable = check_databases(tasks, SchemaReader(config.prompt.example_values).read)
-    golds = check_golds(readable.tasks, pool=pool, budget=execution.budget, instances=execution.instances)
+    golds = check_golds(readable.tasks, pool=pool, reward=reward)
     return Checked(tasks=golds.tasks, dropped=readable.dropped + golds.dropped)
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from conf.schema.reward import RewardConfig
 from conf.schema.root import TrainConfig
 from conf.schema.stages import EvaluationConfig
 from rewards.actor import ray_actors
@@ -21,6 +20,7 @@ from rollout.weights.handle import SyncReport
 from rollout.worker import ray_workers, transfer_backend
 from trainer.carriers import TrainingSequence
 from trainer.checkpoint import Checkpoint
+from trainer.evaluate import judging
 from trainer.learner.group import LearnerGroup
 from trainer.learner.spec import LearnerSpec
 from trainer.weights.builder import sender_factory
@@ -108,23 +108,6 @@ class Engines:
             f"{stats.groups_in_flight} groups being scored, {waiting}, {stats.actor_restarts} restarts"
         )
         return found | {"learner": self.learner.doing}
-
-
-def judging(config: RewardConfig) -> RewardConfig:
-    """The rewards' configuration for evaluation: right or wrong, nothing learned.
-
-    Golds are judged by one rule, whatever the reward does with them, so that policies trained with `finer` and with
-    `strict` are measured alike. Instances and budgets stay as configured.
-    """
-    return config.model_copy(
-        update={
-            "execution": config.execution.model_copy(update={"order_dependent_gold": "score"}),
-            "empty_needs_empty_everywhere": False,
-            "atomic": config.atomic.model_copy(update={"enabled": False}),
-            "memory": config.memory.model_copy(update={"enabled": False}),
-            "rank_correct_first": False,
-        }
-    )
 
 
 @asynccontextmanager

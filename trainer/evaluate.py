@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from conf.schema.reward import RewardConfig
 from conf.schema.rollout import SamplingConfig
 from conf.schema.stages import EvaluationConfig
 from rewards.carriers import RewardResult
@@ -29,6 +30,23 @@ class _Outcome:
     voted: bool
     unscorable: int
     tokens: int
+
+
+def judging(config: RewardConfig) -> RewardConfig:
+    """The rewards' configuration for evaluation: right or wrong, nothing learned.
+
+    Golds are judged by one rule, whatever the reward does with them, so that policies trained with `finer` and with
+    `strict` are measured alike. Instances and budgets stay as configured.
+    """
+    return config.model_copy(
+        update={
+            "execution": config.execution.model_copy(update={"order_dependent_gold": "score"}),
+            "empty_needs_empty_everywhere": False,
+            "atomic": config.atomic.model_copy(update={"enabled": False}),
+            "memory": config.memory.model_copy(update={"enabled": False}),
+            "rank_correct_first": False,
+        }
+    )
 
 
 def candidates_of(group: Group, results: Sequence[RewardResult]) -> list[Candidate]:

@@ -18,10 +18,7 @@ from rollout.tasks.check import check_golds, check_prompts
 def prompts_of(config: TrainConfig, tokenizer: ChatTokenizer, pool: ExecutorPool, *, count: int) -> list[Prompt]:
     """The first `count` prompts that a run of `config` trains on. Raises DataError."""
     renderer = PromptRenderer(config.prompt, tokenizer)
-    execution = config.reward.execution
-    checked = check_golds(
-        load_tasks(config.data).train, pool=pool, budget=execution.budget, instances=execution.instances
-    )
+    checked = check_golds(load_tasks(config.data).train, pool=pool, reward=config.reward)
     prompts, _ = check_prompts(checked.tasks, renderer.render)
     by_id = {prompt.task.id: prompt for prompt in prompts}
     stream = TaskStream([prompt.task for prompt in prompts], config.seed)

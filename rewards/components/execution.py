@@ -32,7 +32,9 @@ class Judged:
     """Of the primary instance's result."""
     trivial: bool = False
     unscorable: bool = False
-    """The infrastructure failed; the level means nothing."""
+    """Nobody knows the result; the level means nothing."""
+    own_doing: bool = False
+    """Of an unscorable one: the query's, not the infrastructure's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,7 +95,13 @@ def _verdict(execution: Execution, right: bool, policy: Denotation, ordered: boo
             trivial=is_trivial(execution),
         )
     error = (execution.error or "")[:ERROR_CHARS]
-    return Judged(level=0, error_kind=execution.error_kind, error=error, unscorable=execution.status == "unscorable")
+    return Judged(
+        level=0,
+        error_kind=execution.error_kind,
+        error=error,
+        unscorable=execution.status == "unscorable",
+        own_doing=execution.own_doing,
+    )
 
 
 def _on_all_instances(

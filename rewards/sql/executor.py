@@ -6,7 +6,8 @@ deterministic first (see rewards/sql/sandbox), so a verdict does not depend on t
 
 Whose fault a lost process is: ended by SIGPROF, its query used up its CPU seconds: `timeout`. Crashed twice on the same
 query, alone the second time: `runtime`. Silent for `wall_s` although CPU time was left, or killed from outside: the
-query is retried alone on a fresh process, and `unscorable` when that is lost too.
+query is retried alone on a fresh process, and `unscorable` when that is lost too. Then a harmless query is asked of the
+same database: when a process answers it, the loss was the query's own doing, otherwise the infrastructure's.
 What it does not promise: queries that read the clock see the clock.
 
 Who waits for whom: a caller of `run` holds executors until its batch is done; other callers wait for one to come free,
@@ -21,7 +22,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, TypeVar, cast
 
 from conf.schema.reward import BudgetConfig
@@ -35,6 +36,7 @@ START_S = 60.0
 """Longest wait for a new process to greet."""
 BUSY_S = 900.0
 LOST_LIMIT = 2
+HARMLESS = "SELECT count(*) FROM sqlite_master"
 T = TypeVar("T")
 CRASHES = frozenset((signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL))
 
@@ -78,6 +80,8 @@ class _Job:
     query: Query
     crashes: int = 0
     lost: int = 0
+    blamed: str | None = None
+    """Why the query at `index` was given up: `query` is the harmless one that says whose doing it was."""
 
 
 @dataclass(slots=True)
@@ -287,7 +291,8 @@ class _Dispatch:
             self._lost(position, seat, silent=False)
             return
         for answer in answers:
-            self._outcome.put(seat.jobs.popleft().index, _execution(answer))
+            job = seat.jobs.popleft()
+            self._outcome.put(job.index, _execution(answer) if job.blamed is None else _own_doing(job.blamed, answer))
         self._pool.events += len(answers)
         if seat.worker.ready:
             self._failed_starts = 0
@@ -310,6 +315,9 @@ class _Dispatch:
             return
         job = seat.jobs.popleft()
         self._jobs.extendleft(reversed(seat.jobs))
+        if job.blamed is not None:
+            self._give_up(job, job.blamed)
+            return
         if code == -signal.SIGPROF:
             message = f"out of the CPU budget of {job.query.budget.cpu_s:g} s"
             self._outcome.put(job.index, Execution(status="error", error_kind="timeout", error=message))
@@ -321,12 +329,19 @@ class _Dispatch:
             self._outcome.put(job.index, Execution(status="error", error_kind="runtime", error=message))
         elif job.lost == LOST_LIMIT:
             cause = f"silent for {job.query.budget.wall_s:g} s" if silent else f"ended with code {code}"
-            self._give_up(job, f"the SQL executor was lost twice (the last time {cause})")
+            reason = f"the SQL executor was lost twice (the last time {cause})"
+            harmless = replace(job.query, sql=HARMLESS, reverse_unordered=False)
+            self._jobs.append(_Job(index=job.index, query=harmless, lost=job.lost, blamed=reason))
         else:
             self._jobs.append(job)
 
     def _give_up(self, job: _Job, reason: str) -> None:
         self._outcome.put(job.index, Execution(status="unscorable", error=reason))
+
+
+def _own_doing(reason: str, harmless: Answer) -> Execution:
+    """A query that lost its process each time, with what the same database then answered to a harmless one."""
+    return Execution(status="unscorable", error=reason, own_doing=harmless[0] != "unscorable")
 
 
 def _execution(answer: Answer) -> Execution:

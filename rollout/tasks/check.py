@@ -1,22 +1,32 @@
-"""Reads the databases of tasks and runs their gold queries, so that a broken gold is never trained on.
+"""Reads the databases of tasks and asks whether their golds count, so that a run meets no task that it cannot score.
 
-A gold that fails or exceeds its budget is removed from its task and reported; a task without a gold left is dropped.
-A gold that the infrastructure kept from running is reported as "gold unscorable", never as failing.
+The question is the scorer's own (rewards/gold_check.py), under the reward that will score the tasks and on every instance
+that will be asked. A gold that does not count is removed from its task and reported; a task without a gold left is
+dropped, and so is one of which the infrastructure kept a gold from running: it is reported as "gold unscorable", never as
+failing. Gold results of BLOCK tasks are held at a time, beside the bounded cache of a scorer.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
-from conf.schema.reward import BudgetConfig
-from rewards.carriers import ErrorKind, Execution, SqlTask
-from rewards.sql.executor import ExecutorPool, Query
+from conf.schema.reward import RewardConfig
+from rewards.carriers import SqlTask
+from rewards.gold_check import FaultKind, GoldCheck
+from rewards.sql.executor import ExecutorPool
 from rewards.sql.schema import DatabaseUnreadable
+from rewards.verdicts import Verdicts
 from rollout.carriers import Prompt
 from rollout.prompt.renderer import PromptTooLong
 from rollout.tasks.carriers import Dropped, DropReason
 
-_OVER_BUDGET: frozenset[ErrorKind] = frozenset(("timeout", "too_large"))
+BLOCK = 64
+"""Tasks whose golds are executed together."""
+_REASONS: dict[FaultKind, DropReason] = {
+    "fails": "gold fails",
+    "over budget": "gold over budget",
+    "order-dependent": "gold order-dependent",
+    "unscorable": "gold unscorable",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,33 +37,20 @@ class Checked:
     """Tasks left out, and single golds removed from tasks that remain (id "<task id> gold <number>")."""
 
 
-def check_golds(
-    tasks: Sequence[SqlTask], *, pool: ExecutorPool, budget: BudgetConfig, instances: Literal["primary", "all"]
-) -> Checked:
-    """Executes every gold on the instances that decide; equal queries run once."""
-    queries: dict[tuple[str, str], Query] = {}
-    for task in tasks:
-        for sql in task.gold_sqls:
-            for database in _databases(task, instances):
-                queries.setdefault((database, sql), Query(database=database, sql=sql, budget=budget))
-    results = dict(zip(queries, pool.run(list(queries.values())), strict=True))
+def check_golds(tasks: Sequence[SqlTask], *, pool: ExecutorPool, reward: RewardConfig) -> Checked:
+    """The tasks that `reward` can score, with the golds that count; equal golds run once."""
+    verdicts = Verdicts(reward, pool)
     kept: list[SqlTask] = []
     dropped: list[Dropped] = []
-    for task in tasks:
-        faults = [
-            _fault([results[database, sql] for database in _databases(task, instances)]) for sql in task.gold_sqls
-        ]
-        running = tuple(sql for sql, fault in zip(task.gold_sqls, faults, strict=True) if fault is None)
-        broken = [(number, fault) for number, fault in enumerate(faults, start=1) if fault is not None]
-        if running:
-            kept.append(task if not broken else replace(task, gold_sqls=running))
-            dropped.extend(
-                Dropped(id=f"{task.id} gold {number}", reason=reason, detail=detail)
-                for number, (reason, detail) in broken
-            )
-        else:
-            reason, detail = broken[0][1]
-            dropped.append(Dropped(id=task.id, reason=reason, detail=detail))
+    for start in range(0, len(tasks), BLOCK):
+        block = tasks[start : start + BLOCK]
+        for task, check in zip(block, verdicts.check_many(block), strict=True):
+            if not check.usable:
+                dropped.append(_dropped(task, check))
+                continue
+            dropped += _removed(task, check)
+            counting = (sql for sql, fault in zip(task.gold_sqls, check.faults, strict=True) if fault is None)
+            kept.append(replace(task, gold_sqls=tuple(counting)))
     return Checked(tasks=tuple(kept), dropped=tuple(dropped))
 
 
@@ -87,16 +84,18 @@ def check_prompts(tasks: Sequence[SqlTask], render: Callable[[SqlTask], Prompt])
     return prompts, dropped
 
 
-def _databases(task: SqlTask, instances: Literal["primary", "all"]) -> tuple[str, ...]:
-    return task.databases if instances == "all" else task.databases[:1]
+def _dropped(task: SqlTask, check: GoldCheck) -> Dropped:
+    """A task that cannot be scored, with the first gold's reason that explains it."""
+    faults = [fault for fault in check.faults if fault is not None]
+    if check.infrastructure:
+        faults = [fault for fault in faults if fault.kind == "unscorable"]
+    if not faults:  # not even asked
+        return Dropped(id=task.id, reason="gold unscorable", detail=check.reason or "")
+    return Dropped(id=task.id, reason=_REASONS[faults[0].kind], detail=faults[0].detail)
 
 
-def _fault(executions: Sequence[Execution]) -> tuple[DropReason, str] | None:
-    """Why a gold cannot be used: the first instance's reason that applies; None when it runs everywhere."""
-    for execution in executions:
-        if execution.status == "unscorable":
-            return "gold unscorable", execution.error or "the executor was lost"
-        if execution.status == "error":
-            reason: DropReason = "gold over budget" if execution.error_kind in _OVER_BUDGET else "gold fails"
-            return reason, execution.error or str(execution.error_kind)
-    return None
+def _removed(task: SqlTask, check: GoldCheck) -> Iterator[Dropped]:
+    """The golds that a task loses."""
+    for number, fault in enumerate(check.faults, start=1):
+        if fault is not None:
+            yield Dropped(id=f"{task.id} gold {number}", reason=_REASONS[fault.kind], detail=fault.detail)

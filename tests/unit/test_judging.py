@@ -5,7 +5,7 @@ import pytest
 from conf.load import load
 from conf.schema.reward import RewardConfig
 from conf.schema.root import TrainConfig
-from trainer.engines import judging
+from trainer.evaluate import judging
 
 
 def reward(*overrides: str) -> RewardConfig:
