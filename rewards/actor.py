@@ -39,9 +39,10 @@ class RewardActor:
         """Scorer.progress; answered beside another call, in the concurrency group WATCHED."""
         return self._scorer.progress()
 
-    def remember(self, traces: Sequence[VerifiedTrace]) -> int:
-        """Adds verified traces to the memory; the number it holds afterwards."""
-        return self._scorer.remember(traces)
+    def remember(self, traces: Sequence[VerifiedTrace]) -> list[VerifiedTrace]:
+        """Adds verified traces to the memory; those of them that it holds afterwards, in their order."""
+        self._scorer.remember(traces)
+        return self._scorer.held(traces)
 
     def save(self, path: str) -> bool:
         """Writes the memory to a file; False, and no file, where the component is off."""

@@ -5,17 +5,22 @@ group waits for a free actor; an actor may get nothing done for `timeout_s`, how
 stands still is replaced and its groups are sent again, alone, so that one poisonous group does not take others along; a
 group lost LOST_LIMIT times is `unscorable`. An outage never becomes a reward: actors that cannot be started raise
 RewardServerLost everywhere.
+
+Whose doing a lost group is: the policy's (the golds were executed by the check before the run) if the actor's place
+that lost it has scored another group since the first loss, or scores one when asked for that. The group asked for is
+the last that was scored; before the first, the group's task with its gold for an answer. Otherwise it is the
+infrastructure's.
 """
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from conf.schema.reward import LOST_LIMIT, RewardConfig
-from rewards.carriers import RewardResult, SqlTask
+from rewards.carriers import Cause, RewardResult, SqlTask
 from rewards.combine import Combiner
 from rewards.memory_store import VerifiedTrace
 from rewards.port import PortFactory, Reply
@@ -28,7 +33,8 @@ BATCH = 8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RewardStats:
-    """Counters are summed over the actors as of their last answers; groups that were given up count too."""
+    """Counters are summed over the actors as of their last answers; groups that were given up count too, and a group
+    that was scored again to learn whose doing a lost one is."""
 
     queue_groups: int
     """Groups that wait for an actor."""
@@ -41,6 +47,10 @@ class RewardStats:
     tasks: int
     completions: int
     unscorable: int
+    """Completions without a reward, whoever is to blame."""
+    unscorable_data: int
+    unscorable_policy: int
+    """Those of `unscorable` that the data and the policy caused."""
     cache_entries: int
     cache_hits: int
     cache_misses: int
@@ -63,6 +73,8 @@ class _Work:
     future: asyncio.Future[tuple[RewardResult, ...]]
     since: float
     lost: int = 0
+    first_lost: float = 0.0
+    """time.monotonic() of the first loss."""
 
     @property
     def age_s(self) -> float:
@@ -87,8 +99,12 @@ class RewardClient:
         self._seats = [Seat(actors, self._memory, timeout_s=server.timeout_s, note=note) for _ in range(server.actors)]
         self._queue: deque[_Work] = deque()
         self._sent: set[_Work] = set()
-        self._given_up: list[int] = []
-        """Completions of each group that was lost too often."""
+        self._given_up_groups = 0
+        self._given_up: Counter[Cause] = Counter()
+        """Completions of the groups that were lost too often."""
+        self._scored_at: dict[Seat, float] = {}
+        """time.monotonic() of each place's last scored groups."""
+        self._last_scored: ScoreJob | None = None
         self._peak = QueuePeak(groups=0, age_s=0.0)
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
@@ -134,7 +150,7 @@ class RewardClient:
         self._verified.clear()
         if found:
             self._memory.log.append(found)
-            await self._everywhere("remember", found)
+            await self._everywhere("remember", found, lambda held: self._memory.settle(found, held))
 
     async def save(self, path: str) -> bool:
         """Writes the memory to a file (which the actors' machine must reach).
@@ -149,7 +165,7 @@ class RewardClient:
 
         A restarted actor reads the file again, so it must stay in place.
         """
-        self._memory.base, self._memory.log = path, []
+        self._memory.begin(path)
         self._verified.clear()
         await self._everywhere("load", path)
 
@@ -160,7 +176,7 @@ class RewardClient:
 
     def stats(self) -> RewardStats:
         """Queue, restarts and counters; costs no call."""
-        given_up = sum(self._given_up)
+        given_up = self._given_up.total()
         parts = [seat.stats for seat in self._seats if seat.stats is not None]
         return RewardStats(
             queue_groups=len(self._queue),
@@ -169,9 +185,11 @@ class RewardClient:
             actors=len(self._seats),
             actor_restarts=sum(seat.restarts for seat in self._seats),
             executor_restarts=sum(part.executor_restarts for part in parts),
-            tasks=len(self._given_up) + sum(part.tasks for part in parts),
+            tasks=self._given_up_groups + sum(part.tasks for part in parts),
             completions=given_up + sum(part.completions for part in parts),
             unscorable=given_up + sum(part.unscorable for part in parts),
+            unscorable_data=sum(part.unscorable_data for part in parts),
+            unscorable_policy=self._given_up["policy"] + sum(part.unscorable_policy for part in parts),
             cache_entries=sum(part.cache_entries for part in parts),
             cache_hits=sum(part.cache_hits for part in parts),
             cache_misses=sum(part.cache_misses for part in parts),
@@ -251,35 +269,59 @@ class RewardClient:
         try:
             reply: Reply = await seat.call("score_batch", [work.job for work in batch])
         except ActorLost as error:
-            self._lost(batch, str(error))
+            await self._lost(seat, batch, str(error))
             return
         seat.stats = reply.stats
         self._verified.update(reply.verified)
+        self._scored_at[seat] = time.monotonic()
+        self._last_scored = batch[-1].job
         for work, results in zip(batch, reply.results, strict=True):
             self._sent.discard(work)
             self._resolve(work, results)
 
-    def _lost(self, batch: list[_Work], reason: str) -> None:
+    async def _lost(self, seat: Seat, batch: list[_Work], reason: str) -> None:
         """Sends lost groups again, before all others; gives one up that was lost too often."""
+        now = time.monotonic()
         for work in reversed(batch):
-            self._sent.discard(work)
             work.lost += 1
+            if work.lost == 1:
+                work.first_lost = now
             if work.lost < LOST_LIMIT:
+                self._sent.discard(work)
                 self._queue.appendleft(work)
                 self._arrived.set()
                 continue
-            result = RewardResult(status="unscorable", total=None, error=f"lost {work.lost} times: {reason}")
-            self._given_up.append(len(work.job.completions))
+            cause = await self._cause(seat, work)
+            self._sent.discard(work)
+            result = RewardResult(
+                status="unscorable", total=None, error=f"lost {work.lost} times: {reason}", cause=cause
+            )
+            self._given_up_groups += 1
+            self._given_up[cause] += len(work.job.completions)
             self._resolve(work, (result,) * len(work.job.completions))
 
-    async def _everywhere(self, method: str, argument: object) -> None:
+    async def _cause(self, seat: Seat, work: _Work) -> Cause:
+        """Whose doing it is that a group was lost each time: see above."""
+        if self._scored_at.get(seat, 0.0) > work.first_lost:
+            return "policy"
+        other = self._last_scored or ScoreJob(task=work.job.task, completions=work.job.task.gold_sqls[:1])
+        try:
+            await seat.call("score_batch", [other])
+        except ActorLost:
+            return "infrastructure"
+        return "policy"
+
+    async def _everywhere(
+        self, method: str, argument: object, done: Callable[[Any], None] = lambda answer: None
+    ) -> None:
         """Changes the memory of every actor, in the same order at each, also where the caller is cancelled half
-        way."""
+        way. `done` is told an answer, which is the same from each, when all have answered."""
 
         async def change() -> None:
             async with self._changing:
                 for seat in self._seats:
-                    await self._persist(seat, method, argument)
+                    answer = await self._persist(seat, method, argument)
+                done(answer)
 
         task = asyncio.create_task(change())
         self._changes.add(task)

@@ -61,6 +61,9 @@ class TraceStore:
     def __len__(self) -> int:
         return len(self._shelves[True].traces)
 
+    def __contains__(self, trace: VerifiedTrace) -> bool:
+        return trace in self._shelves[trace.correct]
+
     def add(self, traces: Sequence[VerifiedTrace]) -> int:
         """Adds the traces that are no near-duplicates of one that is there; how many were added.
 
@@ -146,6 +149,9 @@ class _Shelf:
         self._dimensions = dimensions
         self._tasks: dict[str, list[int]] = {}
         self._databases: dict[str, list[int]] = {}
+
+    def __contains__(self, trace: VerifiedTrace) -> bool:
+        return any(self.traces[number] == trace for number in self._tasks.get(trace.task_id, ()))
 
     def add(self, traces: Sequence[VerifiedTrace], vectors: Vectors, duplicate_cosine: float) -> int:
         """Adds those whose nearest neighbour, among the traces here and the ones just added, is far enough."""

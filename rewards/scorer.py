@@ -1,7 +1,8 @@
 """Scores the completions of one task: extract, execute and compare, align, combine.
 
-Guarantees: the score of a completion depends neither on its group nor on the order of the batch; what cannot be known is
-`unscorable`, never a number, and says whose doing that is: the data's, the policy's or the infrastructure's. Synchronous, single-threaded, without Ray.
+Guarantees: the score of a completion depends neither on its group nor on the order of the batch; what cannot be
+known is `unscorable`, never a number, and says whose doing that is: the data's, the policy's or the infrastructure's.
+Synchronous, single-threaded, without Ray.
 """
 
 from collections import Counter
@@ -101,6 +102,10 @@ class Scorer:
     def remember(self, traces: Sequence[VerifiedTrace]) -> int:
         """Adds verified traces to the memory; the number that it holds afterwards."""
         return 0 if self._memory is None else self._memory.remember(traces)
+
+    def held(self, traces: Sequence[VerifiedTrace]) -> list[VerifiedTrace]:
+        """Those of the traces that the memory holds, in their order."""
+        return [] if self._memory is None else self._memory.held(traces)
 
     def save(self, path: str) -> bool:
         """Writes the memory to a file; False, and no file, where the component is off."""

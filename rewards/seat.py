@@ -33,10 +33,30 @@ class ActorLost(Exception):
 
 @dataclass(slots=True)
 class Memory:
-    """What a new actor must know: the file loaded last, and the traces remembered since."""
+    """What a new actor must know: the file loaded last, and the traces that the actors' stores took since.
+
+    Bound: beside the batches that not every actor has answered for, it holds no trace that an actor's store does not
+    hold, and each trace once. Near-duplicates, which a store refuses, and traces that come again are forgotten. Batches
+    keep their order and their limits, so that a new actor's store has the same traces under the same numbers.
+    """
 
     base: str | None = None
     log: list[Sequence[VerifiedTrace]] = field(default_factory=list)
+    _settled: set[VerifiedTrace] = field(default_factory=set)
+    """In `log`, apart from batches under way."""
+
+    def begin(self, base: str) -> None:
+        """Forgets the log: a file has everything."""
+        self.base, self.log, self._settled = base, [], set()
+
+    def settle(self, batch: Sequence[VerifiedTrace], held: Sequence[VerifiedTrace]) -> None:
+        """Every actor has answered for a batch of the log: of its traces the stores hold `held`."""
+        place = next((number for number, other in enumerate(self.log) if other is batch), None)
+        if place is None:  # `begin` came in between
+            return
+        new = [trace for trace in held if trace not in self._settled]
+        self._settled.update(new)
+        self.log[place : place + 1] = [new] if new else []
 
 
 class Seat:

@@ -1,11 +1,13 @@
 """Evaluation inside the job: greedy accuracy, mean@n, recall@n and the accuracy of voting, on held-out tasks.
 
 A candidate is right when it equals a gold answer as in training (rewards/sql/denotation); the official scorers live in
-benchmarks. A task of which a candidate cannot be scored leaves the accuracies and is counted: infrastructure is never a
-score.
+benchmarks. A task of which the infrastructure lost a candidate, or of which no gold counts, leaves the accuracies and
+is counted: neither is a score. That a candidate loses a process each time is the policy's doing: it is wrong, and
+counted.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -13,7 +15,7 @@ from statistics import fmean
 from conf.schema.reward import RewardConfig
 from conf.schema.rollout import SamplingConfig
 from conf.schema.stages import EvaluationConfig
-from rewards.carriers import RewardResult
+from rewards.carriers import Cause, RewardResult
 from rollout.carriers import Group, Prompt
 from selection.builder import VOTERS
 from selection.candidate import Candidate
@@ -28,7 +30,8 @@ class _Outcome:
     greedy: bool
     right: int
     voted: bool
-    unscorable: int
+    causes: Counter[Cause]
+    """Candidates without a reward, by whose doing it is."""
     tokens: int
 
 
@@ -91,7 +94,7 @@ async def evaluate(
             greedy=results[0].correct,
             right=sum(result.correct for result in sampled),
             voted=sampled[chosen].correct,
-            unscorable=sum(result.status == "unscorable" for result in results),
+            causes=Counter(result.cause or "infrastructure" for result in results if result.status == "unscorable"),
             tokens=sum(len(c.token_ids) for c in group.completions),
         )
 
@@ -100,13 +103,16 @@ async def evaluate(
 
 
 def _summarise(outcomes: Sequence[_Outcome], n: int) -> dict[str, float]:
+    causes = sum((outcome.causes for outcome in outcomes), start=Counter[Cause]())
     counts = {
         "eval/tasks": float(len(outcomes)),
         "eval/n": float(n),
-        "eval/unscorable": float(sum(outcome.unscorable for outcome in outcomes)),
+        "eval/unscorable": float(causes["infrastructure"]),
+        "eval/unscorable_data": float(causes["data"]),
+        "eval/unscorable_policy": float(causes["policy"]),
         "eval/tokens_mean": fmean(outcome.tokens for outcome in outcomes) / n,
     }
-    scored = [outcome for outcome in outcomes if not outcome.unscorable]
+    scored = [outcome for outcome in outcomes if not (outcome.causes["infrastructure"] or outcome.causes["data"])]
     if not scored:
         return counts
     return counts | {

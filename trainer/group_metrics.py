@@ -1,8 +1,8 @@
 """What a step's scored groups say about reward, length and prompts. Pure: no Ray, no configuration.
 
 Every function takes the groups as they were generated, before any filter, and returns registered keys only. A key whose
-value does not exist (no scored completion, no right completion) is left out. Unscorable completions count as such and
-enter no reward statistic.
+value does not exist (no scored completion, no right completion) is left out. Unscorable completions are counted by
+their cause and enter no reward statistic.
 """
 
 import math
@@ -47,8 +47,11 @@ def reward_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:
         values = [r.components.get(component) for r in scored]
         metrics |= _spread(f"reward/{component}", [v for v in values if v is not None])
     if results:
-        metrics["reward/unscorable"] = float(len(results) - len(scored))
-        metrics["reward/unscorable_share"] = 1.0 - len(scored) / len(results)
+        lost = sum(result.lost for result in results)
+        metrics["reward/unscorable"] = float(lost)
+        metrics["reward/unscorable_share"] = lost / len(results)
+        metrics["reward/unscorable_data"] = float(sum(result.cause == "data" for result in results))
+        metrics["reward/unscorable_policy"] = float(sum(result.cause == "policy" for result in results))
     if scored:
         metrics["reward/no_sql_share"] = fmean(r.sql is None for r in scored)
         for kind in ERROR_KINDS:

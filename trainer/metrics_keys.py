@@ -111,7 +111,19 @@ _REWARD = _keys(
         ("all_right_share", "share", "mean", "Groups of zero variance in which every completion is right."),
         ("all_wrong_share", "share", "mean", "Groups of zero variance in which every completion is wrong."),
         ("unscorable", "count", "sum", "Completions the infrastructure could not score; masked out of the loss."),
-        ("unscorable_share", "share", "mean", "Unscorable completions over all completions."),
+        (
+            "unscorable_share",
+            "share",
+            "mean",
+            "Those over all completions; the run ends above reward.max_unscorable_share.",
+        ),
+        ("unscorable_data", "count", "sum", "Completions without a reward because no gold counts; masked as well."),
+        (
+            "unscorable_policy",
+            "count",
+            "sum",
+            "Completions that lose an SQL process or a reward actor each time while others are served; masked as well.",
+        ),
         ("no_sql_share", "share", "mean", "Scored completions from which no query could be extracted."),
         ("cache_hit_share", "share", "last", "Queries, golds aside, whose verdict a reward actor knew already."),
         (
@@ -234,7 +246,19 @@ _EVAL = _keys(
         ("vote_ex", "share", "last", "Accuracy of the candidate chosen by voting over n candidates."),
         ("tasks", "count", "last", "Held-out tasks evaluated."),
         ("n", "count", "last", "Candidates sampled for each task."),
-        ("unscorable", "count", "last", "Candidates the infrastructure could not score; left out of the accuracies."),
+        (
+            "unscorable",
+            "count",
+            "last",
+            "Candidates the infrastructure could not score; their tasks leave the accuracies.",
+        ),
+        ("unscorable_data", "count", "last", "Candidates of tasks without a gold that counts, which leave them too."),
+        (
+            "unscorable_policy",
+            "count",
+            "last",
+            "Candidates that lose an SQL process or a reward actor each time; they count as wrong.",
+        ),
         ("tokens_mean", "tokens", "last", "Mean length of the sampled candidates."),
     ],
 )

@@ -87,6 +87,7 @@ def sample_row(scored: ScoredGroup, *, step: int, version: int) -> Json:
                 "error_kind": result.error_kind,
                 "error": result.error,
                 "flags": result.flags,
+                "cause": result.cause,
             }
             for completion, result in zip(group.completions, scored.results, strict=True)
         ],

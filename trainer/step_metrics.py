@@ -4,6 +4,7 @@ ledger row."""
 from collections import Counter
 
 from rewards.client import QueuePeak, RewardStats
+from trainer.batch.filter import UNSCORABLE
 from trainer.group_metrics import length_metrics, prompt_metrics, reward_metrics, staleness_metrics
 from trainer.pipeline.loop import StepOutcome
 from trainer.run_folder import LedgerRow
@@ -14,7 +15,7 @@ def outcome_metrics(outcome: StepOutcome) -> dict[str, float]:
     groups = outcome.groups
     reasons = Counter(entry.reason for entry in outcome.filtered.dropped)
     completions = [completion for group in groups for completion in group.group.completions]
-    unscorable = reasons.pop("unscorable", 0)
+    unscorable = sum(reasons.pop(reason, 0) for reason in UNSCORABLE)
     return {
         **reward_metrics(groups),
         **length_metrics(groups),

@@ -73,6 +73,10 @@ class MemoryComponent:
         self._store.add(traces)
         return len(self)
 
+    def held(self, traces: Sequence[VerifiedTrace]) -> list[VerifiedTrace]:
+        """Those of the traces that the store holds, in their order; near-duplicates of others it does not."""
+        return [trace for trace in traces if trace in self._store]
+
     def save(self, path: str | Path) -> None:
         """Writes the store to a file, which appears whole or not at all."""
         self._store.save(path)

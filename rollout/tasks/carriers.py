@@ -18,9 +18,10 @@ DropReason = Literal[
     "prompt too long",
     "trace too long",
 ]
-"""database unreadable: the primary instance, no schema can be shown. gold order-dependent: its rows depend on scan order,
-under a reward that does not score against such golds. gold unscorable: the executor could not be asked (another instance
-unreadable, executor lost twice); never the query's doing."""
+"""database unreadable: the primary instance, no schema can be shown. gold order-dependent: its rows depend on scan
+order, or that could not be found out within the budget, under a reward that does not score against such golds. gold
+unscorable: the executor could not be asked (another instance unreadable, executor lost twice); never the query's
+doing."""
 
 
 class DataError(QuorumError):

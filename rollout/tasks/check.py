@@ -1,9 +1,9 @@
 """Reads the databases of tasks and asks whether their golds count, so that a run meets no task that it cannot score.
 
-The question is the scorer's own (rewards/gold_check.py), under the reward that will score the tasks and on every instance
-that will be asked. A gold that does not count is removed from its task and reported; a task without a gold left is
-dropped, and so is one of which the infrastructure kept a gold from running: it is reported as "gold unscorable", never as
-failing. Gold results of BLOCK tasks are held at a time, beside the bounded cache of a scorer.
+The question is the scorer's own (rewards/gold_check.py), under the reward that will score the tasks and on every
+instance that will be asked. A gold that does not count is removed from its task and reported; a task without a gold
+left is dropped, and so is one of which the infrastructure kept a gold from running: it is reported as "gold
+unscorable", never as failing. Gold results of BLOCK tasks are held at a time, beside the bounded cache of a scorer.
 """
 
 from collections.abc import Callable, Iterator, Sequence

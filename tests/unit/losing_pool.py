@@ -12,9 +12,11 @@ class LosingPool(ExecutorPool):
     def __init__(self, executors: int) -> None:
         super().__init__(executors)
         self.loses: Callable[[Query], bool] = lambda query: False
+        self.own_doing = False
+        """Whether harmless queries are answered meanwhile."""
 
     def run(self, queries: Sequence[Query]) -> list[Execution]:
-        gone = Execution(status="unscorable", error="lost")
+        gone = Execution(status="unscorable", error="lost", own_doing=self.own_doing)
         return [
             gone if self.loses(query) else execution
             for query, execution in zip(queries, super().run(queries), strict=True)

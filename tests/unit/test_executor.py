@@ -6,14 +6,17 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from conf.schema.reward import BudgetConfig
 from rewards.carriers import Execution
 from rewards.sql.executor import ExecutorPool, Query
+from rewards.sql.sandbox.run import Answer, Request
+from rewards.sql.worker import Worker
 
 BUDGET = BudgetConfig(
     vm_steps=2_000_000, rows=1_000, bytes=2**20, value_bytes=2**20, heap_mib=64, cpu_s=1.0, wall_s=10.0
@@ -270,6 +273,39 @@ def test_a_process_killed_from_outside_is_replaced(database: str) -> None:
         run(pool, database, "SELECT 1")
         os.kill(pool.pids()[0], signal.SIGKILL)
         assert run(pool, database, "SELECT 2").rows == ((2,),)
+
+
+class DyingWorker(Worker):
+    """A process that dies of each query that holds one of `deadly`, once it is up."""
+
+    deadly: ClassVar[tuple[str, ...]] = ()
+
+    def send(self, requests: Sequence[Request]) -> None:
+        self._dies = any(word in request[1] for request in requests for word in self.deadly)
+        super().send(requests)
+
+    def receive(self) -> list[Answer] | None:
+        answers = super().receive()
+        if self.ready and self._dies:
+            os.kill(self.pid, signal.SIGKILL)
+            return None
+        return answers
+
+
+@pytest.mark.parametrize(("deadly", "own_doing"), [(("poison",), True), (("poison", "sqlite_master"), False)])
+def test_a_harmless_query_tells_whose_doing_a_lost_process_is(
+    database: str, monkeypatch: pytest.MonkeyPatch, deadly: tuple[str, ...], own_doing: bool
+) -> None:
+    monkeypatch.setattr(DyingWorker, "deadly", deadly)
+    monkeypatch.setattr("rewards.sql.executor.Worker", DyingWorker)
+    with ExecutorPool(1) as pool:
+        before, lost, after = pool.run(
+            [Query(database=database, sql=sql, budget=BUDGET) for sql in ("SELECT 1", "SELECT 'poison'", "SELECT 2")]
+        )
+        assert (before.rows, after.rows) == (((1,),), ((2,),))
+        assert (lost.status, lost.own_doing, lost.lost) == ("unscorable", own_doing, not own_doing)
+        assert lost.error == "the SQL executor was lost twice (the last time ended with code -9)"
+        assert pool.restarts == (2 if own_doing else 3)
 
 
 def test_threads_share_the_pool(pool: ExecutorPool, database: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rewards.carriers import ErrorKind, RewardResult, SqlTask
+from rewards.carriers import Cause, ErrorKind, RewardResult, SqlTask
 from rollout.carriers import Completion, Group, Prompt
 from trainer.carriers import ScoredGroup
 from trainer.group_metrics import length_metrics, pass_at_k, prompt_metrics, reward_metrics, staleness_metrics
@@ -113,8 +113,21 @@ def test_reward_metrics_of_a_known_batch() -> None:
 
 
 def test_a_batch_that_cannot_be_scored_reports_that_and_no_reward() -> None:
-    assert reward_metrics([group([UNSCORABLE] * 2)]) == {"reward/unscorable": 2.0, "reward/unscorable_share": 1.0}
+    nobodys = {"reward/unscorable_data": 0.0, "reward/unscorable_policy": 0.0}
+    lost = {"reward/unscorable": 2.0, "reward/unscorable_share": 1.0}
+    assert reward_metrics([group([UNSCORABLE] * 2)]) == lost | nobodys
     assert reward_metrics([]) == {}
+
+
+def test_what_data_and_policy_cause_is_counted_apart_from_the_infrastructure() -> None:
+    causes: tuple[Cause, ...] = ("data", "policy", "policy", "infrastructure")
+    results = [RewardResult(status="unscorable", total=None, cause=cause) for cause in causes]
+    assert reward_metrics([group(results)]) == {
+        "reward/unscorable": 1.0,
+        "reward/unscorable_share": 0.25,
+        "reward/unscorable_data": 1.0,
+        "reward/unscorable_policy": 2.0,
+    }
 
 
 def test_lengths_prompts_and_staleness() -> None:

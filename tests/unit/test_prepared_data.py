@@ -68,6 +68,25 @@ def test_a_warm_up_split_is_imitated_through_its_traces_and_otherwise_through_go
     assert [entry.id for entry in usable.dropped] == ["untraced"]
 
 
+def test_training_and_held_out_tasks_are_each_asked_by_the_rule_that_will_judge_them(dogs):
+    with sqlite3.connect(dogs) as connection:
+        connection.execute("INSERT INTO dog VALUES ('Rex'), ('Ace')")
+    connection.close()
+    first = "SELECT name FROM dog LIMIT 1"
+    tasks = (task("steady", dogs), task("unordered", dogs, first))
+    heldout = (task("asked", dogs, first), task("broken", dogs, "SELECT"))
+    given = TaskSet(warmup=tasks, train=tasks, heldout=heldout)
+    strict = checked(load(TrainConfig, "train", ["experiment=quickstart", "reward=strict"]), given)
+    assert names(strict.train) == names(strict.warmup) == ["steady"]
+    assert names(strict.heldout) == ["asked"]
+    assert [(d.id, d.reason) for d in strict.dropped] == [
+        ("unordered", "gold order-dependent"),
+        ("broken", "gold fails"),
+    ]
+    finer = checked(load(TrainConfig, "train", ["experiment=quickstart", "reward=finer"]), given)
+    assert names(finer.train) == ["steady", "unordered"]
+
+
 def test_a_run_without_a_usable_training_task_names_the_first_reason(config, dogs):
     train = (task("fails", dogs, "SELECT size FROM dog"),)
     with pytest.raises(DataError, match=r"no training task remains of 1; first: gold fails \(no such column: size"):

@@ -39,6 +39,8 @@ class Crew:
     """Lives that answer nothing once they have started."""
     hanging: str = ""
     """Task that no actor comes back from."""
+    poison: str = ""
+    """Completion that no actor comes back from."""
     dying: set[str] = field(default_factory=set)
     """Tasks that end the next actor that has them."""
     failing: set[str] = field(default_factory=set)
@@ -80,6 +82,7 @@ class FakeActor:
                 await asyncio.sleep(0.3)
                 raise ActorFailed("disk full")
             self._crew.remembered.setdefault(self._life, []).extend(trace.task_id for trace in arguments[0])
+            return list(arguments[0])
         if method == "save":
             self._crew.saved.append(list(self._crew.remembered[self._life]))
         return await self._score(arguments[0]) if method == "score_batch" else 0
@@ -96,7 +99,8 @@ class FakeActor:
         crew = self._crew
         names = [job.task.id for job in jobs]
         crew.sent.append(names)
-        if crew.hanging in names or self._life in crew.still_lives | crew.deaf_lives:
+        poisoned = crew.poison in [text for job in jobs for text in job.completions]
+        if crew.hanging in names or poisoned or self._life in crew.still_lives | crew.deaf_lives:
             await asyncio.sleep(3600)
         for trouble, error in ((crew.dying, ActorGone("killed")), (crew.failing, ActorFailed("disk full"))):
             if trouble & set(names):
@@ -186,6 +190,77 @@ def test_a_group_that_hangs_every_actor_is_given_up_within_the_limits_and_costs_
         assert (stats.tasks, stats.completions, stats.unscorable) == (1, 2, 2)
 
     assert with_client(crew, use) < (LOST_LIMIT + 1) * LIMIT_S
+
+
+def test_a_group_that_no_actor_survives_is_the_policys_doing_while_others_are_served() -> None:
+    crew = Crew(hanging="1")
+
+    async def use(client: RewardClient) -> None:
+        first, hung, last = await asyncio.gather(*(score(client, number) for number in range(3)))
+        assert [first[0].status, hung[0].status, last[0].status] == ["scored", "unscorable", "scored"]
+        assert [result.cause for result in hung] == ["policy"] * 2
+        assert not hung[0].lost
+        assert client.stats().unscorable_policy == 2
+
+    with_client(crew, use)
+    # Group 0 was scored between the losses: nothing had to be asked.
+    assert crew.sent == [["0", "1", "2"], ["0"], ["1"], ["1"], ["2"]]
+
+
+def test_a_group_that_is_lost_with_nothing_else_to_do_is_held_against_the_last_one_scored() -> None:
+    crew = Crew(hanging="1")
+
+    async def use(client: RewardClient) -> None:
+        await score(client, 0)
+        (lost, _) = await score(client, 1)
+        assert (lost.status, lost.cause) == ("unscorable", "policy")
+        # What the actor verified while it was asked is not told twice.
+        await client.commit()
+        assert crew.remembered[crew.lives - 1] == ["0"]
+
+    with_client(crew, use)
+    assert crew.sent == [["0"], ["1"], ["1"], ["1"], ["0"]]
+
+
+def test_the_first_group_of_all_is_held_against_its_own_gold() -> None:
+    crew = Crew(poison="a")
+
+    async def use(client: RewardClient) -> None:
+        (lost, _) = await score(client, 0)
+        assert (lost.status, lost.cause) == ("unscorable", "policy")
+
+    with_client(crew, use)
+
+
+def test_what_every_group_meets_is_the_infrastructures_doing() -> None:
+    crew = Crew()
+
+    async def use(client: RewardClient) -> None:
+        await score(client, 0)
+        crew.still_lives = set(range(100))
+        groups = await asyncio.gather(*(score(client, number) for number in (1, 2)))
+        assert [result.cause for group in groups for result in group] == ["infrastructure"] * 4
+        assert all(result.lost for group in groups for result in group)
+        stats = client.stats()
+        assert (stats.unscorable, stats.unscorable_data, stats.unscorable_policy) == (4, 0, 0)
+
+    with_client(crew, use)
+
+
+def test_an_outage_while_a_lost_group_is_judged_is_told_to_its_caller() -> None:
+    crew = Crew(hanging="1")
+
+    async def use(client: RewardClient) -> None:
+        await score(client, 0)
+        waiting = asyncio.create_task(score(client, 1))
+        while len(crew.killed) < LOST_LIMIT - 1:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        crew.starts = False  # the last life is up already; its successor will not come
+        with pytest.raises(RewardServerLost, match="does not start"):
+            await waiting
+
+    with_client(crew, use)
 
 
 def test_groups_of_an_actor_that_dies_or_fails_inside_are_scored_again() -> None:

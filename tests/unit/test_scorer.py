@@ -175,13 +175,14 @@ def test_a_broken_gold_is_unscorable_also_for_an_empty_answer(
 ) -> None:
     (result,) = score(pool, databases, gold, [THINK + "SELECT name FROM dog WHERE 1 = 0"], config())
     assert (result.status, result.total, result.components["execution"]) == ("unscorable", None, None)
+    assert result.cause == "data"
     assert str(result.error).startswith("gold: ")
     assert not Scorer(config(), pool).check_gold(task(databases, gold)).usable
 
 
 def test_a_missing_database_is_unscorable(pool: CountingPool, tmp_path: Path) -> None:
     (result,) = score(pool, (str(tmp_path / "absent.sqlite"),), "SELECT 1", [THINK + "SELECT 1"], config())
-    assert (result.status, result.total) == ("unscorable", None)
+    assert (result.status, result.total, result.cause) == ("unscorable", None, "infrastructure")
     assert not (tmp_path / "absent.sqlite").exists()
 
 
@@ -201,7 +202,8 @@ def test_an_order_dependent_gold_is_flagged_or_left_out(pool: CountingPool, data
     assert (flagged.correct, flagged.flags) == (True, ("gold_order_dependent",))
     strict = ExecutionReward(budget=BUDGET, order_dependent_gold="unscorable")
     (left_out,) = score(pool, databases, gold, [THINK + gold], config(execution=strict))
-    assert (left_out.status, left_out.total) == ("unscorable", None)
+    assert (left_out.status, left_out.total, left_out.cause) == ("unscorable", None, "data")
+    assert not left_out.lost
 
 
 def test_a_lost_gold_leaves_its_task_unscorable(databases: tuple[str, str]) -> None:
@@ -211,6 +213,7 @@ def test_a_lost_gold_leaves_its_task_unscorable(databases: tuple[str, str]) -> N
         pool.loses = lambda query: query.sql == "SELECT age FROM dog"
         (lost,) = scorer.score(asked, [THINK + "SELECT age, 1 FROM dog"])
         assert (lost.status, lost.total, lost.error) == ("unscorable", None, "gold: lost")
+        assert lost.cause == "infrastructure"
         assert scorer.check_gold(asked).infrastructure
         pool.loses = lambda query: False
         (right,) = scorer.score(asked, [THINK + "SELECT age FROM dog"])
@@ -228,6 +231,26 @@ def test_a_gold_whose_order_could_not_be_probed(databases: tuple[str, str], poli
         assert result.status == {"score": "scored", "unscorable": "unscorable"}[policy]
         assert scorer.check_gold(asked).infrastructure is (policy == "unscorable")
         assert scorer.stats().cache_entries == 0
+
+
+@pytest.mark.parametrize(("own_doing", "cause"), [(True, "policy"), (False, "infrastructure")])
+def test_a_query_that_loses_its_process_is_unscorable_by_whose_doing_it_is(
+    databases: tuple[str, str], own_doing: bool, cause: str
+) -> None:
+    with LosingPool(1) as pool:
+        pool.loses = lambda query: "age" in query.sql
+        pool.own_doing = own_doing
+        scorer = Scorer(config(), pool)
+        gold = task(databases, "SELECT name FROM dog")
+        lost, right = scorer.score(gold, [THINK + "SELECT age FROM dog", THINK + "SELECT name FROM dog"])
+        assert (lost.status, lost.total, lost.cause, lost.lost) == ("unscorable", None, cause, not own_doing)
+        assert right.correct
+        assert right.cause is None
+        # A gold of that kind is the data's doing.
+        (broken,) = scorer.score(task(databases, "SELECT age FROM dog"), [THINK + "SELECT name FROM dog"])
+        assert broken.cause == ("data" if own_doing else "infrastructure")
+        counted = scorer.stats()
+        assert (counted.unscorable, counted.unscorable_data, counted.unscorable_policy) == (2, own_doing, own_doing)
 
 
 def test_a_lost_query_is_no_failed_trace(databases: tuple[str, str]) -> None:

@@ -21,7 +21,7 @@ from trainer.pipeline.clock import StageClock
 from trainer.pipeline.loop import PipelineStalled, TooManyUnscorable, TrainingLoop
 from trainer.pipeline.producer import Producer
 from trainer.preemption import Preempted, Preemption
-from trainer.step_metrics import ledger_row
+from trainer.step_metrics import ledger_row, outcome_metrics
 
 
 def prompt_at(position: int) -> Prompt:
@@ -214,6 +214,53 @@ def test_too_many_unscorable_completions_end_the_run():
     with pytest.raises(TooManyUnscorable, match="8 of 8 completions.*disk full"):
         asyncio.run(run())
     assert policy.batches == []
+
+
+class CausedBy(FakeScoring):
+    """Groups of the tasks in `lost` have no reward, by the doing of `cause`."""
+
+    def __init__(self, lost, cause) -> None:
+        super().__init__([1.0, 0.0])
+        self.lost, self.cause = lost, cause
+
+    async def score(self, task, completions, *, lengths):
+        if int(task.id.removeprefix("task-")) in self.lost:
+            result = RewardResult(status="unscorable", total=None, error="why", cause=self.cause)
+            return (result,) * len(completions)
+        return await super().score(task, completions, lengths=lengths)
+
+
+@pytest.mark.parametrize("cause", ["data", "policy"])
+@pytest.mark.parametrize("staleness", [0, 1])
+def test_a_step_whose_only_group_cannot_be_scored_by_its_own_doing_gives_way_to_the_next(staleness, cause):
+    history = FakeHistory()
+    run, events, policy = build(
+        batch=1, steps=5, staleness=staleness, scoring=CausedBy({0, 1, 3}, cause), history=history
+    )
+    outcomes = asyncio.run(run())
+    assert trained_ids(outcomes) == [[f"task-{n}"] for n in range(5)]
+    assert policy.batches == [2, 2]
+    assert [outcome.version for outcome in outcomes] == [0, 0, 1, 1, 2]
+    assert [position for position, _ in history] == [0, 1, 2, 3, 4]
+    rows = [ledger_row(outcome, updates=1) for outcome in outcomes]
+    assert [row.dropped for row in rows] == [
+        (("0.0", "task-0", f"unscorable_{cause}"),),
+        (("1.0", "task-1", f"unscorable_{cause}"),),
+        (),
+        (("3.0", "task-3", f"unscorable_{cause}"),),
+        (),
+    ]
+    metrics = [outcome_metrics(outcome) for outcome in outcomes]
+    assert [row[f"reward/unscorable_{cause}"] for row in metrics] == [2.0, 2.0, 0.0, 2.0, 0.0]
+    assert [row["reward/unscorable"] for row in metrics] == [0.0] * 5
+    assert [row["async/dropped_unscorable"] for row in metrics] == [1.0, 1.0, 0.0, 1.0, 0.0]
+
+
+def test_what_the_infrastructure_lost_ends_a_run_of_one_prompt_a_step():
+    run, _, policy = build(batch=1, steps=5, scoring=CausedBy({2}, "infrastructure"))
+    with pytest.raises(TooManyUnscorable, match="2 of 2 completions.*why"):
+        asyncio.run(run())
+    assert policy.batches == [2, 2]
 
 
 @pytest.mark.parametrize("staleness", [0, 1, 2])

@@ -9,9 +9,12 @@ from typing import Literal
 
 from trainer.carriers import ScoredGroup
 
-DropReason = Literal["unscorable", "all_right", "all_wrong", "equal"]
-"""unscorable: fewer than two completions have a reward. all_right, all_wrong, equal: every reward is the same,
+DropReason = Literal["unscorable", "unscorable_data", "unscorable_policy", "all_right", "all_wrong", "equal"]
+"""unscorable and the next two: fewer than two completions have a reward, because the infrastructure lost at least one,
+or else by the data's or the policy's doing. all_right, all_wrong, equal: every reward is the same,
 because every completion is right, every one is wrong, or in spite of both kinds being present."""
+
+UNSCORABLE: frozenset[DropReason] = frozenset(("unscorable", "unscorable_data", "unscorable_policy"))
 
 Rewards = Sequence[float | None]
 """One for each completion of a group; None: unscorable."""
@@ -47,7 +50,7 @@ def filter_groups(
     dropped: list[DroppedGroup] = []
     for place, (group, values) in enumerate(zip(groups, rewards, strict=True)):
         reason = drop_reason(group, values)
-        if reason is None or (reason != "unscorable" and not drop_zero_variance):
+        if reason is None or (reason not in UNSCORABLE and not drop_zero_variance):
             places.append(place)
         else:
             dropped.append(DroppedGroup(group=group, reason=reason))
@@ -58,7 +61,7 @@ def drop_reason(group: ScoredGroup, rewards: Rewards) -> DropReason | None:
     """Why this group teaches nothing; None when its rewards differ."""
     values = [reward for reward in rewards if reward is not None]
     if len(values) < 2:
-        return "unscorable"
+        return _unscorable(group)
     if max(values) - min(values) > EQUAL_WITHIN:
         return None
     scored = [result for result in group.results if result.status == "scored"]
@@ -66,3 +69,10 @@ def drop_reason(group: ScoredGroup, rewards: Rewards) -> DropReason | None:
     if right == len(scored):
         return "all_right"
     return "all_wrong" if right == 0 else "equal"
+
+
+def _unscorable(group: ScoredGroup) -> DropReason:
+    if any(result.lost for result in group.results):
+        return "unscorable"
+    causes = {result.cause for result in group.results}
+    return "unscorable_policy" if "policy" in causes else "unscorable_data" if "data" in causes else "unscorable"

@@ -25,7 +25,8 @@ class PipelineStalled(QuorumError):
 
 
 class TooManyUnscorable(QuorumError):
-    """The infrastructure failed to score more completions than reward.max_unscorable_share allows."""
+    """The infrastructure failed to score more completions than reward.max_unscorable_share allows. What the data or the
+    policy caused is masked and counted, and ends no run."""
 
 
 class Policy(Protocol):
@@ -247,9 +248,9 @@ class TrainingLoop:
 
     def _check_scorable(self, groups: Sequence[ScoredGroup]) -> None:
         results = [result for group in groups for result in group.results]
-        lost = [result for result in results if result.status == "unscorable"]
+        lost = [result for result in results if result.lost]
         if len(lost) > self._max_unscorable_share * len(results):
             raise TooManyUnscorable(
-                f"{len(lost)} of {len(results)} completions of one step could not be scored "
+                f"{len(lost)} of {len(results)} completions of one step could not be scored by the infrastructure "
                 f"(reward.max_unscorable_share={self._max_unscorable_share:g}); the last reason: {lost[-1].error}"
             )
