@@ -192,7 +192,7 @@ def test_a_hanging_query_costs_the_others_nothing(pool: ExecutorPool, database: 
     queries[7] = Query(database=database, sql=BOMB, budget=BUDGET)
     restarts = pool.restarts
     executions = pool.run(queries)
-    assert pool.restarts == restarts + 1
+    assert pool.restarts == restarts + 2  # once more, alone, with more CPU seconds
     assert executions[7].error_kind == "timeout"
     assert [e.rows for i, e in enumerate(executions) if i != 7] == [((n,),) for n in range(40) if n != 7]
 
