@@ -18,8 +18,6 @@ NATIVE_STEPS = 100
 """As long as a call that asks SQLite in turn."""
 BYTES_PER_STEP = 64
 """Text or blob that is read or written in the time of one VM instruction."""
-CHARGED = ("hex", "quote", "zeroblob", "upper", "lower")
-"""Functions that make a long value, or another one of the same length, in one call."""
 TRIM_WORK = 100_000_000
 """Comparisons of one trim call."""
 
@@ -125,20 +123,45 @@ class Functions:
 
         return trimmed
 
-    def charged(self, name: str) -> Callable[..., Value]:
-        """SQLite's own function of one value, charged for the length of that value."""
+    def case(self, name: str) -> Callable[[Value], Value]:
+        """SQLite's upper and lower, which change ASCII letters alone."""
+        change = str.upper if name == "upper" else str.lower
 
-        def called(value: Value) -> Value:
-            if isinstance(value, str | bytes):
-                self.steps += len(value) // BYTES_PER_STEP
-            elif name == "zeroblob" and isinstance(value, int | float):
-                if value > self.limit:
-                    raise OverflowError
-                self.steps += max(0, int(value)) // BYTES_PER_STEP
-            result: Value = self.native(name, value)
-            return result
+        def changed(text: Value) -> Value:
+            if type(text) is str and text.isascii():
+                self.steps += CALL_STEPS + len(text) // BYTES_PER_STEP
+                return change(text)
+            return self._long(name, text)
 
-        return called
+        return changed
+
+    def hexadecimal(self, value: Value) -> Value:
+        """SQLite's hex."""
+        if not isinstance(value, str | bytes):
+            return self._long("hex", value)
+        self.steps += CALL_STEPS + len(value) // BYTES_PER_STEP
+        if 2 * len(value) > self.limit:
+            raise OverflowError
+        return (value.encode() if isinstance(value, str) else value).hex().upper()
+
+    def quote(self, value: Value) -> Value:
+        """SQLite's quote."""
+        return self._long("quote", value)
+
+    def zeroblob(self, size: Value) -> Value:
+        """SQLite's zeroblob, refused before it makes a value beyond the length limit."""
+        if isinstance(size, int | float):
+            if size > self.limit:
+                raise OverflowError
+            self.steps += max(0, int(size)) // BYTES_PER_STEP
+        return self._long("zeroblob", size)
+
+    def _long(self, name: str, value: Value) -> Value:
+        """SQLite's own function of one value, charged for that value's length."""
+        if isinstance(value, str | bytes):
+            self.steps += len(value) // BYTES_PER_STEP
+        result: Value = self.native(name, value)
+        return result
 
     def native(self, name: str, *arguments: Value) -> Any:
         """SQLite's own function."""
@@ -156,7 +179,10 @@ class Functions:
         connection.create_function("format", -1, self.printf, deterministic=True)
         connection.create_function("instr", 2, self.instr, deterministic=True)
         connection.create_function("replace", 3, self.replace, deterministic=True)
-        for name in CHARGED:
-            connection.create_function(name, 1, self.charged(name), deterministic=True)
+        connection.create_function("hex", 1, self.hexadecimal, deterministic=True)
+        connection.create_function("quote", 1, self.quote, deterministic=True)
+        connection.create_function("zeroblob", 1, self.zeroblob, deterministic=True)
+        for name in ("upper", "lower"):
+            connection.create_function(name, 1, self.case(name), deterministic=True)
         for name in ("trim", "ltrim", "rtrim"):
             connection.create_function(name, 2, self.trim(name), deterministic=True)

@@ -9,7 +9,7 @@ from sys import getsizeof
 from rewards.sql.sandbox.clock import Clock
 from rewards.sql.sandbox.connections import Connections, DatabaseBroken
 from rewards.sql.sandbox.functions import Functions, Value
-from rewards.sql.sandbox.verdict import OUT_OF_MEMORY, WRITING_KEYWORDS, TooLarge, classify, first_keyword
+from rewards.sql.sandbox.verdict import OUT_OF_MEMORY, OUT_OF_STEPS, WRITING_KEYWORDS, TooLarge, classify, first_keyword
 
 STEP_INTERVAL = 1000
 """VM instructions between two calls of the progress handler: the unit of every step count."""
@@ -41,6 +41,10 @@ class Steps:
         self.calls += 1
         if self.calls & 63 == 0 and os.getppid() != self._parent:
             os._exit(0)
+        return self.spent()
+
+    def spent(self) -> bool:
+        """Whether the budget is used up. Asked once more at the end: calls may cost much between two ticks."""
         return self.calls + self._functions.steps // STEP_INTERVAL > self._limit
 
 
@@ -116,6 +120,8 @@ class Executor:
                 rows = _collect(cursor, max_rows, max_bytes)
             finally:
                 cursor.close()
+            if steps.spent():
+                return "error", (), (), "timeout", OUT_OF_STEPS, steps.calls * STEP_INTERVAL
             return "ok", columns, rows, None, None, steps.calls * STEP_INTERVAL
         except DatabaseBroken as error:
             return "unscorable", (), (), None, str(error), 0

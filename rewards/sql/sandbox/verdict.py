@@ -29,6 +29,7 @@ SIZE_HEADS = (
     "at most ",
 )
 MISSING_FUNCTION = "no such function: "
+OUT_OF_STEPS = "out of the VM step budget"
 OUT_OF_MEMORY = "out of the executor's memory budget"
 
 
@@ -82,7 +83,7 @@ def classify(error: Exception, sql: str) -> tuple[str, str | None, str]:
     if code in BROKEN_DATABASE:
         return "unscorable", None, f"database failure: {message}"
     if code == sqlite3.SQLITE_INTERRUPT:
-        return "error", "timeout", "out of the VM step budget"
+        return "error", "timeout", OUT_OF_STEPS
     if code == sqlite3.SQLITE_TOOBIG or lowered.startswith(SIZE_HEADS):
         return "error", "too_large", message
     denied = code in (sqlite3.SQLITE_AUTH, sqlite3.SQLITE_READONLY) or lowered.startswith("not authorized")
