@@ -2,6 +2,7 @@
 
 import gc
 import time
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -299,6 +300,28 @@ def test_a_gold_that_reads_the_clock_is_right_against_its_own_copy(
         time.sleep(0.002)
         (result,) = scorer.score(asked, [THINK + gold])
         assert result.correct
+
+
+def test_a_batch_of_large_results_is_not_held_at_once(databases: tuple[str, str]) -> None:
+    """128 candidates of a megabyte for two tasks: a few results are held at a time."""
+    settings = RewardConfig(memory=MemoryReward(enabled=False), execution=ExecutionReward(instances="all"))
+    text = "printf('%.*c', 1000000, 'a')"
+    jobs = [
+        ScoreJob(
+            task=task(databases, f"SELECT {text} || {number}"),
+            completions=[f"{THINK}SELECT {text} || {number + other}" for other in range(64)],
+        )
+        for number in (0, 1)
+    ]
+    with ExecutorPool(2) as executors:
+        scorer = Scorer(settings, executors)
+        scorer.score(task(databases, "SELECT 1"), [THINK + "SELECT 1"])  # what starting costs
+        tracemalloc.start()
+        results = scorer.score_batch(jobs)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert [[result.correct for result in group].count(True) for group in results] == [1, 1]
+    assert peak < 24 * 2**20
 
 
 def test_a_database_without_a_schema_is_unscorable_for_its_own_task_alone(
