@@ -1,8 +1,9 @@
 """What executing and comparing says of the candidates of several tasks: the two run at the same time.
 
 Guarantees: candidates of a task that mean the same to SQLite are executed and compared once; verdicts are cached by
-(database contents, golds, candidate, policy), bounded; nothing that reads the clock, and nothing that the
-infrastructure lost, is cached. Single-threaded towards its caller.
+(database contents, golds, candidate, policy), bounded; nothing that the infrastructure lost is cached. However large a
+batch is, the results of the golds of TASKS_AT_ONCE tasks are held, and of each executor the one that it sends.
+Single-threaded towards its caller.
 """
 
 import gc
@@ -20,10 +21,12 @@ from rewards.gold_check import GoldCheck, checked
 from rewards.sql.cache import BoundedCache
 from rewards.sql.content import content_key
 from rewards.sql.executor import ExecutorPool
-from rewards.sql.gold import Gold, GoldRequest, GoldStore, reads_clock
+from rewards.sql.gold import Gold, GoldRequest, GoldStore
 from rewards.sql.parse import canonical
 from rewards.sql.schema import DatabaseUnreadable, read_schema
 
+TASKS_AT_ONCE = 8
+"""Tasks whose golds' results are held together; rewards/sql/gold.py limits those of one task."""
 COLLECT_EVERY = 50_000
 """New objects between two looks for garbage during a batch. Syntax trees are cyclic; at Python's own 700 a quarter of a
 batch's time went into looking at trees that are still in use."""
@@ -53,10 +56,10 @@ class Inquiry:
     verdicts: dict[bytes, Verdict] = field(default_factory=dict)
     check: GoldCheck | None = None
     """None until the golds have been executed."""
-    golds: Sequence[Gold] = ()
-    """Those that count."""
+    counted: Sequence[str] = ()
+    """The golds that count."""
     passing: bool = False
-    """The golds may come out otherwise another time: one was lost, or reads the clock."""
+    """The golds may come out otherwise another time: one was lost."""
 
     @property
     def usable(self) -> bool:
@@ -70,7 +73,7 @@ class Inquiry:
     @property
     def lost_golds(self) -> bool:
         """Whether some gold does not count."""
-        return len(self.golds) < len(self.task.gold_sqls)
+        return len(self.counted) < len(self.task.gold_sqls)
 
 
 Similarities = Mapping[str, AtomicScore]
@@ -98,10 +101,13 @@ class Verdicts:
         return self.check_many([task])[0]
 
     def check_many(self, tasks: Sequence[SqlTask]) -> list[GoldCheck]:
-        """`check` of several tasks, whose golds are executed together and held until it returns."""
-        inquiries = [self._opened(task, ()) for task in tasks]
-        self._check_golds(inquiries)
-        return [inquiry.check for inquiry in inquiries if inquiry.check is not None]
+        """`check` of several tasks; the results of the golds of TASKS_AT_ONCE are held at a time."""
+        found = []
+        for start in range(0, len(tasks), TASKS_AT_ONCE):
+            inquiries = [self._opened(task, ()) for task in tasks[start : start + TASKS_AT_ONCE]]
+            self._check_golds([inquiry for inquiry in inquiries if inquiry.check is None])
+            found += [inquiry.check for inquiry in inquiries if inquiry.check is not None]
+        return found
 
     def inquire(self, asked: Sequence[tuple[SqlTask, Sequence[str]]]) -> list[Inquiry]:
         """Verdicts on the queries of each task; where its golds are unusable the check says so instead."""
@@ -150,29 +156,42 @@ class Verdicts:
         return new
 
     def _execute(self, inquiries: Sequence[Inquiry], new: Mapping[bytes, tuple[Inquiry, str]]) -> dict[bytes, Judged]:
-        """Golds first, then the new candidates of tasks that can be scored."""
-        self._check_golds(inquiries)
-        due = {key: entry for key, entry in new.items() if entry[0].usable}
-        candidates = [
-            Candidate(
-                sql=sql,
-                golds=inquiry.golds,
-                databases=self._databases(inquiry.task),
-                policy=inquiry.task.denotation,
-            )
-            for inquiry, sql in due.values()
-        ]
-        return dict(zip(due, self._judge.judge(candidates), strict=True))
+        """Golds first, then the new candidates of tasks that can be scored; some tasks at a time, since the results
+        of their golds are held meanwhile."""
+        judged: dict[bytes, Judged] = {}
+        waiting = [inquiry for inquiry in inquiries if inquiry.check is None]
+        for start in range(0, len(waiting), TASKS_AT_ONCE):
+            part = waiting[start : start + TASKS_AT_ONCE]
+            golds = {id(inquiry): found for inquiry, found in zip(part, self._check_golds(part), strict=True)}
+            # A query that several tasks share is judged with the first that asks for it.
+            due = {
+                key: Candidate(
+                    sql=sql,
+                    golds=golds[id(inquiry)],
+                    databases=self._databases(inquiry.task),
+                    policy=inquiry.task.denotation,
+                )
+                for inquiry in part
+                if inquiry.usable
+                for sql, key in inquiry.keys.items()
+                if key in new and new[key][0] is inquiry
+            }
+            judged.update(zip(due, self._judge.judge(list(due.values())), strict=True))
+        return judged
 
-    def _check_golds(self, inquiries: Sequence[Inquiry]) -> None:
-        readable = [inquiry for inquiry in inquiries if inquiry.check is None]
+    def _check_golds(self, inquiries: Sequence[Inquiry]) -> list[list[Gold]]:
+        """Checks the golds of some tasks; those that count, with their results."""
         requests = [
             GoldRequest(sqls=i.task.gold_sqls, databases=self._databases(i.task), policy=i.task.denotation)
-            for i in readable
+            for i in inquiries
         ]
-        for inquiry, golds in zip(readable, self._golds.many(requests), strict=True):
-            inquiry.check, inquiry.golds = checked(golds, self._config.execution.order_dependent_gold)
-            inquiry.passing = any(g.infrastructure or g.order_unknown or reads_clock(g.sql) for g in golds)
+        found = []
+        for inquiry, golds in zip(inquiries, self._golds.many(requests), strict=True):
+            inquiry.check, counted = checked(golds, self._config.execution.order_dependent_gold)
+            inquiry.counted = [gold.sql for gold in counted]
+            inquiry.passing = any(gold.infrastructure or gold.order_unknown for gold in golds)
+            found.append(counted)
+        return found
 
     def _similarities(self, new: Mapping[bytes, tuple[Inquiry, str]]) -> dict[bytes, Similarities]:
         """Of each new candidate to every gold of its task; whether a gold counts is being found out meanwhile."""
@@ -192,10 +211,10 @@ class Verdicts:
         self, key: bytes, entry: tuple[Inquiry, str], judged: Judged, similarities: Similarities | None
     ) -> None:
         """Gives a new candidate its verdict, and keeps it where it will hold."""
-        inquiry, sql = entry
+        inquiry, _ = entry
         if self._config.atomic.enabled and similarities is None:
             judged = Judged(level=0, unscorable=True, error=f"the schema of {inquiry.task.db_id} cannot be read")
-        scores = [similarities[gold.sql] for gold in inquiry.golds] if similarities else []
+        scores = [similarities[sql] for sql in inquiry.counted] if similarities else []
         best = max(scores, key=lambda score: score.similarity, default=None)
         verdict = Verdict(
             judged=judged,
@@ -203,7 +222,7 @@ class Verdicts:
             token_fallback=best is not None and best.token_fallback,
         )
         inquiry.verdicts[key] = verdict
-        if not (judged.unscorable or inquiry.passing or reads_clock(sql)):
+        if not (judged.unscorable or inquiry.passing):
             self.cache.put(key, verdict)
 
     @staticmethod

@@ -9,12 +9,10 @@ from benchmarks.metrics.bird.execution import execution_match
 from benchmarks.metrics.bird.soft_f1 import soft_f1, soft_f1_unordered
 from benchmarks.scoring.blank import as_official
 from benchmarks.scoring.exhibit import table
-from benchmarks.scoring.runner import Call, Runner
+from benchmarks.scoring.runner import Known, Runner
 from benchmarks.scoring.timing import Stopwatch
 from benchmarks.scoring.voting import Poll, Voting
 from rewards.carriers import Execution
-
-Known = dict[Call, Execution]
 
 
 class BirdJudge:
@@ -27,7 +25,7 @@ class BirdJudge:
 
     def judge(self, questions: Sequence[Question], answers: Sequence[Answer]) -> Iterator[Judged]:
         """One judgement a question, in order."""
-        known: Known = {}
+        known = Known()
         pairs = list(zip(questions, answers, strict=True))
         self._runner.run(
             ((q.databases[0], sql) for q, a in pairs for sql in (q.gold, *a.texts)),

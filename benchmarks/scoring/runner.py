@@ -5,11 +5,12 @@ from collections.abc import Iterable
 from typing import Literal
 
 from conf.schema.benchmark import BenchmarkExecution
-from rewards.carriers import Execution
 from rewards.sql.executor import ExecutorPool, Query
+from rewards.sql.results import Results
 
 Call = tuple[str, str]
 """(database file, SQL text)."""
+Known = Results[Call]
 
 
 class Runner:
@@ -28,12 +29,12 @@ class Runner:
     def __exit__(self, *exc: object) -> None:
         self._pool.close()
 
-    def run(self, calls: Iterable[Call], known: dict[Call, Execution]) -> None:
+    def run(self, calls: Iterable[Call], known: Known) -> None:
         """Adds the executions of all calls that are not known yet."""
         fresh = [call for call in dict.fromkeys(calls) if call not in known]
         queries = [
             Query(database=database, sql=sql, budget=self._budget, text_errors=self._text_errors)
             for database, sql in fresh
         ]
-        known.update(zip(fresh, self._pool.run(queries), strict=True))
+        self._pool.each(queries, lambda index, execution: known.put(fresh[index], execution))
         self.executed += len(fresh)

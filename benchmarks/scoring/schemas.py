@@ -4,15 +4,14 @@ from collections.abc import Mapping
 
 from benchmarks.carriers import BenchmarkError
 from benchmarks.metrics.spider.parser import Schema
-from benchmarks.scoring.runner import Call, Runner
-from rewards.carriers import Execution
+from benchmarks.scoring.runner import Known, Runner
 
 TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
 
 
 def read_schemas(databases: Mapping[str, str], runner: Runner) -> dict[str, Schema]:
     """db_id -> table -> columns, in lower case, from db_id -> database file. Raises BenchmarkError."""
-    known: dict[Call, Execution] = {}
+    known = Known()
     runner.run(((file, TABLES) for file in databases.values()), known)
     tables: dict[str, list[str]] = {}
     for db_id, file in databases.items():

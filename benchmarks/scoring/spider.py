@@ -17,13 +17,12 @@ from benchmarks.metrics.spider.tree import Query, Refused
 from benchmarks.official import one_line
 from benchmarks.scoring.blank import as_official
 from benchmarks.scoring.exhibit import table
-from benchmarks.scoring.runner import Call, Runner
+from benchmarks.scoring.runner import Call, Known, Runner
 from benchmarks.scoring.schemas import read_schemas
 from benchmarks.scoring.voting import Poll, Voting
 from rewards.carriers import Execution
 from rewards.sql.parse import has_top_level_order_by
 
-Known = dict[Call, Execution]
 Rights = Mapping[str, bool | None]
 """Query -> official execution verdict."""
 
@@ -44,7 +43,7 @@ class SpiderJudge:
 
     def judge(self, questions: Sequence[Question], answers: Sequence[Answer]) -> Iterator[Judged]:
         """One judgement a question, in order."""
-        known: Known = {}
+        known = Known()
         pairs = [(q, _in_lines(a)) for q, a in zip(questions, answers, strict=True)]
         self._runner.run((call for q, a in pairs for call in self._candidate_calls(q, a)), known)
         rights = [{sql: _match(q, sql, known, keep_distinct=False) for sql in a.texts} for q, a in pairs]

@@ -1,8 +1,9 @@
 """What a completion is worth: components, budgets, combination and the reward server's size."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from conf.schema.base import Section
 
@@ -10,14 +11,21 @@ LOST_LIMIT = 3
 """Reward actors that a group may be lost with before it is unscorable."""
 
 
+def _moment(text: str) -> str:
+    if datetime.fromisoformat(text).tzinfo is not None:
+        raise ValueError("leave the time zone out: SQLite's clock is in UTC")
+    return text
+
+
 class BudgetConfig(Section):
-    """Limits for one query. VM steps, rows, bytes and the heap are deterministic; CPU and wall time are nets."""
+    """Limits for one query, and its clock. VM steps, rows, bytes and the heap are deterministic; CPU and wall time are
+    nets."""
 
     vm_steps: PositiveInt = 20_000_000
     """SQLite virtual-machine instructions."""
     rows: PositiveInt = 100_000
-    bytes: PositiveInt = 16 * 2**20
-    """Size of the result."""
+    bytes: PositiveInt = 32 * 2**20
+    """Size of the result in the executor's memory."""
     value_bytes: PositiveInt = 2**20
     """Size of any single value or row that SQLite builds on the way; keeps single opcodes short."""
     heap_mib: PositiveInt = 256
@@ -27,6 +35,13 @@ class BudgetConfig(Section):
     """CPU seconds of one query, for long opcodes that VM steps do not see; independent of the load."""
     wall_s: PositiveFloat = 30.0
     """Seconds until a silent executor is killed; its query is retried alone, unscorable when lost again."""
+    clock: Annotated[str, AfterValidator(_moment)] = "2026-01-01 00:00:00"
+    """The time (UTC) that queries read as the present, so that golds and candidates see the same one, in every run."""
+
+    @property
+    def clock_ms(self) -> int:
+        """Milliseconds since 1970 of `clock`."""
+        return int(datetime.fromisoformat(self.clock).replace(tzinfo=UTC).timestamp() * 1000)
 
 
 class FormatReward(Section):

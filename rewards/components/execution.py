@@ -7,7 +7,7 @@ decided on all of them, so that an empty result alone proves nothing.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from conf.schema.data import Denotation
 from conf.schema.reward import ExecutionReward
@@ -48,8 +48,18 @@ class Candidate:
     policy: Denotation
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Primary:
+    """What the primary instance says of a candidate."""
+
+    judged: Judged
+    matching: Sequence[Gold]
+    """Golds that it equals there."""
+
+
 class ExecutionJudge:
-    """Executes candidates and compares them with the golds of their task."""
+    """Executes candidates and compares them with the golds of their task, each result as it comes: rows are not kept
+    beyond that."""
 
     def __init__(self, pool: ExecutorPool, config: ExecutionReward, *, empty_needs_empty_everywhere: bool) -> None:
         self._pool = pool
@@ -59,16 +69,22 @@ class ExecutionJudge:
     def judge(self, candidates: Sequence[Candidate]) -> list[Judged]:
         """One verdict a candidate, all executed in one batch; those right on the primary instance go on to the
         others."""
-        executions = self._pool.run([self._query(c.databases[0], c.sql) for c in candidates])
-        matching = [_matching(c, run) for c, run in zip(candidates, executions, strict=True)]
-        pairs = zip(candidates, executions, matching, strict=True)
-        verdicts = [_verdict(run, bool(golds), c.policy, c.golds[0].ordered) for c, run, golds in pairs]
-        onward = [i for i, c in enumerate(candidates) if matching[i] and self._instances(c) > 1]
-        queries = [self._query(path, candidates[i].sql) for i in onward for path in candidates[i].databases[1:]]
-        more = iter(self._pool.run(queries))
+        primary = self._pool.each(
+            [self._query(c.databases[0], c.sql) for c in candidates],
+            lambda number, execution: _on_primary(candidates[number], execution),
+        )
+        onward = [i for i, c in enumerate(candidates) if primary[i].matching and self._instances(c) > 1]
+        steps = [(i, instance) for i in onward for instance in range(1, len(candidates[i].databases))]
+        more = self._pool.each(
+            [self._query(candidates[i].databases[instance], candidates[i].sql) for i, instance in steps],
+            lambda number, execution: _accepting(
+                primary[steps[number][0]].matching, steps[number][1], execution, candidates[steps[number][0]].policy
+            ),
+        )
+        verdicts = [one.judged for one in primary]
+        found = iter(more)
         for i in onward:
-            others = [next(more) for _ in candidates[i].databases[1:]]
-            verdicts[i] = _on_all_instances(verdicts[i], matching[i], others, candidates[i].policy)
+            verdicts[i] = _on_all_instances(primary[i].judged, [next(found) for _ in candidates[i].databases[1:]])
         return verdicts
 
     def _instances(self, candidate: Candidate) -> int:
@@ -82,18 +98,19 @@ class ExecutionJudge:
         return Query(database=database, sql=sql, budget=self._config.budget)
 
 
-def _matching(candidate: Candidate, execution: Execution) -> list[Gold]:
-    """Golds that the candidate equals on the primary instance."""
-    return [gold for gold in candidate.golds if gold.accepts(0, execution, policy=candidate.policy)]
+def _on_primary(candidate: Candidate, execution: Execution) -> _Primary:
+    if execution.status != "ok":
+        return _Primary(judged=_failed(execution), matching=())
+    matching = [gold for gold in candidate.golds if gold.accepts(0, execution, policy=candidate.policy)]
+    judged = Judged(
+        level=2 if matching else 1,
+        digest=digest(execution, policy=candidate.policy, ordered=candidate.golds[0].ordered),
+        trivial=is_trivial(execution),
+    )
+    return _Primary(judged=judged, matching=matching)
 
 
-def _verdict(execution: Execution, right: bool, policy: Denotation, ordered: bool) -> Judged:
-    if execution.status == "ok":
-        return Judged(
-            level=2 if right else 1,
-            digest=digest(execution, policy=policy, ordered=ordered),
-            trivial=is_trivial(execution),
-        )
+def _failed(execution: Execution) -> Judged:
     error = (execution.error or "")[:ERROR_CHARS]
     return Judged(
         level=0,
@@ -104,15 +121,20 @@ def _verdict(execution: Execution, right: bool, policy: Denotation, ordered: boo
     )
 
 
-def _on_all_instances(
-    primary: Judged, matching: Sequence[Gold], others: Sequence[Execution], policy: Denotation
-) -> Judged:
+def _accepting(
+    golds: Sequence[Gold], instance: int, execution: Execution, policy: Denotation
+) -> frozenset[int] | Judged:
+    """Numbers of the golds that accept the result of another instance; the verdict where it was lost."""
+    if execution.status == "unscorable":
+        return _failed(execution)
+    return frozenset(n for n, gold in enumerate(golds) if gold.accepts(instance, execution, policy=policy))
+
+
+def _on_all_instances(primary: Judged, others: Sequence[frozenset[int] | Judged]) -> Judged:
     """The verdict on a candidate that is right on the primary instance; one gold must match on all of them."""
-    lost = next((execution for execution in others if execution.status == "unscorable"), None)
-    if lost is not None:
-        return _verdict(lost, False, policy, False)
-    right = any(
-        all(gold.accepts(number, other, policy=policy) for number, other in enumerate(others, start=1))
-        for gold in matching
-    )
-    return Judged(level=2 if right else 1, digest=primary.digest, trivial=primary.trivial)
+    accepting = []
+    for found in others:
+        if isinstance(found, Judged):
+            return found
+        accepting.append(found)
+    return primary if frozenset.intersection(*accepting) else replace(primary, level=1)

@@ -1,24 +1,28 @@
-"""Names a database file by its content, so that caches outlive copies and notice changes."""
+"""Names a database by its content, so that caches outlive copies and notice changes."""
 
-import os
 from functools import lru_cache
 from hashlib import blake2b, file_digest
 
-from rewards.sql.schema import DatabaseUnreadable
+from rewards.sql.snapshot import DatabaseUnreadable, Stamp, absolute, state_of
 
 
 def content_key(path: str) -> str:
-    """Digest of the file's bytes; read again only when its size, time or inode changes. Raises DatabaseUnreadable."""
-    try:
-        status = os.stat(path)
-        return _digest(os.path.abspath(path), status.st_size, status.st_mtime_ns, status.st_ino)
-    except OSError as error:
-        raise DatabaseUnreadable(f"no database file at {path} ({error.strerror})") from error
-    except ValueError as error:  # no path at all: a null character, or half a surrogate pair
-        raise DatabaseUnreadable(f"no database file at {path!r} ({error})") from error
+    """Digest of the file's bytes and of the log or journal beside it; read again only when their sizes, times or
+    inodes change. Raises DatabaseUnreadable."""
+    real = absolute(path)
+    database, wal, journal = state_of(real)
+    key = _digest(real, database)
+    for suffix, stamp in (("-wal", wal), ("-journal", journal)):
+        if stamp is not None:
+            key += suffix + _digest(real + suffix, stamp)
+    return key
 
 
 @lru_cache(maxsize=4096)
-def _digest(path: str, size: int, modified_ns: int, inode: int) -> str:
-    with open(path, "rb") as file:
-        return file_digest(file, lambda: blake2b(digest_size=16)).hexdigest()
+def _digest(path: str, stamp: Stamp) -> str:
+    """`stamp` is part of the cache's key."""
+    try:
+        with open(path, "rb") as file:
+            return file_digest(file, lambda: blake2b(digest_size=16)).hexdigest()
+    except OSError as error:
+        raise DatabaseUnreadable(f"no database file at {path} ({error.strerror})") from error

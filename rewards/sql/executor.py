@@ -4,17 +4,18 @@ Guarantees: `run` answers every query, in order, and raises nothing for what a q
 a process that hangs, crashes or grows beyond its limits is replaced and costs the other queries nothing. Budgets are
 deterministic first (see rewards/sql/sandbox), so a verdict does not depend on the machine's load.
 
-Whose fault a lost process is: ended by SIGPROF, its query used up its CPU seconds: `timeout`. Crashed twice on the same
-query, alone the second time: `runtime`. Silent for `wall_s` although CPU time was left, or killed from outside: the
-query is retried alone on a fresh process, and `unscorable` when that is lost too. Then a harmless query is asked of the
-same database: when a process answers it, the loss was the query's own doing, otherwise the infrastructure's.
-What it does not promise: queries that read the clock see the clock.
+Whose fault a lost process is: ended by SIGPROF, its query used up its CPU seconds; it is tried once more alone with
+CPU_AGAIN times as many, since a loaded machine needs more of them for the same work, and is then a `timeout`. Crashed
+twice on the same query, alone the second time: `runtime`. Silent for `wall_s` although CPU time was left, or killed
+from outside: the query is retried alone on a fresh process, and `unscorable` when that is lost too. Then a harmless
+query is asked of the same database: when a process answers it, the loss was the query's own doing, otherwise the
+infrastructure's.
+A clock that queries read stands still at the budget's `clock`.
 
 Who waits for whom: a caller of `run` holds executors until its batch is done; other callers wait for one to come free,
 at most BUSY_S seconds.
 """
 
-import os
 import selectors
 import signal
 import threading
@@ -28,6 +29,7 @@ from typing import Any, Generic, Literal, TypeVar, cast
 from conf.schema.reward import BudgetConfig
 from rewards.carriers import ErrorKind, Execution
 from rewards.sql.sandbox.run import Answer, Request
+from rewards.sql.snapshot import DatabaseUnreadable, readable
 from rewards.sql.worker import Worker
 
 BATCH = 16
@@ -37,6 +39,8 @@ START_S = 60.0
 BUSY_S = 900.0
 LOST_LIMIT = 2
 HARMLESS = "SELECT count(*) FROM sqlite_master"
+CPU_AGAIN = 2
+"""CPU and wall seconds of the second try of a query that used up its CPU seconds, in budgets."""
 T = TypeVar("T")
 CRASHES = frozenset((signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL))
 
@@ -65,12 +69,12 @@ class Query:
         message = f"the query has {len(self.sql)} characters, more than {self.budget.sql_chars}"
         return Execution(status="error", error_kind="too_large", error=message)
 
-    def request(self) -> Request:
+    def request(self, *, cpu_budgets: float = 1) -> Request:
+        """Raises DatabaseUnreadable."""
         limits = self.budget
-        path = os.path.abspath(self.database)
         return (
-            *(path, self.sql, limits.vm_steps, limits.rows, limits.bytes, limits.value_bytes, limits.cpu_s),
-            *(self.text_errors, self.reverse_unordered),
+            *(readable(self.database), self.sql, limits.vm_steps, limits.rows, limits.bytes, limits.value_bytes),
+            *(cpu_budgets * limits.cpu_s, self.text_errors, self.reverse_unordered, limits.clock_ms),
         )
 
 
@@ -78,10 +82,23 @@ class Query:
 class _Job:
     index: int
     query: Query
+    request: Request
     crashes: int = 0
     lost: int = 0
+    cpu_tries: int = 0
+    """How often it used up its CPU seconds."""
     blamed: str | None = None
     """Why the query at `index` was given up: `query` is the harmless one that says whose doing it was."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether it goes without company: it has lost a process."""
+        return self.lost > 0 or self.cpu_tries > 0
+
+    @property
+    def wall_s(self) -> float:
+        """Longest silence of a process that works on it."""
+        return self.query.budget.wall_s * (CPU_AGAIN if self.cpu_tries else 1)
 
 
 @dataclass(slots=True)
@@ -93,7 +110,7 @@ class _Seat:
     deadline: float = 0.0
 
     def rearm(self) -> None:
-        wait = self.jobs[0].query.budget.wall_s if self.worker.ready else START_S
+        wait = self.jobs[0].wall_s if self.worker.ready else START_S
         self.deadline = time.monotonic() + wait
 
 
@@ -137,8 +154,11 @@ class ExecutorPool:
             refusal = query.refusal()
             if refusal is not None:
                 outcome.put(index, refusal)
-            else:
-                jobs.append(_Job(index=index, query=query))
+                continue
+            try:
+                jobs.append(_Job(index=index, query=query, request=query.request()))
+            except DatabaseUnreadable as error:
+                outcome.put(index, Execution(status="unscorable", error=str(error)))
         if jobs:
             with self._borrowed(len(jobs)) as seats:
                 _Dispatch(self, jobs, seats, outcome).run()
@@ -247,16 +267,16 @@ class _Dispatch:
                     self._give_up(job, f"no SQL executor can be started: {error}")
                 return
         seat.jobs.extend(batch)
-        seat.worker.send([job.query.request() for job in batch])
+        seat.worker.send([job.request for job in batch])
         seat.rearm()
 
     def _next_batch(self) -> list[_Job]:
         """Jobs of one heap size; a job that lost a process goes alone."""
         share = max(1, min(BATCH, len(self._jobs) // (2 * len(self._seats))))
         batch = [self._jobs.popleft()]
-        while self._jobs and len(batch) < share and not batch[0].lost:
+        while self._jobs and len(batch) < share and not batch[0].alone:
             follower = self._jobs[0]
-            if follower.lost or follower.query.budget.heap_mib != batch[0].query.budget.heap_mib:
+            if follower.alone or follower.query.budget.heap_mib != batch[0].query.budget.heap_mib:
                 break
             batch.append(self._jobs.popleft())
         return batch
@@ -272,6 +292,8 @@ class _Dispatch:
                     selector.register(seat.worker.stdin, selectors.EVENT_WRITE, position)
             soonest = min(seat.deadline for seat in self._seats if seat is not None and seat.jobs)
             events = selector.select(max(0.0, soonest - time.monotonic()))
+            looked = time.monotonic()
+        heard = {key.data for key, mask in events if mask & selectors.EVENT_READ}
         for key, mask in events:
             seat = self._seats[key.data]
             if seat is None:
@@ -280,9 +302,10 @@ class _Dispatch:
                 seat.worker.flush()
             else:
                 self._hear(key.data, seat)
+        # As of the look: what `take` does with the answers of one process is not the silence of another.
         for position in busy:
             seat = self._seats[position]
-            if seat is not None and seat.jobs and time.monotonic() > seat.deadline:
+            if position not in heard and seat is not None and seat.jobs and looked > seat.deadline:
                 self._lost(position, seat, silent=True)
 
     def _hear(self, position: int, seat: _Seat) -> None:
@@ -319,7 +342,12 @@ class _Dispatch:
             self._give_up(job, job.blamed)
             return
         if code == -signal.SIGPROF:
-            message = f"out of the CPU budget of {job.query.budget.cpu_s:g} s"
+            job.cpu_tries += 1
+            if job.cpu_tries == 1:
+                job.request = job.query.request(cpu_budgets=CPU_AGAIN)
+                self._jobs.append(job)
+                return
+            message = f"out of the CPU budget of {job.query.budget.cpu_s:g} s, twice"
             self._outcome.put(job.index, Execution(status="error", error_kind="timeout", error=message))
             return
         job.lost += 1
@@ -328,12 +356,16 @@ class _Dispatch:
             message = f"SQLite crashed on this query (signal {-code})"
             self._outcome.put(job.index, Execution(status="error", error_kind="runtime", error=message))
         elif job.lost == LOST_LIMIT:
-            cause = f"silent for {job.query.budget.wall_s:g} s" if silent else f"ended with code {code}"
-            reason = f"the SQL executor was lost twice (the last time {cause})"
-            harmless = replace(job.query, sql=HARMLESS, reverse_unordered=False)
-            self._jobs.append(_Job(index=job.index, query=harmless, lost=job.lost, blamed=reason))
+            cause = f"silent for {job.wall_s:g} s" if silent else f"ended with code {code}"
+            self._ask_harmless(job, f"the SQL executor was lost twice (the last time {cause})")
         else:
             self._jobs.append(job)
+
+    def _ask_harmless(self, job: _Job, reason: str) -> None:
+        """Whether the query that lost its process each time is to blame shows in whether another is answered."""
+        harmless = replace(job.query, sql=HARMLESS, reverse_unordered=False)
+        request = (job.request[0], *harmless.request()[1:])
+        self._jobs.append(_Job(index=job.index, query=harmless, request=request, lost=job.lost, blamed=reason))
 
     def _give_up(self, job: _Job, reason: str) -> None:
         self._outcome.put(job.index, Execution(status="unscorable", error=reason))

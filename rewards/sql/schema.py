@@ -8,11 +8,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from conf.errors import QuorumError
+from rewards.sql.snapshot import DatabaseUnreadable, readable, readonly_uri
 
-
-class DatabaseUnreadable(QuorumError):
-    """The file is missing, damaged or no SQLite database: the infrastructure's fault, never a score."""
+__all__ = ["Column", "DatabaseSchema", "DatabaseUnreadable", "ForeignKey", "Table", "connect_readonly", "read_schema"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,15 +41,14 @@ class DatabaseSchema:
 
 
 def connect_readonly(path: str | Path) -> sqlite3.Connection:
-    """A read-only, immutable connection. Raises DatabaseUnreadable."""
-    file = Path(path)
-    if not file.is_file():
-        raise DatabaseUnreadable(f"no database file at {file}")
+    """A read-only, immutable connection; rows in a write-ahead log are seen (snapshot.py). Raises
+    DatabaseUnreadable."""
+    file = readable(path)
     try:
-        connection = sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
+        connection = sqlite3.connect(readonly_uri(file), uri=True)
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.Error as error:
-        raise DatabaseUnreadable(f"{file} cannot be read as a SQLite database: {error}") from error
+        raise DatabaseUnreadable(f"{path} cannot be read as a SQLite database: {error}") from error
     connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
     return connection
 

@@ -22,6 +22,7 @@ COMMAND = "import sys; sys.path.append(sys.argv[1]); from rewards.sql.sandbox.ma
 READ_BYTES = 2**20
 ENVIRONMENT = {
     "LC_ALL": "C.UTF-8",
+    "TZ": "UTC",  # what localtime means, on every machine
     # Large blocks go back to the system when they are freed, so one huge result does not stay in the process.
     "MALLOC_MMAP_THRESHOLD_": "262144",
     "MALLOC_TRIM_THRESHOLD_": "1048576",

@@ -3,7 +3,7 @@
 The question is the scorer's own (rewards/gold_check.py), under the reward that will score the tasks and on every
 instance that will be asked. A gold that does not count is removed from its task and reported; a task without a gold
 left is dropped, and so is one of which the infrastructure kept a gold from running: it is reported as "gold
-unscorable", never as failing. Gold results of BLOCK tasks are held at a time, beside the bounded cache of a scorer.
+unscorable", never as failing.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,8 +19,6 @@ from rollout.carriers import Prompt
 from rollout.prompt.renderer import PromptTooLong
 from rollout.tasks.carriers import Dropped, DropReason
 
-BLOCK = 64
-"""Tasks whose golds are executed together."""
 _REASONS: dict[FaultKind, DropReason] = {
     "fails": "gold fails",
     "over budget": "gold over budget",
@@ -39,18 +37,15 @@ class Checked:
 
 def check_golds(tasks: Sequence[SqlTask], *, pool: ExecutorPool, reward: RewardConfig) -> Checked:
     """The tasks that `reward` can score, with the golds that count; equal golds run once."""
-    verdicts = Verdicts(reward, pool)
     kept: list[SqlTask] = []
     dropped: list[Dropped] = []
-    for start in range(0, len(tasks), BLOCK):
-        block = tasks[start : start + BLOCK]
-        for task, check in zip(block, verdicts.check_many(block), strict=True):
-            if not check.usable:
-                dropped.append(_dropped(task, check))
-                continue
-            dropped += _removed(task, check)
-            counting = (sql for sql, fault in zip(task.gold_sqls, check.faults, strict=True) if fault is None)
-            kept.append(replace(task, gold_sqls=tuple(counting)))
+    for task, check in zip(tasks, Verdicts(reward, pool).check_many(tasks), strict=True):
+        if not check.usable:
+            dropped.append(_dropped(task, check))
+            continue
+        dropped += _removed(task, check)
+        counting = (sql for sql, fault in zip(task.gold_sqls, check.faults, strict=True) if fault is None)
+        kept.append(replace(task, gold_sqls=tuple(counting)))
     return Checked(tasks=tuple(kept), dropped=tuple(dropped))
 
 

@@ -1,9 +1,12 @@
 """SQL executors that lose some queries, as an infrastructure that fails does."""
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from rewards.carriers import Execution
 from rewards.sql.executor import ExecutorPool, Query
+
+T = TypeVar("T")
 
 
 class LosingPool(ExecutorPool):
@@ -15,9 +18,10 @@ class LosingPool(ExecutorPool):
         self.own_doing = False
         """Whether harmless queries are answered meanwhile."""
 
-    def run(self, queries: Sequence[Query]) -> list[Execution]:
+    def each(self, queries: Sequence[Query], take: Callable[[int, Execution], T]) -> list[T]:
         gone = Execution(status="unscorable", error="lost", own_doing=self.own_doing)
-        return [
-            gone if self.loses(query) else execution
-            for query, execution in zip(queries, super().run(queries), strict=True)
-        ]
+
+        def taken(index: int, execution: Execution) -> T:
+            return take(index, gone if self.loses(queries[index]) else execution)
+
+        return super().each(queries, taken)

@@ -6,7 +6,9 @@ import signal
 import sqlite3
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,6 +17,8 @@ import pytest
 from conf.schema.reward import BudgetConfig
 from rewards.carriers import Execution
 from rewards.sql.executor import ExecutorPool, Query
+from rewards.sql.sandbox.clock import Clock
+from rewards.sql.sandbox.functions import Functions
 from rewards.sql.sandbox.run import Answer, Request
 from rewards.sql.worker import Worker
 
@@ -134,6 +138,16 @@ def test_cells_keep_their_storage_class_and_columns_their_names(pool: ExecutorPo
         ("SELECT printf('%.*c', 1000000000, 'x')", "too_large"),
         ("SELECT format('%1000000000d', 1)", "too_large"),
         ("SELECT printf('%*s', '1000000000', 'x')", "too_large"),
+        ("SELECT printf('%1000000000%')", "too_large"),
+        ("SELECT printf('%.2f%-1000000000%', 1)", "too_large"),
+        ("SELECT hex(zeroblob(1000000))", "too_large"),
+        # The words that say what is wrong are SQLite's, not the query's.
+        ('SELECT "too many", [too many rows] FROM item', "runtime"),
+        ('SELECT [near "x": syntax error] FROM item', "runtime"),
+        ("SELECT * FROM [not authorized]", "runtime"),
+        ("SELECT [string or blob too big]() FROM item", "runtime"),
+        ("SELECT * FROM [one statement at a time]", "runtime"),
+        ("SELECT [no such function: readfile] FROM item", "runtime"),
         ("WITH RECURSIVE t(a) AS (SELECT 1 UNION ALL SELECT a + 1 FROM t) SELECT a FROM t", "too_large"),
         ("WITH RECURSIVE t(a) AS (SELECT 1 UNION ALL SELECT a + 1 FROM t) SELECT count(*) FROM t", "timeout"),
         ("SELECT count(*) FROM big a, big b, big c, big d, big e, big f, big g", "timeout"),
@@ -195,7 +209,7 @@ def test_a_hanging_query_costs_the_others_nothing(pool: ExecutorPool, database: 
     queries[7] = Query(database=database, sql=BOMB, budget=BUDGET)
     restarts = pool.restarts
     executions = pool.run(queries)
-    assert pool.restarts == restarts + 1
+    assert pool.restarts == restarts + 2  # once more, alone, with more CPU seconds
     assert executions[7].error_kind == "timeout"
     assert [e.rows for i, e in enumerate(executions) if i != 7] == [((n,),) for n in range(40) if n != 7]
 
@@ -208,7 +222,11 @@ def test_step_budget_is_deterministic(pool: ExecutorPool, database: str) -> None
 
 
 @pytest.mark.parametrize(
-    "call", ["printf('%d', a.n)", "replace(a.n || '', '1', '2')", "trim(a.n, '1')", "random()", "instr(a.n || '', '1')"]
+    "call",
+    [
+        *("printf('%d', a.n)", "replace(a.n || '', '1', '2')", "trim(a.n, '1')", "random()", "instr(a.n || '', '1')"),
+        *("upper(a.n)", "lower(a.n || 'é')", "hex(a.n || '')", "quote(a.n)"),
+    ],
 )
 def test_calls_of_replaced_functions_count_as_steps(pool: ExecutorPool, database: str, call: str) -> None:
     """A million of them would take many times the CPU of as many plain instructions."""
@@ -222,6 +240,15 @@ def test_calls_of_replaced_functions_count_as_steps(pool: ExecutorPool, database
     assert called.vm_steps < 2_000_000
 
 
+def test_a_call_costs_what_its_value_is_long(pool: ExecutorPool, database: str) -> None:
+    """Each of these hundred calls reads or makes 400,000 bytes."""
+    text = "printf('%.*c', 400000, 'a')"
+    for call in (f"upper({text} || a.n)", f"hex({text} || a.n)", f"quote({text} || a.n)", "zeroblob(400000 + a.n)"):
+        budget = BUDGET.model_copy(update={"vm_steps": 600_000, "cpu_s": 60.0})
+        execution = run(pool, database, f"SELECT sum(length({call})) FROM big a", budget)
+        assert execution.error == "out of the VM step budget", call
+
+
 def test_random_is_the_same_in_every_run(pool: ExecutorPool, database: str) -> None:
     sql = "SELECT random(), hex(randomblob(4)), n FROM big ORDER BY random() LIMIT 3"
     first, second = run(pool, database, sql), run(pool, database, sql)
@@ -233,6 +260,152 @@ def test_reversed_scans_show_missing_order(pool: ExecutorPool, database: str) ->
     sql = "SELECT n FROM big LIMIT 1"
     assert run(pool, database, sql).rows == ((0,),)
     assert run(pool, database, sql, reverse_unordered=True).rows == ((99,),)
+
+
+TIMES = (
+    "SELECT datetime('now'), date(), time(), CURRENT_DATE, CURRENT_TIME, CURRENT_TIMESTAMP, julianday('NOW'), "
+    "strftime('%f'), strftime('%Y-%m', 'now', '-1 month'), datetime('now', 'localtime'), date(word), "
+    "(SELECT day FROM today) FROM clock"
+)
+MOMENT = (
+    *("2026-01-01 00:00:00", "2026-01-01", "00:00:00", "2026-01-01", "00:00:00", "2026-01-01 00:00:00", 2461041.5),
+    *("00.000", "2025-12", "2026-01-01 00:00:00", "2026-01-01", "2026-01-01"),
+)
+
+
+@pytest.fixture(scope="module")
+def clocks(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("clock") / "clock.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            "CREATE TABLE clock (word TEXT); INSERT INTO clock VALUES ('now');"
+            "CREATE VIEW today AS SELECT date('now') AS day;"
+        )
+    return str(path)
+
+
+def test_the_clock_stands_still_wherever_it_is_read(pool: ExecutorPool, clocks: str) -> None:
+    assert run(pool, clocks, TIMES).rows == (MOMENT,)
+    later = BUDGET.model_copy(update={"clock": "2031-02-03 04:05:06"})
+    assert run(pool, clocks, "SELECT datetime('now')", later).rows == (("2031-02-03 04:05:06",),)
+    assert run(pool, clocks, TIMES).rows == (MOMENT,)
+
+
+def test_functions_answer_the_same_where_sqlites_layer_cannot_be_reached(clocks: str) -> None:
+    clock = Clock(layer=False)
+    functions = Functions()
+    with closing(sqlite3.connect(clocks)) as connection:
+        functions.install(connection, native=False)
+        clock.install(connection, functions.native)
+        clock.frozen_ms = BUDGET.clock_ms
+        assert connection.execute(TIMES).fetchall() == [MOMENT]
+
+
+def test_replaced_functions_answer_as_sqlites_own(pool: ExecutorPool, database: str) -> None:
+    values = ("'abC'", "'aßÄz'", "''", "NULL", "12", "-1.5", "x'0041'", "x'c3a9'", "'a' || char(0) || 'b'", "'it''s'")
+    calls = [f"{name}({value})" for name in ("upper", "lower", "hex", "quote", "zeroblob") for value in values]
+    calls += ["printf('%5%|%-4d|%05.1f|%%', 3, 2.25)", "printf('%*d%s', 4, 7, 'x')", "zeroblob(3)", "zeroblob(-1)"]
+    with closing(sqlite3.connect(":memory:")) as plain:
+        expected = plain.execute("SELECT " + ", ".join(calls)).fetchall()
+    assert list(run(pool, database, "SELECT " + ", ".join(calls)).rows) == expected
+
+
+LOOP = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c"
+
+
+@pytest.mark.parametrize(
+    "name", [f't" WHERE ({LOOP}) --', 'a"b', "x'y", "fts3_tokenizer('simple', x'4141414141414141')", '"', "t]; --"]
+)
+def test_a_name_in_the_database_runs_nothing(pool: ExecutorPool, tmp_path: Path, name: str) -> None:
+    path = tmp_path / "hostile.sqlite"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        quoted = name.replace('"', '""')
+        connection.execute(f'CREATE VIRTUAL TABLE "{quoted}" USING fts4(a)')
+        connection.execute("CREATE TABLE dog AS SELECT 4 AS age")
+    restarts = pool.restarts
+    assert run(pool, str(path), "SELECT age FROM dog").rows == ((4,),)
+    assert run(pool, str(path), f'SELECT count(*) FROM "{quoted}"').rows == ((0,),)
+    assert pool.restarts == restarts
+
+
+def test_full_text_and_rtree_tables_are_searched(pool: ExecutorPool, tmp_path: Path) -> None:
+    path = tmp_path / "search.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            "CREATE VIRTUAL TABLE five USING fts5(note); INSERT INTO five VALUES ('red fox'), ('blue fox'), ('cat');"
+            "CREATE VIRTUAL TABLE four USING fts4(note); INSERT INTO four VALUES ('red fox'), ('cat');"
+            "CREATE VIRTUAL TABLE box USING rtree(id, low, high); INSERT INTO box VALUES (1, 0, 1), (2, 2, 3);"
+        )
+    for _ in range(2):  # a connection that is new, and one that is known
+        assert run(pool, str(path), "SELECT note FROM five WHERE five MATCH 'fox' ORDER BY rank, rowid").rows == (
+            ("red fox",),
+            ("blue fox",),
+        )
+        assert run(pool, str(path), "SELECT snippet(four) FROM four WHERE note MATCH 'fox'").rows == (
+            ("red <b>fox</b>",),
+        )
+        assert run(pool, str(path), "SELECT id FROM box WHERE low > 1").rows == ((2,),)
+    assert run(pool, str(path), "INSERT INTO five VALUES ('dog')").error_kind == "forbidden"
+    assert run(pool, str(path), "SELECT * FROM pragma_data_version").error_kind == "forbidden"
+
+
+def test_like_patterns_are_as_long_as_sqlite_allows(pool: ExecutorPool, database: str) -> None:
+    pattern = "p" + "e" * 3000 + "%"
+    assert run(pool, database, f"SELECT count(*) FROM item WHERE name LIKE '{pattern}'").rows == ((0,),)
+
+
+def test_a_column_whose_name_is_not_utf8(pool: ExecutorPool, tmp_path: Path) -> None:
+    path = tmp_path / "latin.sqlite"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE t (a INTEGER, b INTEGER)")
+        connection.execute("INSERT INTO t VALUES (3, 1)")
+        connection.execute("PRAGMA writable_schema=ON")
+        named = b'CREATE TABLE t (a INTEGER, "\xe4" INTEGER)'.hex()
+        connection.execute(f"UPDATE sqlite_master SET sql = CAST(x'{named}' AS TEXT)")
+    assert run(pool, str(path), "SELECT a FROM t").rows == ((3,),)
+    execution = run(pool, str(path), "SELECT * FROM t")
+    assert (execution.status, execution.error_kind) == ("error", "runtime")
+    assert execution.error == "the query reads a column whose name is not UTF-8"
+
+
+def test_a_result_is_counted_as_it_lies_in_memory(pool: ExecutorPool, database: str) -> None:
+    """One character outside the basic plane makes every character of a text take four bytes."""
+    budget = BUDGET.model_copy(update={"bytes": 2**20})
+    text = "printf('%.*c', 200000, 'a')"
+    assert run(pool, database, f"SELECT {text}, {text}", budget).status == "ok"
+    assert (
+        run(pool, database, f"SELECT {text} || char(128512), {text} || char(128512)", budget).error_kind == "too_large"
+    )
+
+
+def test_each_holds_no_more_than_what_it_makes_of_a_result(database: str) -> None:
+    """Sixty-four results of a megabyte each, of which one at a time is held."""
+    budget = BUDGET.model_copy(update={"bytes": 2**21})
+    queries = [
+        Query(database=database, sql=f"SELECT printf('%.*c', 1000000, 'a') || {n}", budget=budget) for n in range(64)
+    ]
+    with ExecutorPool(2) as pool:
+        pool.each(queries[:2], lambda index, execution: None)  # what starting costs
+        tracemalloc.start()
+        sizes = pool.each(queries, lambda index, execution: len(str(execution.rows[0][0])))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert sizes == [1_000_001 + (n > 9) for n in range(64)]
+    assert peak < 16 * 2**20
+
+
+def test_what_is_done_with_one_result_is_not_the_silence_of_another_process(database: str) -> None:
+    budget = BUDGET.model_copy(update={"wall_s": 1.0})
+    queries = [Query(database=database, sql=f"SELECT {n}", budget=budget) for n in range(4)]
+    with ExecutorPool(2) as pool:
+        pool.run(queries)
+
+        def slowly(index: int, execution: Execution) -> object:
+            time.sleep(0.7)
+            return execution.rows
+
+        assert pool.each(queries, slowly) == [((n,),) for n in range(4)]
+        assert pool.restarts == 0
 
 
 def test_infrastructure_is_unscorable_never_an_error(pool: ExecutorPool, database: str, tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from conf.schema.root import TrainConfig
 from rewards.carriers import SqlTask
 from rewards.scorer import Scorer
 from rewards.sql.executor import ExecutorPool
+from rewards.verdicts import TASKS_AT_ONCE
 from rollout.carriers import Prompt
 from rollout.prompt import PromptTooLong
-from rollout.tasks.check import BLOCK, check_golds, check_prompts
+from rollout.tasks.check import check_golds, check_prompts
 from tests.unit.losing_pool import LosingPool
 
 ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
@@ -140,18 +141,18 @@ def test_a_further_instance_that_cannot_be_read_matters_where_it_is_asked(databa
         assert [d.reason for d in check_golds(tasks, pool=pool, reward=strict()).dropped] == ["gold unscorable"]
 
 
-def test_many_tasks_are_checked_in_blocks_and_keep_their_order(databases):
-    class Counting(LosingPool):
+def test_many_tasks_are_checked_some_at_a_time_and_keep_their_order(databases):
+    class Counting(ExecutorPool):
         largest = 0
 
-        def run(self, queries):
+        def each(self, queries, take):
             self.largest = max(self.largest, len(queries))
-            return super().run(queries)
+            return super().each(queries, take)
 
-    tasks = [task(str(n), databases[:1], f"SELECT name, {n} FROM dog") for n in range(2 * BLOCK + 1)]
+    tasks = [task(str(n), databases[:1], f"SELECT name, {n} FROM dog") for n in range(3 * TASKS_AT_ONCE + 1)]
     with Counting(1) as pool:
         checked = check_golds(tasks, pool=pool, reward=strict(instances="primary"))
-        assert pool.largest == 2 * BLOCK  # each gold, and the same with scans reversed
+        assert 0 < pool.largest <= 4 * TASKS_AT_ONCE
     assert list(checked.tasks) == tasks
 
 

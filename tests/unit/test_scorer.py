@@ -1,6 +1,8 @@
 """Whole completions through the scorer, on a real database and its second instance."""
 
 import gc
+import time
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -304,13 +306,45 @@ def test_penalties_are_deducted_and_reported(pool: CountingPool, databases: tupl
     assert "repetition" not in result.components
 
 
-def test_verdicts_against_golds_that_read_the_clock_are_not_kept(
-    pool: CountingPool, databases: tuple[str, str]
+@pytest.mark.parametrize(
+    "gold",
+    [
+        "SELECT julianday('now') - age FROM dog",
+        "SELECT strftime('%f'), CURRENT_TIMESTAMP FROM dog",
+        "SELECT avg(julianday('now') - julianday('2000-01-01') - age) FROM dog",
+    ],
+)
+def test_a_gold_that_reads_the_clock_is_right_against_its_own_copy(
+    pool: CountingPool, databases: tuple[str, str], gold: str
 ) -> None:
     scorer = Scorer(config(), pool)
-    for gold, kept in (("SELECT name FROM dog WHERE date('now') > 1", 0), ("SELECT name FROM dog", 1)):
-        scorer.score(task(databases, gold), [THINK + "SELECT age FROM dog"])
-        assert scorer.stats().cache_entries == kept
+    for spaces in (1, 2, 3):  # another text each time, so that the gold is executed again
+        asked = task(databases, gold.replace(" FROM", " " * spaces + "FROM"))
+        time.sleep(0.002)
+        (result,) = scorer.score(asked, [THINK + gold])
+        assert result.correct
+
+
+def test_a_batch_of_large_results_is_not_held_at_once(databases: tuple[str, str]) -> None:
+    """128 candidates of a megabyte for two tasks: a few results are held at a time."""
+    settings = RewardConfig(memory=MemoryReward(enabled=False), execution=ExecutionReward(instances="all"))
+    text = "printf('%.*c', 1000000, 'a')"
+    jobs = [
+        ScoreJob(
+            task=task(databases, f"SELECT {text} || {number}"),
+            completions=[f"{THINK}SELECT {text} || {number + other}" for other in range(64)],
+        )
+        for number in (0, 1)
+    ]
+    with ExecutorPool(2) as executors:
+        scorer = Scorer(settings, executors)
+        scorer.score(task(databases, "SELECT 1"), [THINK + "SELECT 1"])  # what starting costs
+        tracemalloc.start()
+        results = scorer.score_batch(jobs)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert [[result.correct for result in group].count(True) for group in results] == [1, 1]
+    assert peak < 24 * 2**20
 
 
 def test_a_database_without_a_schema_is_unscorable_for_its_own_task_alone(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from conf.errors import QuorumError
 from conf.schema.data import Denotation
@@ -46,7 +47,9 @@ def choose(
     written = list(dict.fromkeys(sql for sql in sqls if sql))
     if not written:
         raise NoAnswer(f"none of {len(sqls)} candidates holds a query; the first said: {completions[0].text[:200]!r}")
-    queries = [Query(database=database, sql=sql, budget=reward.execution.budget) for sql in written]
+    # The present, and one for all candidates: a question about today is not about the day that rewards take for it.
+    budget = reward.execution.budget.model_copy(update={"clock": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}"})
+    queries = [Query(database=database, sql=sql, budget=budget) for sql in written]
     results = dict(zip(written, executors.run(queries), strict=True))
     candidates = [
         _candidate(index, sql, results.get(sql), denotation, sum(completion.logprobs))

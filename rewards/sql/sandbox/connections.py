@@ -1,14 +1,27 @@
-"""The child's open databases: immutable, read-only, behind an authorizer."""
+"""The child's open databases: immutable, read-only, behind an authorizer.
+
+Nothing runs before the limits, the replaced functions and the authorizer stand. What a database makes of its opening (a
+module that is absent, a declaration that takes too long) is the database's fault: `DatabaseBroken`.
+"""
 
 import os
 import sqlite3
 from collections import OrderedDict
+from urllib.parse import quote
 
+from rewards.sql.sandbox.clock import Clock
 from rewards.sql.sandbox.functions import Functions
 from rewards.sql.sandbox.verdict import DENIED_FUNCTIONS
 
 OPEN_CONNECTIONS = 24
+OPENING_STEPS = 5_000_000
+"""VM instructions until an opening is given up."""
 ALLOWED_ACTIONS = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE)
+OPENING_ACTIONS = (sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE)
+"""FTS and R-tree tables prepare their writes when they are opened; the file is read-only, so none can run."""
+SETTINGS = ("temp_store=MEMORY", "cache_size=-1000", "query_only=ON")
+REVERSED = "reverse_unordered_selects=ON"
+OPENING_PRAGMAS = frozenset((*(setting.split("=")[0] for setting in (*SETTINGS, REVERSED)), "page_size"))
 
 
 class DatabaseBroken(Exception):
@@ -20,25 +33,43 @@ def _authorize(action: int, first: str | None, second: str | None, database: str
         return sqlite3.SQLITE_OK
     if action == sqlite3.SQLITE_FUNCTION and (second or "").lower() not in DENIED_FUNCTIONS:
         return sqlite3.SQLITE_OK
+    if action == sqlite3.SQLITE_PRAGMA and first == "data_version" and second is None:
+        return sqlite3.SQLITE_OK  # FTS5 asks whether its tables have changed
     return sqlite3.SQLITE_DENY
 
 
+def _authorize_opening(
+    action: int, first: str | None, second: str | None, database: str | None, trigger: str | None
+) -> int:
+    if action in OPENING_ACTIONS or (action == sqlite3.SQLITE_PRAGMA and first in OPENING_PRAGMAS):
+        return sqlite3.SQLITE_OK
+    return _authorize(action, first, second, database, trigger)
+
+
+def quoted(name: str) -> str:
+    """An identifier for any name."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 def _declare_virtual_tables(connection: sqlite3.Connection) -> None:
-    """Touch virtual tables and table-valued functions: the authorizer takes their declaration for a CREATE TABLE."""
+    """Touch virtual tables and table-valued functions: the authorizer takes their declaration for writing."""
     sources = "SELECT name FROM sqlite_master WHERE type = 'table' AND sql LIKE 'CREATE VIRTUAL%'"
     tables = [row[0] for row in connection.execute(sources)]
-    for source in ("json_each('[]')", "json_tree('[]')", *(f'"{name}"' for name in tables)):
+    for source in ("json_each('[]')", "json_tree('[]')", *map(quoted, tables)):
         try:
             connection.execute(f"SELECT * FROM {source} LIMIT 0").close()
-        except sqlite3.OperationalError:
-            continue  # a module that this SQLite lacks: queries on it get the same error
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+                raise
+            # A module that this SQLite lacks, a declaration that is wrong: queries on it get the same error.
 
 
 class Connections:
     """Open read-only connections, least recently used first out; a file that changed on disk is opened anew."""
 
-    def __init__(self, functions: Functions) -> None:
+    def __init__(self, functions: Functions, clock: Clock) -> None:
         self._functions = functions
+        self._clock = clock
         self._open: OrderedDict[tuple[str, bool, bool], tuple[tuple[int, ...], sqlite3.Connection]] = OrderedDict()
 
     def get(self, path: str, *, reverse: bool, native: bool) -> sqlite3.Connection:
@@ -68,22 +99,19 @@ class Connections:
             self._open.popitem()[1][1].close()
 
     def _connect(self, path: str, *, reverse: bool, native: bool) -> sqlite3.Connection:
-        quoted = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+        uri = f"file:{quote(os.fsencode(path))}?mode=ro&immutable=1"
         try:
-            connection = sqlite3.connect(
-                f"file:{quoted}?mode=ro&immutable=1", uri=True, isolation_level=None, cached_statements=0
-            )
-            connection.execute("PRAGMA temp_store=MEMORY")
-            connection.execute("PRAGMA cache_size=-1000")
-            connection.execute("PRAGMA query_only=ON")
-            if reverse:
-                connection.execute("PRAGMA reverse_unordered_selects=ON")
+            connection = sqlite3.connect(uri, uri=True, isolation_level=None, cached_statements=0)
+            connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+            connection.setlimit(sqlite3.SQLITE_LIMIT_VDBE_OP, 1_000_000)
+            self._functions.install(connection, native=native)
+            self._clock.install(connection, self._functions.native)
+            connection.set_authorizer(_authorize_opening)
+            connection.set_progress_handler(lambda: 1, OPENING_STEPS)
+            for setting in (*SETTINGS, *((REVERSED,) if reverse else ())):
+                connection.execute(f"PRAGMA {setting}")
             _declare_virtual_tables(connection)
         except sqlite3.Error as error:
             raise DatabaseBroken(f"{path} cannot be read as a SQLite database: {error}") from error
-        self._functions.install(connection, native=native)
-        connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
-        connection.setlimit(sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1000)
-        connection.setlimit(sqlite3.SQLITE_LIMIT_VDBE_OP, 1_000_000)
         connection.set_authorizer(_authorize)
         return connection

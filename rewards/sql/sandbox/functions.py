@@ -4,6 +4,7 @@ Each call is charged to the step budget of its query for what it costs beside th
 a query full of calls ends at the same place on every machine.
 """
 
+import re
 import sqlite3
 from collections.abc import Callable
 from random import Random
@@ -21,27 +22,23 @@ TRIM_WORK = 100_000_000
 """Comparisons of one trim call."""
 
 
+_CONVERSION = re.compile(r"%[-+ #0,!]*(\*|[0-9]+)?(?:\.(\*|[0-9]+)?)?[lh]*(.)?", re.DOTALL)
+"""A conversion of SQLite's printf: flags, width, precision, letter (https://sqlite.org/printf.html)."""
+
+
 def _formatted_size(arguments: tuple[Value, ...]) -> int:
     """Characters that the widths and precisions of a printf call ask for, `*` arguments included."""
-    template, values = str(arguments[0]), iter(arguments[1:])
+    values = iter(arguments[1:])
     total = 0
-    pieces = iter(template.split("%")[1:])
-    for piece in pieces:
-        number = ""
-        for character in piece:
-            if character == "*":
+    for width, precision, letter in _CONVERSION.findall(str(arguments[0])):
+        for number in (width, precision):
+            if number == "*":
                 given = next(values, 0)
                 total += abs(int(given)) if isinstance(given, int | float) else _leading_int(str(given))
-            elif character.isdigit():
-                number += character
-            else:
-                total += int(number[:12] or 0)
-                number = ""
-                if character.isalpha() and character != "l":
-                    next(values, None)
-                    break
-        else:
-            next(pieces, None)
+            elif number:
+                total += int(number[:12])
+        if letter != "%":
+            next(values, None)
     return total
 
 
@@ -93,14 +90,14 @@ class Functions:
         if size > self.limit:
             raise OverflowError
         self.steps += size // BYTES_PER_STEP
-        return self._native("printf", *arguments)
+        return self.native("printf", *arguments)
 
     def instr(self, text: Value, part: Value) -> int | None:
         """SQLite's instr in linear time; its own compares at every position."""
         if type(text) is type(part) and isinstance(text, str | bytes):
             self.steps += CALL_STEPS + len(text) // BYTES_PER_STEP
             return text.find(part) + 1  # type: ignore[arg-type]
-        return self._native("instr", text, part)
+        return self.native("instr", text, part)
 
     def replace(self, text: Value, old: Value, new: Value) -> str | None:
         """SQLite's replace, refused before it builds a value beyond the length limit."""
@@ -111,7 +108,7 @@ class Functions:
             if len(text) + text.count(old) * (len(new) - len(old)) > self.limit:
                 raise OverflowError
             return text.replace(old, new)
-        return self._native("replace", text, old, new)
+        return self.native("replace", text, old, new)
 
     def trim(self, name: str) -> Callable[[Value, Value], str | None]:
         """SQLite's two-argument trims, refused where text and set are both so long that they cost seconds."""
@@ -122,11 +119,52 @@ class Functions:
                 if work > TRIM_WORK:
                     raise OverflowError
                 self.steps += work // BYTES_PER_STEP
-            return self._native(name, text, characters)
+            return self.native(name, text, characters)
 
         return trimmed
 
-    def _native(self, name: str, *arguments: Value) -> Any:
+    def case(self, name: str) -> Callable[[Value], Value]:
+        """SQLite's upper and lower, which change ASCII letters alone."""
+        change = str.upper if name == "upper" else str.lower
+
+        def changed(text: Value) -> Value:
+            if type(text) is str and text.isascii():
+                self.steps += CALL_STEPS + len(text) // BYTES_PER_STEP
+                return change(text)
+            return self._long(name, text)
+
+        return changed
+
+    def hexadecimal(self, value: Value) -> Value:
+        """SQLite's hex."""
+        if not isinstance(value, str | bytes):
+            return self._long("hex", value)
+        self.steps += CALL_STEPS + len(value) // BYTES_PER_STEP
+        if 2 * len(value) > self.limit:
+            raise OverflowError
+        return (value.encode() if isinstance(value, str) else value).hex().upper()
+
+    def quote(self, value: Value) -> Value:
+        """SQLite's quote."""
+        return self._long("quote", value)
+
+    def zeroblob(self, size: Value) -> Value:
+        """SQLite's zeroblob, refused before it makes a value beyond the length limit."""
+        if isinstance(size, int | float):
+            if size > self.limit:
+                raise OverflowError
+            self.steps += max(0, int(size)) // BYTES_PER_STEP
+        return self._long("zeroblob", size)
+
+    def _long(self, name: str, value: Value) -> Value:
+        """SQLite's own function of one value, charged for that value's length."""
+        if isinstance(value, str | bytes):
+            self.steps += len(value) // BYTES_PER_STEP
+        result: Value = self.native(name, value)
+        return result
+
+    def native(self, name: str, *arguments: Value) -> Any:
+        """SQLite's own function."""
         self.steps += NATIVE_STEPS
         marks = ",".join("?" * len(arguments))
         return self._plain.execute(f"SELECT {name}({marks})", arguments).fetchone()[0]
@@ -141,5 +179,10 @@ class Functions:
         connection.create_function("format", -1, self.printf, deterministic=True)
         connection.create_function("instr", 2, self.instr, deterministic=True)
         connection.create_function("replace", 3, self.replace, deterministic=True)
+        connection.create_function("hex", 1, self.hexadecimal, deterministic=True)
+        connection.create_function("quote", 1, self.quote, deterministic=True)
+        connection.create_function("zeroblob", 1, self.zeroblob, deterministic=True)
+        for name in ("upper", "lower"):
+            connection.create_function(name, 1, self.case(name), deterministic=True)
         for name in ("trim", "ltrim", "rtrim"):
             connection.create_function(name, 2, self.trim(name), deterministic=True)

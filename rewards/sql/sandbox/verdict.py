@@ -19,8 +19,17 @@ BROKEN_DATABASE = frozenset(
         sqlite3.SQLITE_PROTOCOL,
     )
 )
-SYNTAX_MARKS = ("syntax error", "incomplete input", "unrecognized token", "null character")
-SIZE_MARKS = ("parser stack overflow", "expression tree is too large", "too many", "string or blob too big", "at most")
+# How SQLite's messages begin. What follows may be words of the query, so nothing is looked for there.
+SYNTAX_HEADS = ('near "', "incomplete input", "unrecognized token", "the query contains a null character")
+SIZE_HEADS = (
+    "parser stack overflow",
+    "expression tree is too large",
+    "too many ",
+    "string or blob too big",
+    "at most ",
+)
+MISSING_FUNCTION = "no such function: "
+OUT_OF_STEPS = "out of the VM step budget"
 OUT_OF_MEMORY = "out of the executor's memory budget"
 
 
@@ -66,21 +75,24 @@ def classify(error: Exception, sql: str) -> tuple[str, str | None, str]:
         return "error", "too_large", OUT_OF_MEMORY
     if isinstance(error, UnicodeEncodeError):
         return "error", "syntax", "the query is not valid Unicode text"
+    if isinstance(error, UnicodeDecodeError):  # the query itself is Unicode: only names in the database are not
+        return "error", "runtime", "the query reads a column whose name is not UTF-8"
     code = (
         error.sqlite_errorcode & 0xFF if isinstance(error, sqlite3.Error) and "sqlite_errorcode" in vars(error) else 0
     )
     if code in BROKEN_DATABASE:
         return "unscorable", None, f"database failure: {message}"
     if code == sqlite3.SQLITE_INTERRUPT:
-        return "error", "timeout", "out of the VM step budget"
-    if code == sqlite3.SQLITE_TOOBIG or any(mark in lowered for mark in SIZE_MARKS):
+        return "error", "timeout", OUT_OF_STEPS
+    if code == sqlite3.SQLITE_TOOBIG or lowered.startswith(SIZE_HEADS):
         return "error", "too_large", message
     denied = code in (sqlite3.SQLITE_AUTH, sqlite3.SQLITE_READONLY) or lowered.startswith("not authorized")
-    if denied or lowered.removeprefix("no such function: ") in DENIED_FUNCTIONS:
+    absent = lowered.removeprefix(MISSING_FUNCTION) if lowered.startswith(MISSING_FUNCTION) else ""
+    if denied or absent in DENIED_FUNCTIONS:
         return "error", "forbidden", message
-    if "one statement at a time" in lowered:
+    if lowered.startswith("you can only execute one statement at a time"):
         return "error", "not_a_query", "more than one statement"
-    if any(mark in lowered for mark in SYNTAX_MARKS):
+    if lowered.startswith(SYNTAX_HEADS):
         prose = first_keyword(sql) == "with" and _with_is_prose(sql)
         return "error", "not_a_query" if prose else "syntax", message
     return "error", "runtime", message
