@@ -55,7 +55,7 @@ def ballots(sampled: Sequence[Sampled], config: CandidateFile) -> Iterator[Ballo
                 primary = one.task.databases[0]
                 golds = [known[database, one.task.gold_sqls[0]] for database in one.task.databases]
                 asked = [known[database, sql] for database in one.task.databases for sql in one.candidates]
-                if any(gold.status != "ok" for gold in golds) or any(run.status == "unscorable" for run in asked):
+                if any(gold.status != "ok" for gold in golds) or any(run.lost for run in asked):
                     continue
                 if primary not in comparers:
                     comparers[primary] = AtomicComparer(read_schema(primary))

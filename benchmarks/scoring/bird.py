@@ -86,7 +86,7 @@ class BirdJudge:
 
 def _match(gold: Execution, sql: str, predicted: Execution) -> bool | None:
     """Official execution match; None when one of the two was lost."""
-    if "unscorable" in (gold.status, predicted.status):
+    if gold.lost or predicted.lost:
         return None
     return execution_match(gold, as_official(sql, predicted))
 

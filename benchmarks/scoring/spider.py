@@ -72,7 +72,7 @@ class SpiderJudge:
 
     def _lost_votes(self, question: Question, answer: Answer, known: Known) -> bool:
         asked = (known[database, sql] for database in self._seen(question) for sql in answer.texts)
-        return any(execution.status == "unscorable" for execution in asked)
+        return any(execution.lost for execution in asked)
 
     def _judged(self, question: Question, answer: Answer, right: Rights, poll: Poll, sql: str, known: Known) -> Judged:
         gold, gold_error = self._parse_gold(question)
@@ -151,7 +151,7 @@ def _pairs(question: Question, predicted: str, gold: str, known: Known) -> list[
 
 
 def _unscorable(pairs: Sequence[tuple[Execution, Execution]]) -> bool:
-    return any(execution.status == "unscorable" for pair in pairs for execution in pair)
+    return any(execution.lost for pair in pairs for execution in pair)
 
 
 def _match(question: Question, sql: str, known: Known, *, keep_distinct: bool) -> bool | None:

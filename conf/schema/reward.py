@@ -59,7 +59,7 @@ class ExecutionReward(Section):
     instances: Literal["primary", "all"] = "primary"
     """all: right means right on every instance of the database."""
     order_dependent_gold: Literal["score", "unscorable"] = "score"
-    """What to do with a gold query whose rows depend on scan order."""
+    """What to do with a gold query whose rows depend on scan order. unscorable: a run leaves such tasks out."""
     budget: BudgetConfig = BudgetConfig()
 
 
@@ -162,7 +162,8 @@ class RewardConfig(Section):
     empty_needs_empty_everywhere: bool = False
     """strict: an empty answer equals an empty gold only where the gold is empty on every instance."""
     max_unscorable_share: float = Field(default=0.2, ge=0.0, le=1.0)
-    """Share of unscorable completions in a step above which the run stops."""
+    """Share of a step's completions that the infrastructure could not score, above which the run stops. Those that the
+    data or the policy made unscorable do not count."""
     server: ServerConfig = ServerConfig()
 
     @model_validator(mode="after")

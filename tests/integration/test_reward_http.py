@@ -93,7 +93,9 @@ def test_scores_come_back_in_order(server: str) -> None:
 def test_what_cannot_be_scored_is_null_never_zero(server: str) -> None:
     cases = [case(1, "SELECT 1", db_id="cats"), case(2, "SELECT 1", gold_sqls=["SELECT broken"])]
     reply = httpx.post(f"{server}/score", json={"cases": cases}, headers=TOKEN, timeout=120)
-    assert [(r["status"], r["total"]) for r in reply.json()["results"]] == [("unscorable", None)] * 2
+    results = reply.json()["results"]
+    assert [(r["status"], r["total"]) for r in results] == [("unscorable", None)] * 2
+    assert [r["cause"] for r in results] == ["infrastructure", "data"]
 
 
 def test_an_id_comes_back_as_it_was_given(server: str) -> None:

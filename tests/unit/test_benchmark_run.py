@@ -278,6 +278,23 @@ def test_lost_candidates_are_not_wrong_ones(
     assert "questions that lost answers" in (output / "report.html").read_text()
 
 
+@pytest.mark.parametrize("run", [run_spider, run_bird])
+def test_a_query_that_loses_its_process_by_its_own_doing_is_wrong(
+    run: Callable[..., Path], spider_root: Path, bird_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = LosingPool(1)
+    pool.loses = lambda query: query.sql.split() == LOST.split()
+    pool.own_doing = True
+    monkeypatch.setattr(runner, "ExecutorPool", lambda count: pool)
+    key, first, root = ("index", 0, spider_root) if run is run_spider else ("question_id", 7, bird_root)
+    groups = [[QUESTIONS[0][1], LOST], [LOST, LOST], ["SELECT 1"] * 2, ["SELECT 1"] * 2]
+    rows = [{key: first + i, "candidates": groups[i]} for i in range(4)]
+    output = run(root, write(tmp_path, "c.jsonl", "".join(json.dumps(row) + "\n" for row in rows)))
+    scores = json.loads((output / "scores.json").read_text())
+    assert (scores["unscorable"], scores["incomplete"]) == (0, 0)
+    assert scores["mean_at_n"]["mean"] == pytest.approx(1 / 8)
+
+
 def test_a_lost_vote_leaves_a_right_candidate_out(spider_root: Path, tmp_path: Path, monkeypatch) -> None:
     """Votes are taken from the query as written, verdicts without its DISTINCT."""
     pool = LosingPool(1)

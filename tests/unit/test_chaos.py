@@ -54,6 +54,9 @@ def test_missing_foreign_and_unscorable_groups_are_lost():
     assert counts({"trained": [["0.0", "a", 0], ["1.0", "other", 0]], "dropped": []}, until=1) == (1, 0)
     first = {"trained": [["0.0", "a", 0]], "dropped": [["1.0", "b", "unscorable"]]}
     assert counts(first, until=1) == (1, 0)
+    # What the task or the policy caused is no loss.
+    own = {"trained": [["0.0", "a", 0]], "dropped": [["1.0", "b", "unscorable_data"]]}
+    assert counts(own, until=1) == (0, 0)
 
 
 def test_a_position_trained_on_in_two_steps_is_counted():

@@ -179,6 +179,9 @@ def test_equal_completions_are_shown_once_and_counted() -> None:
     assert shown.completions[0].text == ""
     assert browser([group(right, unscorable)], 1).groups[0].outcome == "right"
     assert browser([group(unscorable)], 1).groups[0].outcome == "unscorable"
+    caused = completion(status="unscorable", total=None, components={}, sql=None, cause="data")
+    totals = [one.total for one in browser([group(unscorable, caused)], 1).groups[0].completions]
+    assert totals == ["unscorable", "unscorable: data"]
 
 
 class Tags(HTMLParser):

@@ -93,6 +93,9 @@ def test_names_that_no_database_can_have_cost_their_own_lines_alone(score: Score
     assert code == 1
     assert [line.partition(" db_id ")[0] for line in errors.splitlines()] == [f"line {n}:" for n in range(1, 10)]
     assert [(r["id"], r["status"]) for r in results(tmp_path)] == [("longest", "unscorable"), ("right", "scored")]
+    assert [r.get("cause") for r in results(tmp_path)] == ["infrastructure", None]
+    score([case(1, THINK + "SELECT name FROM dog", "SELECT nothing FROM dog")])
+    assert [(r["status"], r["total"], r["cause"]) for r in results(tmp_path)] == [("unscorable", None, "data")]
 
 
 def test_instances_and_strict_by_setting(score: Score, tmp_path: Path) -> None:

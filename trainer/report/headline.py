@@ -81,7 +81,12 @@ def costs(summary: Json) -> tuple[Tile, ...]:
         ),
         Tile(label="Tokens trained", value=f"{summary['tokens_trained']:,}"),
         Tile(label="Groups dropped", value=f"{summary['groups_dropped']:,}", note="no signal, stale or unscorable"),
-        Tile(label="Unscorable", value=f"{lost:,}", note="completions masked out", trend="down" if lost else "flat"),
+        Tile(
+            label="Unscorable",
+            value=f"{lost:,}",
+            note="completions lost by the infrastructure",
+            trend="down" if lost else "flat",
+        ),
     )
     memory = summary["peak_rss_gib"]
     return (*tiles, Tile(label="Peak memory", value=f"{memory:.1f} GiB")) if memory else tiles

@@ -105,7 +105,7 @@ def _completion(row: Json, count: int) -> CompletionView:
     return CompletionView(
         count=count,
         outcome=outcome,
-        total="unscorable" if row["total"] is None else f"{row['total']:.3f}",
+        total=_unscorable(row) if row["total"] is None else f"{row['total']:.3f}",
         components=tuple((name, f"{value:.2f}", _percent(value)) for name, value in components),
         full=" ".join(name for name, value in components if value >= 1),
         zero=" ".join(name for name, value in components if value <= 0),
@@ -117,6 +117,12 @@ def _completion(row: Json, count: int) -> CompletionView:
         error=visible(row["error"] or "", MAX_TEXT),
         flags=tuple(row["flags"]),
     )
+
+
+def _unscorable(row: Json) -> str:
+    """With whose doing it was, which rows of older runs do not say."""
+    cause = row.get("cause")
+    return f"unscorable: {cause}" if cause else "unscorable"
 
 
 def _group(row: Json) -> GroupView:
