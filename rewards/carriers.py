@@ -62,7 +62,8 @@ class RewardResult:
     total: float | None
     """Combined reward; None when unscorable."""
     components: dict[str, float | None] = field(default_factory=dict)
-    """Raw component values by name: format, execution, atomic, memory. None: not computed."""
+    """Raw component values by name: format, execution, atomic, memory. None: not computed, because the component is off
+    or the completion unscorable; a completion without SQL has 0."""
     sql: str | None = None
     """The extracted query."""
     correct: bool = False

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from rewards.carriers import SqlTask
 from rewards.sql.files import expected_files
+from rewards.sql.marks import THINK
 
 NAME_BYTES = 255 - len(".sqlite")
 """Longest database name, in UTF-8: file systems take names of 255 bytes."""
@@ -23,6 +24,7 @@ class Case:
     """As given; written back unchanged."""
     task: SqlTask
     completion: str
+    """With a <think> before it where the line says that the prompt has opened one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,7 +85,10 @@ def parse_case(value: object, root: Path) -> Case:
         databases=expected_files(root, db_id),
         denotation=_denotation(value["denotation"]),
     )
-    return Case(id=value["id"], task=task, completion=_text(value, "completion"))
+    opened = value.get("thinking_opened", False)
+    if not isinstance(opened, bool):
+        raise CaseInvalid("thinking_opened is neither true nor false")
+    return Case(id=value["id"], task=task, completion=(THINK if opened else "") + _text(value, "completion"))
 
 
 def _with_defaults(value: object, defaults: dict[str, Any]) -> object:

@@ -29,7 +29,7 @@ class Components:
     execution: int
     """0, 1 or 2."""
     atomic: float | None
-    """Best similarity to a gold in [0, 1]; None without SQL or with the component off."""
+    """Best similarity to a gold in [0, 1], 0 without SQL; None with the component off."""
     memory: float | None
     """Alignment in [0, 1]; None with the component off."""
     penalties: Mapping[str, float] = field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 Ray Serve and FastAPI in front of the same reward actors that a training run uses, for other trainers.
   POST /score    {"cases": [{"id", "db_id", "gold_sqls", "completion", "denotation"}, ..]} -> {"results": [..]}, each
-                 as rewards.score writes it
+                 as rewards.score reads and writes it
   GET  /healthz  200 while completions can be scored; before that it waits for the reward actors
   GET  /metrics  queue, restarts and counters for Prometheus
 

@@ -1,10 +1,11 @@
 """Offline scoring: python -m rewards.score input=CASES.jsonl databases=ROOT output=SCORES.jsonl [reward=finer|strict]
 
-Reads {"id", "db_id", "gold_sqls": [..], "completion", "denotation": "bird"|"spider"} a line and writes one line for
-each, in order: {"id", "status", "components", "total", "sql", "error", "error_kind"}, "flags" where there are remarks,
-and "cause" (data, policy or infrastructure) of an unscorable one. A line that is not valid JSON or lacks a field is
-reported on stderr with its number, the others are scored, and the exit code is 1. The memory store is empty unless
-reward.memory.store=FILE is given, and is never changed here.
+Reads {"id", "db_id", "gold_sqls": [..], "completion", "denotation": "bird"|"spider"} a line, with "thinking_opened":
+true where the prompt ended in an open <think>. Writes one line for each, in order: {"id", "status", "components",
+"total", "sql", "error", "error_kind"}, "flags" where there are remarks, and "cause" (data, policy or infrastructure) of
+an unscorable one. A line that is not valid JSON or lacks a field is reported on stderr with its number, the others are
+scored, and the exit code is 1. The memory store is empty unless reward.memory.store=FILE is given, and is never changed
+here.
 """
 
 import json

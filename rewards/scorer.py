@@ -19,13 +19,16 @@ from rewards.components.penalties import Facts, penalties, penalty_weights
 from rewards.gold_check import GoldCheck
 from rewards.memory_store import VerifiedTrace
 from rewards.sql.executor import ExecutorPool
-from rewards.sql.parse import Extraction
+from rewards.sql.parse import MAX_COMPLETION_CHARS, Extraction
 from rewards.verdicts import Inquiry, Verdict, Verdicts
 
 ORDER_FLAG = "gold_order_dependent"
 TOKEN_FLAG = "atomic_token_fallback"
 FAILED_GOLD_FLAG = "gold_failed"
 NO_ANSWER = Judged(level=0, error_kind="not_a_query", error="the completion holds no SQL")
+TOO_LONG = Judged(
+    level=0, error_kind="too_large", error=f"the completion has more than {MAX_COMPLETION_CHARS} characters"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +37,7 @@ class ScoreJob:
 
     task: SqlTask
     completions: Sequence[str]
+    """Each with what its prompt has opened before it (Group.answers in rollout/carriers.py)."""
     lengths: Sequence[float] | None = None
     """Share of the token budget that each completion used, in [0, 1]; used by reward.penalties.length."""
 
@@ -63,6 +67,8 @@ class Scorer:
         self._memory = memory if config.memory.enabled else None
         self._combiner = Combiner(config)
         self._penalties = penalty_weights(config.penalties)
+        self._no_overlap = 0.0 if config.atomic.enabled else None
+        """The atomic value of a completion without SQL."""
         self._verdicts = Verdicts(config, pool)
         self._tasks = self._completions = 0
         self._unscorable: Counter[Cause] = Counter()
@@ -151,7 +157,7 @@ class Scorer:
         flags = (ORDER_FLAG,) * check.order_dependent + (FAILED_GOLD_FLAG,) * inquiry.lost_golds
         lengths = job.lengths if job.lengths is not None else [0.0] * count
         facts = [
-            Facts(task=job.task, extraction=e, judged=NO_ANSWER if verdict is None else verdict.judged, length=length)
+            Facts(task=job.task, extraction=e, judged=_unasked(e) if verdict is None else verdict.judged, length=length)
             for e, verdict, length in zip(extractions, verdicts, lengths, strict=True)
         ]
         return tuple(self._result(*parts, flags) for parts in zip(facts, verdicts, alignments, strict=True))
@@ -165,7 +171,7 @@ class Scorer:
         values = Components(
             format=format_reward(extraction, self._config.format),
             execution=judged.level,
-            atomic=None if verdict is None else verdict.atomic,
+            atomic=self._no_overlap if verdict is None else verdict.atomic,
             memory=alignment,
             penalties=penalties(facts, self._penalties),
         )
@@ -190,6 +196,11 @@ class Scorer:
         return RewardResult(
             status="unscorable", total=None, components=components, sql=extraction.sql, error=reason, cause=cause
         )
+
+
+def _unasked(extraction: Extraction) -> Judged:
+    """Of a completion without SQL."""
+    return TOO_LONG if extraction.too_long else NO_ANSWER
 
 
 def _right(verdict: Verdict | None) -> bool | None:

@@ -16,6 +16,8 @@ class Prompt:
     token_ids: tuple[int, ...]
     dropped_columns: int = 0
     """Columns left out of the schema to meet the token budget."""
+    opened: str = ""
+    """What the prompt has written of the answer: "<think>" where the model's chat template ends in an open one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +41,15 @@ class Group:
     """Unique within the run: "<stream position>.<attempt>"."""
     prompt: Prompt
     completions: tuple[Completion, ...]
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The completions as they are scored: each with what the prompt has opened before it.
+
+        >>> Prompt(..., opened="<think>"), Completion(text="why</think>SELECT 1", ...)
+        '<think>why</think>SELECT 1'
+        """
+        return tuple(self.prompt.opened + completion.text for completion in self.completions)
 
     @property
     def oldest_version(self) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 
 from rollout.carriers import Completion
 from rollout.collector import Collector, Sampled
+from rollout.detokenizer import Detokenizer
 from rollout.errors import GenerationFailed, PromptTooLongForEngine, RolloutError, WeightUpdateFailed
 from rollout.preflight import check_model_folder, stop_tokens
 from rollout.requests import EngineSpec, GenerationRequest, SampledGroup
@@ -25,7 +26,7 @@ from rollout.weights.segment import SegmentReader
 
 
 class RolloutEngine:
-    """A running engine and its tokenizer."""
+    """A running engine and what turns its tokens into text."""
 
     def __init__(self, spec: EngineSpec) -> None:
         """Start the engine.
@@ -37,8 +38,9 @@ class RolloutEngine:
         config = check_model_folder(folder)
         from transformers import AutoTokenizer
 
-        self._tokenizer = AutoTokenizer.from_pretrained(spec.model)
-        self._stop = stop_tokens(folder, config, self._tokenizer)
+        tokenizer = AutoTokenizer.from_pretrained(spec.model)
+        self._detokenizer = Detokenizer(tokenizer)
+        self._stop = stop_tokens(folder, config, tokenizer)
         self._spec = spec
         self._collector = Collector(spec.version)
         self._engine = build_engine(spec, self._collector)
@@ -146,7 +148,7 @@ class RolloutEngine:
 
     def _group(self, group: str, sampled: list[Sampled]) -> SampledGroup:
         del self._requests[group]
-        texts = self._tokenizer.batch_decode([s.token_ids for s in sampled], skip_special_tokens=True)
+        texts = self._detokenizer.texts([s.token_ids for s in sampled])
         return SampledGroup(
             id=group, completions=tuple(_completion(s, text) for s, text in zip(sampled, texts, strict=True))
         )

@@ -86,8 +86,7 @@ async def evaluate(
                 source.generate(prompt, group_id=f"greedy-{number}", n=1, sampling=greedy_sampling),
                 source.generate(prompt, group_id=f"eval-{number}", n=config.n, sampling=candidate_sampling),
             )
-            completions = [*greedy.completions, *group.completions]
-            results = await judge.score(prompt.task, [c.text for c in completions])
+            results = await judge.score(prompt.task, [*greedy.answers, *group.answers])
         sampled = results[1:]
         chosen = VOTERS[config.selection](candidates_of(group, sampled))
         return _Outcome(

@@ -147,7 +147,7 @@ _ERROR_MEANINGS = {
     "not_a_query": "are no query",
     "forbidden": "ask for something a read-only query may not do",
     "timeout": "ran past the step or time budget",
-    "too_large": "returned more rows or bytes than the budget",
+    "too_large": "were too long, or returned more rows or bytes than the budget",
     "runtime": "name unknown tables or columns, or failed while running",
 }
 _REWARD += [

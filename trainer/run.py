@@ -22,6 +22,8 @@ from conf.schema.root import TrainConfig
 from rollout.drawn_lengths import read_lengths
 from rollout.errors import WeightUpdateFailed
 from rollout.preflight import check_memory
+from rollout.prompt import PromptRenderer
+from rollout.prompt.tokenizer import load_tokenizer
 from rollout.tasks import load_tasks
 from trainer.checkpoint import Checkpoint, CheckpointInvalid, CheckpointStore
 from trainer.console import RunConsole, open_console
@@ -121,6 +123,8 @@ class _Session:
         if config.rollout.lengths is not None:
             read_lengths(Path(config.rollout.lengths))
         policy = given_policy(config)
+        if policy is not None:
+            PromptRenderer(config.prompt, load_tokenizer(policy)).check()
         check_plan(config, policy, console.note)
         if config.cluster.address is None and config.cluster.accelerator == "cpu":
             check_memory(policy, config.rollout.engine)

@@ -15,7 +15,7 @@ from benchmarks.carriers import Answers, BenchmarkError, Question
 from benchmarks.generation.progress import Progress, folder_identity, settings
 from conf.schema.benchmark import BenchmarkConfig
 from conf.schema.rollout import RolloutConfig, SamplingConfig
-from rollout.carriers import Completion, Prompt
+from rollout.carriers import Group, Prompt
 from rollout.cluster import local_ray
 from rollout.errors import RolloutError
 from rollout.pool import RolloutPool
@@ -103,10 +103,8 @@ async def _sample(
                 name = f"q{question.key}-greedy"
                 requests.append(pool.generate(prompt, group_id=name, n=1, sampling=greedy, logprobs=False))
             group, *best = await asyncio.gather(*requests)
-        completions = [_kept(completion) for completion in group.completions]
-        progress.add(
-            _record(question, completions, _kept(best[0].completions[0]) if best else None, len(prompt.token_ids))
-        )
+        greedy_one = _kept(best[0])[0] if best else None
+        progress.add(_record(question, _kept(group), greedy_one, len(prompt.token_ids)))
 
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -120,9 +118,15 @@ async def _sample(
     return ready - started, done - ready
 
 
-def _kept(completion: Completion) -> dict[str, Any]:
-    logprob = sum(completion.logprobs) if completion.logprobs else None
-    return {"text": completion.text, "logprob": logprob, "tokens": len(completion.token_ids)}
+def _kept(group: Group) -> list[dict[str, Any]]:
+    return [
+        {
+            "text": text,
+            "logprob": sum(completion.logprobs) if completion.logprobs else None,
+            "tokens": len(completion.token_ids),
+        }
+        for text, completion in zip(group.answers, group.completions, strict=True)
+    ]
 
 
 def _record(

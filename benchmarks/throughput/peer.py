@@ -21,7 +21,6 @@ from benchmarks.throughput.tasks import prompts_of
 from conf.errors import QuorumError
 from conf.load import load
 from conf.schema.root import TrainConfig
-from rewards.carriers import SqlTask
 from rewards.scorer import ScoreJob, Scorer
 from rewards.sql.executor import ExecutorPool
 from rollout.carriers import Prompt
@@ -93,7 +92,7 @@ class StepWriter(TrainerCallback):
         self._file.flush()
 
 
-def reward_of(scorer: Scorer, tasks: Sequence[SqlTask], tally: Tally) -> Callable[..., list[float | None]]:
+def reward_of(scorer: Scorer, asked: Sequence[Prompt], tally: Tally) -> Callable[..., list[float | None]]:
     """Consecutive completions of one task are scored together, as a group."""
 
     def reward(
@@ -101,8 +100,8 @@ def reward_of(scorer: Scorer, tasks: Sequence[SqlTask], tally: Tally) -> Callabl
     ) -> list[float | None]:
         groups: dict[int, list[str]] = {}
         for where, completion in zip(place, completions, strict=True):
-            groups.setdefault(where, []).append(completion)
-        jobs = [ScoreJob(task=tasks[where], completions=tuple(texts)) for where, texts in groups.items()]
+            groups.setdefault(where, []).append(asked[where].opened + completion)
+        jobs = [ScoreJob(task=asked[where].task, completions=tuple(texts)) for where, texts in groups.items()]
         totals = [result.total for results in scorer.score_batch(jobs) for result in results]
         tally.rewards += [total for total in totals if total is not None]
         return totals
@@ -129,7 +128,7 @@ def main(arguments: Sequence[str]) -> int:
                 processing_class=tokenizer,
                 args=GRPOConfig(**grpo_options(config, spec)),
                 train_dataset=Dataset.from_dict({"prompt": texts, "place": list(range(len(texts)))}),
-                reward_funcs=reward_of(Scorer(config.reward, pool), [prompt.task for prompt in prompts], tally),
+                reward_funcs=reward_of(Scorer(config.reward, pool), prompts, tally),
                 callbacks=[StepWriter(tally, file)],
             )
             trainer.tally = tally

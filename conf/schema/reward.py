@@ -31,6 +31,7 @@ class BudgetConfig(Section):
     heap_mib: PositiveInt = 256
     """SQLite heap of one executor, MiB."""
     sql_chars: PositiveInt = 20_000
+    """Longest query in characters; a longer one is `too_large` and no process sees it."""
     cpu_s: PositiveFloat = 5.0
     """CPU seconds of one query, for long opcodes that VM steps do not see; independent of the load."""
     wall_s: PositiveFloat = 30.0

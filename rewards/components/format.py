@@ -1,7 +1,8 @@
 """The format component: 1 for exactly one <think> block, longer than asked, followed by SQL; else 0.
 
 As published by FINER-SQL: only white space before <think>, reasoning longer than 100 characters, SQL not empty. A
-```sql fence around the SQL is tolerated. With thinking switched off the point needs only an answer.
+<think> that the prompt has opened counts as the completion's. A code fence around the SQL is tolerated
+(rewards/sql/marks.py). With thinking switched off the point needs only an answer.
 """
 
 from conf.schema.reward import FormatReward

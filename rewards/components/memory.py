@@ -25,8 +25,10 @@ from rewards.sql.schema import read_schema
 
 _WORD = re.compile(r"[^\W_]+")
 
-Phrases = dict[str, tuple[tuple[str, ...], ...]]
-"""Column names as words, by first word, longest first."""
+Phrases = dict[str, tuple[tuple[int, ...], frozenset[tuple[str, ...]]]]
+"""Column names as words, by first word, with their lengths, longest first: a place in a text costs one look-up a
+length, however many columns begin alike."""
+NO_PHRASES: tuple[tuple[int, ...], frozenset[tuple[str, ...]]] = ((), frozenset())
 
 
 class MemoryComponent:
@@ -123,10 +125,11 @@ def column_mentions(reasoning: str, phrases: Phrases) -> int:
     words = _WORD.findall(reasoning.lower())
     count = position = 0
     while position < len(words):
-        for phrase in phrases.get(words[position], ()):
-            if tuple(words[position : position + len(phrase)]) == phrase:
+        lengths, known = phrases.get(words[position], NO_PHRASES)
+        for length in lengths:
+            if tuple(words[position : position + length]) in known:
                 count += 1
-                position += len(phrase) - 1
+                position += length - 1
                 break
         position += 1
     return count
@@ -150,7 +153,10 @@ def column_phrases(names: Iterable[str]) -> Phrases:
         words = tuple(_WORD.findall(name.lower()))
         if words:
             found.setdefault(words[0], set()).add(words)
-    return {first: tuple(sorted(phrases, key=lambda p: (-len(p), p))) for first, phrases in found.items()}
+    return {
+        first: (tuple(sorted({len(phrase) for phrase in phrases}, reverse=True)), frozenset(phrases))
+        for first, phrases in found.items()
+    }
 
 
 def _cosine(vector: NDArray[np.float32], centroid: NDArray[np.float64] | None) -> float:

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from rewards.embedders.base import Vectors, unit_rows
 
 _WORD = re.compile(r"[^\W_]+")
+MAX_PIECES = 32
+"""Of one word."""
 WORD_WEIGHT, PIECE_WEIGHT, PAIR_WEIGHT = 1.0, 0.3, 0.7
 
 
@@ -55,7 +57,7 @@ class HashingEmbedder:
 def _word_features(word: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Hashes and weights of a word and its pieces."""
     framed = f"<{word}>"
-    pieces = [framed[i : i + 3] for i in range(len(framed) - 2)][:32]
+    pieces = [framed[i : i + 3] for i in range(min(MAX_PIECES, len(framed) - 2))]
     hashes = np.array([crc32(text.encode("utf-8", "replace")) for text in (f"w:{word}", *pieces)], dtype=np.int64)
     weights = np.array([WORD_WEIGHT, *(PIECE_WEIGHT for _ in pieces)])
     return hashes, weights

@@ -74,7 +74,8 @@ def new_parser() -> FaithfulParser:
 
 
 def parse_statements(parser: FaithfulParser, sql: str) -> list[exp.Expr]:
-    """The statements of a text. Raises TooManyReadings and whatever sqlglot raises."""
+    """The statements of a text; comments behind the last semicolon are none. Raises TooManyReadings and whatever
+    sqlglot raises."""
     tokens = parser.dialect.tokenize(sql)
     parser.reread_left = REREAD_BASE + REREAD_PER_TOKEN * len(tokens)
-    return [tree for tree in parser.parse(tokens, sql) if tree is not None]
+    return [tree for tree in parser.parse(tokens, sql) if tree is not None and not isinstance(tree, exp.Semicolon)]

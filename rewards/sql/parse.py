@@ -1,7 +1,7 @@
 """From a completion to one SQL text, and from SQL text to a syntax tree, at bounded cost.
 
-Guarantees: extraction never fails; `canonical` never gives one text to two queries that SQLite could tell apart;
-`parse_query` answers in time linear in its input (long or deep SQL never reaches sqlglot) and raises nothing but
+Guarantees: extraction never fails; every function takes time linear in its text (long or deep SQL never reaches
+sqlglot); `canonical` never gives one text to two queries that SQLite could tell apart; `parse_query` raises nothing but
 ParseFailure. Does not decide what may be executed: that is the executor's business.
 """
 
@@ -15,7 +15,10 @@ from sqlglot.errors import SqlglotError
 from sqlglot.expressions import Expr
 
 from rewards.sql.grammar import TooManyReadings, new_parser, parse_statements
+from rewards.sql.marks import END_THINK, LEADING_SPACE, THINK, unfenced
 
+MAX_COMPLETION_CHARS = 200_000
+"""Longest completion that is read at all: about 50,000 tokens of English. Keeps whatever looks at its text short."""
 MAX_CHARS = 20_000
 MAX_TOKENS = 2_000
 MAX_NESTING = 20
@@ -24,8 +27,6 @@ Python's recursion limit must stay out of reach: whether it is hit depends on th
 MAX_CANONICAL_CHARS = 10_000
 KEPT_TREES = 64
 """Trees kept for callers that ask again soon; one of MAX_TOKENS takes megabytes."""
-
-SQLITE_SPACE = " \t\n\f\r"
 
 
 class ParseFailure(Exception):
@@ -50,6 +51,8 @@ class Extraction:
     """Text between the think tags, stripped; '' when there is none."""
     well_formed: bool
     """The tags are as asked for and there is an answer."""
+    too_long: bool = False
+    """The completion has more than MAX_COMPLETION_CHARS characters and was not read."""
 
 
 class Token(NamedTuple):
@@ -60,8 +63,9 @@ class Token(NamedTuple):
 
 _LEXER = re.compile(
     r"""(?P<space>[ \t\n\f\r]+|--[^\n]*|/\*(?!\Z).*?(?:\*/|\Z))
-    |(?P<string>'(?:[^']|'')*')
-    |(?P<quoted>"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\])
+    |(?P<string>'[^']*(?:''[^']*)*')
+    |(?P<quoted>"[^"]*(?:""[^"]*)*"|`[^`]*(?:``[^`]*)*`|\[[^\]]*\])
+    |(?P<open>\[[^\]]*\Z)
     |(?P<blob>[xX]'[0-9a-fA-F]*')
     |(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?[\w$]*)
     |(?P<word>[^\W\d][\w$]*)
@@ -69,7 +73,8 @@ _LEXER = re.compile(
     |(?P<op>\|\||->>|->|<<|>>|<=|>=|<>|==|!=|[-+*/%(),.;<>=&|~])""",
     re.VERBOSE | re.DOTALL,
 )
-_FENCE = re.compile(r"```[ \t]*(?:sql|sqlite)?[ \t]*\r?\n(.*?)\n?[ \t]*```", re.DOTALL | re.IGNORECASE)
+"""`open`: a bracket that is never closed, which takes the rest of the text so that the next one need not look for its
+end again. An open quote can only be the last of its kind."""
 _ASCII_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 _PREFIX_WORDS = frozenset({"not", "exists", "distinct"})
 _QUERY_STARTS = frozenset({"select", "with", "values", "("})
@@ -82,26 +87,21 @@ def extract_sql(completion: str, *, thinking: bool) -> Extraction:
     With `thinking` a well-formed completion has exactly one <think> and one </think>, in this order, with only white
     space before the first, and an answer behind the second. A malformed one still yields what follows its last </think>
     (all of it when it has no tag), so that it can be executed and reported; what an open <think> holds is no answer.
+    What the prompt has opened stands before the completion (Group.answers in rollout/carriers.py).
     """
+    if len(completion) > MAX_COMPLETION_CHARS:
+        return Extraction(sql=None, reasoning="", well_formed=False, too_long=True)
     if not thinking:
-        sql = _unfence(completion)
+        sql = unfenced(completion)
         return Extraction(sql=sql, reasoning="", well_formed=sql is not None)
-    opens, closes = completion.count("<think>"), completion.count("</think>")
-    head, _, answer = completion.rpartition("</think>")
-    sql = None if "<think>" in answer else _unfence(answer)
-    before, _, reasoning = head.partition("<think>")
-    well_formed = opens == 1 and closes == 1 and not before.strip() and "<think>" in head and sql is not None
+    opens, closes = completion.count(THINK), completion.count(END_THINK)
+    head, _, answer = completion.lstrip(LEADING_SPACE).rpartition(END_THINK)
+    sql = None if THINK in answer else unfenced(answer)
+    before, _, reasoning = head.partition(THINK)
+    well_formed = opens == 1 and closes == 1 and not before.strip() and THINK in head and sql is not None
     return Extraction(
-        sql=sql, reasoning=reasoning.strip() if "<think>" in head else before.strip(), well_formed=well_formed
+        sql=sql, reasoning=reasoning.strip() if THINK in head else before.strip(), well_formed=well_formed
     )
-
-
-def _unfence(text: str) -> str | None:
-    text = text.strip(SQLITE_SPACE)
-    fenced = _FENCE.fullmatch(text)
-    if fenced is not None and "```" not in fenced[1]:
-        text = fenced[1].strip(SQLITE_SPACE)
-    return text or None
 
 
 def lex(sql: str) -> list[Token] | None:
@@ -110,9 +110,9 @@ def lex(sql: str) -> list[Token] | None:
     Linear in the text. Adjacent characters that SQLite reads as one illegal token (`1abc`) stay one token.
     """
     tokens: list[Token] = []
-    end = 0
-    for match in _LEXER.finditer(sql):
-        if match.start() != end:
+    end = len(sql) - len(sql.lstrip(LEADING_SPACE))
+    for match in _LEXER.finditer(sql, end):
+        if match.start() != end or match.lastgroup == "open":
             return None
         end = match.end()
         kind = match.lastgroup or ""
@@ -125,17 +125,17 @@ def canonical(sql: str) -> str:
     """A key for de-duplication: white space, comments and the letter case of bare ASCII words do not count.
 
     Everything else does, so equal keys mean that SQLite runs the same program. Text that is long, holds characters that
-    are no SQLite token, or has anything behind its semicolon is its own key. A limit on the length of a
+    are no SQLite token, or has a token behind its semicolon is its own key. A limit on the length of a
     query is to be applied before: white space counts for it, and not here.
     """
     # White space at the end counts: a "/*" with something behind it is a comment, a bare one is two operators.
-    text = sql.lstrip(SQLITE_SPACE)
+    text = sql.lstrip(LEADING_SPACE)
     if len(text) > MAX_CANONICAL_CHARS:
         return text
     tokens = lex(text)
     if not tokens:
         return text
-    if tokens[-1].text == ";" and text.rstrip(SQLITE_SPACE).endswith(";"):
+    if tokens[-1].text == ";":
         tokens.pop()
     if any(token.text == ";" for token in tokens):
         return text
@@ -212,7 +212,7 @@ def _parse(sql: str) -> Expr | ParseFailure:
         return SqlSyntaxError("the text does not begin like a query")
     parser = new_parser()
     try:
-        trees = parse_statements(parser, sql)
+        trees = parse_statements(parser, sql.lstrip(LEADING_SPACE))
     except TooManyReadings:
         return SqlTooComplex("too many ways to read the text")
     # The parser indexes and dereferences what it expects to be there, so odd text also ends in these.

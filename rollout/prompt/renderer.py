@@ -2,8 +2,8 @@
 
 Guarantees: the text is the tokenizer's own chat template applied to the messages; whole columns are left out, never
 part of a line; plain columns go before primary and foreign keys, less relevant ones first; the number left out is
-reported in the Prompt. It does not shorten the question or the evidence: where those alone exceed the budget,
-PromptTooLong is raised.
+reported in the Prompt, and so is a <think> that the template opens. It does not shorten the question or the evidence:
+where those alone exceed the budget, PromptTooLong is raised.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,6 +18,7 @@ from rollout.prompt.compact import serialise_compact
 from rollout.prompt.ddl import serialise_ddl
 from rollout.prompt.described import Described, DescribedColumn, SchemaReader
 from rollout.prompt.messages import TEMPLATES, Message
+from rollout.prompt.opened import opened_by
 from rollout.prompt.relevance import least_relevant_first
 
 SERIALISERS: dict[str, Callable[[Sequence[DescribedColumn]], str]] = {
@@ -59,8 +60,13 @@ class PromptRenderer:
         self._serialise = SERIALISERS[config.schema_format]
         self._messages = TEMPLATES[config.template]
 
+    def check(self) -> None:
+        """Renders a question without a database, to see early whether the template can serve. Raises TemplateUnfit."""
+        probe = SqlTask(id="", db_id="", question="How many?", gold_sqls=(), databases=())
+        self._rendered(self._messages(self._config, probe, "CREATE TABLE dog (name TEXT)"))
+
     def render(self, task: SqlTask) -> Prompt:
-        """Raises PromptTooLong, and DatabaseUnreadable where the primary instance cannot be read."""
+        """Raises PromptTooLong, TemplateUnfit, and DatabaseUnreadable where the primary instance cannot be read."""
         columns = self._schemas.read(task.databases[0])
         prompt = self._prompt(task, columns, dropped=0)
         if len(prompt.token_ids) <= self._config.max_tokens:
@@ -94,8 +100,14 @@ class PromptRenderer:
 
     def _prompt(self, task: SqlTask, columns: Sequence[DescribedColumn], *, dropped: int) -> Prompt:
         messages = self._messages(self._config, task, self._serialise(columns))
-        text = self._tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, enable_thinking=self._config.thinking
-        )
+        text, opened = self._rendered(messages)
         token_ids = tuple(self._tokenizer.encode(text, add_special_tokens=False))
-        return Prompt(task=task, text=text, token_ids=token_ids, dropped_columns=dropped)
+        return Prompt(task=task, text=text, token_ids=token_ids, dropped_columns=dropped, opened=opened)
+
+    def _rendered(self, messages: list[Message]) -> tuple[str, str]:
+        """The text, and what it has opened of the answer."""
+        thinking = self._config.thinking
+        text = self._tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, enable_thinking=thinking
+        )
+        return text, opened_by(text, messages, thinking=thinking)

@@ -8,6 +8,8 @@ import pytest
 
 from conf.errors import ConfigError
 from conf.load import groups, load, to_yaml
+from conf.schema.benchmark import BirdBenchmark
+from conf.schema.reward import RewardConfig
 from conf.schema.root import TrainConfig
 
 
@@ -138,3 +140,10 @@ def test_a_wrong_setting_ends_with_code_2_and_one_line():
     answer = run_python("-m", "trainer", "rollout.grup_size=4")
     assert answer.returncode == 2
     assert answer.stderr == "configuration: rollout.grup_size is not a setting (did you mean group_size?)\n"
+
+
+def test_a_benchmarks_budget_keeps_its_own_values_where_one_is_given():
+    given = ["data.root=x", "predictions=y", "output=z", "execution.budget.cpu_s=60"]
+    budget = load(BirdBenchmark, "benchmark_bird", given).execution.budget
+    assert (budget.cpu_s, budget.vm_steps, budget.sql_chars) == (60.0, 2_000_000_000, 1_000_000)
+    assert RewardConfig().execution.budget.sql_chars == 20_000

@@ -16,6 +16,7 @@ from benchmarks.scoring.runner import Runner
 from benchmarks.scoring.spider import SpiderJudge
 from benchmarks.scoring.voting import Voting
 from conf.schema.benchmark import BenchmarkExecution
+from rewards.carriers import Execution
 
 CONTENT = """
 CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT, x REAL, n INTEGER, b BLOB, value TEXT);
@@ -164,3 +165,15 @@ def test_corrected_columns(questions: QuestionSet) -> None:
         "; SELECT 1": 0,
     }
     assert {v["sql"] for v in bird if v["ex_corrected"] != v["ex"]} == {"-- nothing", ";", "", " \n"}
+
+
+def test_a_long_list_of_values_runs_as_in_the_official_scripts(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "t.sqlite")
+    connection.executescript("CREATE TABLE t (id INTEGER); INSERT INTO t VALUES (7), (50000), (99999999)")
+    connection.close()
+    file, numbers = str(tmp_path / "t.sqlite"), ", ".join(map(str, range(100_000)))
+    sql = f"\ufeffSELECT id FROM t WHERE id IN ({numbers}) ORDER BY id; -- {len(numbers)} characters"
+    known: dict[tuple[str, str], Execution] = {}
+    with Runner(BenchmarkExecution(executors=1), "strict") as runner:
+        runner.run([(file, sql)], known)
+    assert known[file, sql].rows == ((7,), (50000,))

@@ -69,6 +69,20 @@ def test_recorded_lengths_are_read_before_the_warm_up(start, tmp_path):
         start({"good": GOLD}, f"rollout.lengths={tmp_path}/none.txt")
 
 
+def test_a_chat_template_that_no_completion_can_follow_is_refused_before_the_warm_up(start, tmp_path):
+    policy = tmp_path / "policy"
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    Qwen2Config(vocab_size=300, num_key_value_heads=1, **sizes).save_pretrained(policy)
+    tokenizer = train_tokenizer([GOLD], 300, 512)
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|assistant|>", "<|assistant|><think>\n")
+    tokenizer.save_pretrained(policy)
+    given = ("model=pretrained", f"model.path={policy}", "rollout.engine.kv_cache_gib=0.1")
+    with pytest.raises(QuorumError, match="opens <think> in the prompt.*prompt.thinking=true"):
+        start({"broken": "SELECT size FROM dog"}, *given)
+    with pytest.raises(WarmUpReached):
+        start({"good": GOLD}, *given, "prompt.thinking=true", "reward.format.thinking=true", "run.name=other")
+
+
 class EnginesReached(QuorumError):
     """The data is ready."""
 

@@ -98,6 +98,16 @@ def test_names_that_no_database_can_have_cost_their_own_lines_alone(score: Score
     assert [(r["status"], r["total"], r["cause"]) for r in results(tmp_path)] == [("unscorable", None, "data")]
 
 
+def test_a_think_block_that_the_prompt_opened_counts(score: Score, tmp_path: Path) -> None:
+    rest = THINK.removeprefix("<think>") + "SELECT name FROM dog"
+    lines = [case(0, rest), case(1, rest, thinking_opened=True), case(2, THINK + "SELECT name FROM dog")]
+    lines += [case(3, "<think>" + rest, thinking_opened=True), case(4, "SELECT name FROM dog", thinking_opened=True)]
+    code, errors = score([*lines, case(5, rest, thinking_opened="yes")])
+    assert (code, errors) == (1, "line 6: thinking_opened is neither true nor false\n")
+    found = [(r["components"]["format"], r["components"]["execution"], r["total"]) for r in results(tmp_path)]  # type: ignore[index]
+    assert found == [(0, 2, 0.0), (1, 2, 4.0), (1, 2, 4.0), (0, 2, 0.0), (0, 0, 0.0)]
+
+
 def test_instances_and_strict_by_setting(score: Score, tmp_path: Path) -> None:
     lines = [case(1, THINK + "SELECT name FROM dog WHERE age > 2", "SELECT name FROM dog WHERE age >= 2")]
     score(lines)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conf.schema.reward import BudgetConfig, ExecutionReward, MemoryReward, PenaltyConfig, RewardConfig
+from conf.schema.reward import AtomicReward, BudgetConfig, ExecutionReward, MemoryReward, PenaltyConfig, RewardConfig
 from rewards import verdicts
 from rewards.carriers import RewardResult, SqlTask
 from rewards.components.memory import MemoryComponent
@@ -69,6 +69,16 @@ def score(
         (THINK + "SELECT nme FROM dog", 1, 0, "runtime", 1.0),
         (THINK + "SELECT name FROM", 1, 0, "syntax", 1.0),
         ("", 0, 0, "not_a_query", 0.0),
+        (THINK + "```sqlite3\nSELECT name FROM dog\n```", 1, 2, None, 3.0),
+        (THINK + "```SELECT name FROM dog```", 1, 2, None, 3.0),
+        (THINK + "~~~sql\nSELECT name FROM dog", 1, 2, None, 3.0),
+        (THINK + "SELECT name FROM dog; -- all of them", 1, 2, None, 3.0),
+        ("\ufeff" + THINK + "\ufeffSELECT name FROM dog", 1, 2, None, 3.0),
+        (THINK + "\u200bSELECT name FROM dog", 1, 0, "not_a_query", 1.0),
+        (THINK + "```" + " " * 90_000, 0, 0, "not_a_query", 0.0),
+        (THINK + "```" + " " * 90_000 + "x", 1, 0, "not_a_query", 1.0),
+        (THINK + "SELECT name FROM dog" + " " * 200_000, 0, 0, "too_large", 0.0),
+        (THINK + "<think>" * 100_000, 0, 0, "too_large", 0.0),
     ],
 )
 def test_published_components(
@@ -93,6 +103,31 @@ def test_a_query_that_runs_but_differs_earns_its_overlap(pool: CountingPool, dat
     assert near.components["execution"] == far.components["execution"] == 1
     assert 2.0 < float(far.total or 0) < float(near.total or 0) < 2.0 + 0.8005
     assert near.result_digest != far.result_digest
+
+
+def test_a_completion_without_sql_has_the_least_overlap_and_an_unscored_one_none(
+    pool: CountingPool, databases: tuple[str, str]
+) -> None:
+    answers = ["I do not know", "<think>SELECT name FROM dog", THINK, "SELECT 1" + " " * 200_000]
+    results = score(pool, databases, "SELECT name FROM dog", answers, config())
+    assert [result.components["atomic"] for result in results][1:] == [0.0, 0.0, 0.0]
+    assert float(results[0].components["atomic"] or 0) < 0.1  # prose is compared like a query
+    without = config(atomic=AtomicReward(enabled=False))
+    assert score(pool, databases, "SELECT name FROM dog", [""], without)[0].components["atomic"] is None
+    assert score(pool, databases, "SELECT nothing FROM dog", [""], config())[0].components["atomic"] is None
+
+
+def test_a_comment_behind_the_semicolon_hides_no_operation(pool: CountingPool, databases: tuple[str, str]) -> None:
+    plain, noted = score(
+        pool,
+        databases,
+        "SELECT name FROM dog WHERE age > 4",
+        [THINK + "SELECT name FROM dog WHERE age < 4", THINK + "SELECT name FROM dog WHERE age < 4; -- younger"],
+        config(),
+    )
+    assert (plain.components["atomic"], plain.flags) == (noted.components["atomic"], noted.flags)
+    assert plain.components["atomic"] == pytest.approx(0.5)
+    assert plain.flags == ()
 
 
 def test_equal_candidates_run_once_and_verdicts_are_cached(pool: CountingPool, databases: tuple[str, str]) -> None:

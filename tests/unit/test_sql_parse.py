@@ -10,7 +10,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rewards.sql import parse
-from rewards.sql.parse import SqlSyntaxError, SqlTooComplex, canonical, extract_sql, has_top_level_order_by, parse_query
+from rewards.sql.parse import (
+    Extraction,
+    SqlSyntaxError,
+    SqlTooComplex,
+    canonical,
+    extract_sql,
+    has_top_level_order_by,
+    parse_query,
+)
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(not (DATA / "spider/dev.json").is_file(), reason="no data kit beside the repository")
@@ -46,6 +54,73 @@ def test_extraction_without_thinking_takes_the_whole_completion() -> None:
     assert extract_sql(" \n", thinking=False).well_formed is False
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```SELECT 1```",
+        "```sql SELECT 1```",
+        "```SQL\tSELECT 1\n```",
+        "```sqlite\nSELECT 1\n```",
+        "```sqlite3\nSELECT 1\n```",
+        "```SQLite3\r\nSELECT 1\r\n```",
+        "~~~sql\nSELECT 1\n~~~",
+        "~~~\nSELECT 1~~~",
+        "`````sql\nSELECT 1\n`````",
+        "```\nSELECT 1\n`````",
+        "```sql\nSELECT 1",
+        "```sql\nSELECT 1\n``",
+        "\ufeff```sql\nSELECT 1\n```",
+        "```sql\n\ufeffSELECT 1\n```",
+        "\ufeff SELECT 1",
+    ],
+)
+@pytest.mark.parametrize("thinking", [False, True])
+def test_one_fence_and_a_byte_order_mark_cost_nothing(text: str, thinking: bool) -> None:
+    found = extract_sql(f"<think>why</think>{text}" if thinking else text, thinking=thinking)
+    assert (found.sql, found.well_formed) == ("SELECT 1", True)
+
+
+def test_back_quotes_of_the_query_stay() -> None:
+    assert extract_sql("```sql\nSELECT `a`````", thinking=False).sql == "SELECT `a``"
+    assert extract_sql("```sql\nSELECT `a````", thinking=False).sql == "SELECT `a`"
+    assert extract_sql("```sql\nSELECT `a`", thinking=False).sql == "SELECT `a`"
+    assert extract_sql("```sqlx", thinking=False).sql == "sqlx"
+
+
+@pytest.mark.parametrize("text", ["```", "``````", "```sql", "```sql\n```", "~~~ \n", "```" + " " * 90_000, "\ufeff"])
+def test_a_fence_around_nothing_is_no_answer(text: str) -> None:
+    assert extract_sql(text, thinking=False) == Extraction(sql=None, reasoning="", well_formed=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```sql\nSELECT 1\n```\n```sql\nSELECT 2\n```",
+        "```sql\nSELECT 1\n```\nThat is it.",
+        "```sql\nSELECT 1\n```\u200b",
+        "```sql\nSELECT 1\n```\n```sql\nSELECT 2",
+        "~~~\nSELECT 1\n~~~\n~~~\nSELECT 2\n~~~",
+        "SELECT 1\n```",
+        "`SELECT 1`",
+    ],
+)
+def test_two_fences_or_text_beside_one_are_no_answer(text: str) -> None:
+    assert extract_sql(text, thinking=False).sql == text
+
+
+def test_a_byte_order_mark_before_the_tag_costs_nothing() -> None:
+    found = extract_sql("\ufeff<think>why</think>\ufeffSELECT 1", thinking=True)
+    assert (found.sql, found.reasoning, found.well_formed) == ("SELECT 1", "why", True)
+
+
+def test_a_completion_beyond_the_limit_is_not_read() -> None:
+    longest = "SELECT 1".ljust(parse.MAX_COMPLETION_CHARS)
+    assert extract_sql(longest, thinking=False).sql == "SELECT 1"
+    assert extract_sql(longest + " ", thinking=False) == Extraction(
+        sql=None, reasoning="", well_formed=False, too_long=True
+    )
+
+
 def test_prose_around_a_fence_is_not_stripped() -> None:
     text = "Here you are:\n```sql\nSELECT 1\n```"
     assert extract_sql(text, thinking=False).sql == text
@@ -57,6 +132,9 @@ def test_prose_around_a_fence_is_not_stripped() -> None:
         ("SELECT  Name\nFROM t -- why\n", "select name from T;"),
         ("SELECT/* x */1", "SELECT 1"),
         ("SELECT a>=1", "select A >= 1 ;"),
+        ("SELECT 1; -- done", "SELECT 1"),
+        ("SELECT 1 ;/* x */\n-- y", "SELECT 1;"),
+        ("\ufeffSELECT 1", "SELECT 1"),
     ],
 )
 def test_canonical_merges_what_cannot_differ(left: str, right: str) -> None:
@@ -75,6 +153,8 @@ def test_canonical_merges_what_cannot_differ(left: str, right: str) -> None:
         ("SELECT - -1", "SELECT --1\n1"),
         ("SELECT 1;", "SELECT 1;;"),
         ("SELECT 1;", "SELECT 1; SELECT 2"),
+        ("SELECT 1;", "SELECT 1; -- done\n;"),
+        ("SELECT a\ufeff", "SELECT a"),
         ("SELECT É FROM t", "SELECT é FROM t"),
         ("SELECT 'it''s'", "SELECT 'it' 's'"),
         ("SELECT 1\x00", "SELECT 1"),
@@ -89,7 +169,7 @@ def test_canonical_keeps_apart_what_may_differ(left: str, right: str) -> None:
 
 _WORDS = "SELECT select a A FROM t NULL 'x' 'X' \"a\" `a` [a] x'ab' 1 1.5 1e3 .5 é"
 _MARKS = "+ - -- /* */ * || = < > ! ( ) , ; ? . '"
-_PIECES = st.sampled_from([*_WORDS.split(), *_MARKS.split(), " ", "\n", "\t", "\xa0"])
+_PIECES = st.sampled_from([*_WORDS.split(), *_MARKS.split(), " ", "\n", "\t", "\xa0", "\ufeff", ";--x\n", ";/*x*/"])
 
 
 def _outcome(connection: sqlite3.Connection, sql: str) -> object:
@@ -103,11 +183,13 @@ def _outcome(connection: sqlite3.Connection, sql: str) -> object:
 @given(st.lists(_PIECES, max_size=8))
 @example(["NULL", "/*", " "])
 @example(["NULL", "/*"])
+@example(["1", ";--x\n"])
+@example(["1", "\ufeff"])
 def test_canonical_text_runs_like_the_original(pieces: list[str]) -> None:
     connection = sqlite3.connect(":memory:")
     connection.execute("CREATE TABLE t (a, b)")
     connection.execute("INSERT INTO t VALUES (1, 'x'), (NULL, 'X')")
-    sql = "SELECT " + "".join(pieces)
+    sql = "\ufeffSELECT " + "".join(pieces)
     assert _outcome(connection, sql) == _outcome(connection, canonical(sql))
     connection.close()
 
@@ -126,6 +208,12 @@ def test_canonical_text_runs_like_the_original(pieces: list[str]) -> None:
 )
 def test_top_level_order_by(sql: str, ordered: bool) -> None:
     assert has_top_level_order_by(sql) is ordered
+
+
+@pytest.mark.parametrize("sql", ["SELECT 1; -- done", "SELECT 1;/* x */", "SELECT 1 ; \n--a\n/*b*/", "\ufeffSELECT 1"])
+def test_what_runs_as_one_statement_is_read_as_one(sql: str) -> None:
+    assert sqlite3.connect(":memory:").execute(sql).fetchall() == [(1,)]
+    assert parse_query(sql) == parse_query("SELECT 1")
 
 
 @pytest.mark.parametrize(

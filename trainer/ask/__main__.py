@@ -55,6 +55,7 @@ def ask(chosen: Trained, arguments: argparse.Namespace) -> Answer:
             denotation=config.data.denotation,
             reward=config.reward,
             executors=executors,
+            opened=prompt.opened,
         )
 
 

@@ -41,9 +41,10 @@ def choose(
     denotation: Denotation,
     reward: RewardConfig,
     executors: ExecutorPool,
+    opened: str = "",
 ) -> Answer:
-    """The voted answer. Raises NoAnswer."""
-    sqls = [extract(completion.text, reward.format).sql or "" for completion in completions]
+    """The voted answer. `opened`: what the prompt has written of it (Prompt.opened). Raises NoAnswer."""
+    sqls = [extract(opened + completion.text, reward.format).sql or "" for completion in completions]
     written = list(dict.fromkeys(sql for sql in sqls if sql))
     if not written:
         raise NoAnswer(f"none of {len(sqls)} candidates holds a query; the first said: {completions[0].text[:200]!r}")

@@ -79,7 +79,7 @@ class Producer:
         self.scoring.add(position)
         try:
             lengths = [len(c.token_ids) / self._sampling.max_tokens for c in group.completions]
-            results = await self._scoring.score(prompt.task, [c.text for c in group.completions], lengths=lengths)
+            results = await self._scoring.score(prompt.task, group.answers, lengths=lengths)
         finally:
             self.scoring.discard(position)
         scored = ScoredGroup(group=group, results=results)

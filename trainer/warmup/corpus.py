@@ -1,8 +1,8 @@
 """Warm-up tasks as token sequences: the prompt exactly as the engine will see it, then the answer to imitate.
 
 The answer is the task's trace where the source has one, the first gold query without reasoning otherwise. With
-prompt.thinking a trace is written <think>reasoning</think>SQL; without, as the SQL alone. No loss falls on prompt
-tokens.
+prompt.thinking a trace is written <think>reasoning</think>SQL, less what the prompt has opened; without, as the SQL
+alone. No loss falls on prompt tokens.
 """
 
 from collections.abc import Iterable, Sequence
@@ -53,9 +53,8 @@ def build_corpus(
         except PromptTooLong as error:
             dropped.append(Dropped(id=task.id, reason="prompt too long", detail=str(error)))
             continue
-        answer = tokenizer.encode(
-            answer_text(trace_of(task, tasks), thinking=prompt.thinking), add_special_tokens=False
-        )
+        text = answer_text(trace_of(task, tasks), thinking=prompt.thinking).removeprefix(rendered.opened)
+        answer = tokenizer.encode(text, add_special_tokens=False)
         ids = (*rendered.token_ids, *answer, end_token)
         if len(ids) > max_tokens:
             detail = f"{len(ids)} tokens, warmup.max_tokens={max_tokens}"

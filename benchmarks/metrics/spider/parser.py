@@ -105,7 +105,7 @@ class _Parser:
         except ValueError as error:
             raise Refused("there is no FROM") from error
         tables: list[str | Query] = []
-        known: list[str] = []
+        known: dict[str, None] = {}  # each table once: a column is looked up in all of them
         joins: list[Condition | str] = []
         while self.at < len(self.tokens):
             block = self._skip("(")
@@ -115,7 +115,7 @@ class _Parser:
                 self._skip("join")
                 table = self._table()
                 tables.append(table)
-                known.append(table)
+                known[table] = None
             if self._skip("on"):
                 conditions = self._conditions(tuple(known))
                 joins += ["and", *conditions] if joins else conditions

@@ -1,5 +1,6 @@
 """What a statement is, and what an exception that it raised means: the error kinds."""
 
+import re
 import sqlite3
 
 DENIED_FUNCTIONS = frozenset(("load_extension", "readfile", "writefile", "edit", "fts3_tokenizer", "lsdir", "fsdir"))
@@ -30,6 +31,9 @@ SIZE_HEADS = (
 )
 MISSING_FUNCTION = "no such function: "
 OUT_OF_STEPS = "out of the VM step budget"
+PROSE_CHARS = 400
+"""Characters behind the word WITH that are looked at."""
+_HEAD = re.compile(r"(?:[\s;\ufeff]+|--[^\n]*|/\*.*?(?:\*/|\Z))*+(?P<word>\w*)", re.DOTALL)
 OUT_OF_MEMORY = "out of the executor's memory budget"
 
 
@@ -38,28 +42,21 @@ class TooLarge(Exception):
 
 
 def first_keyword(sql: str) -> str:
-    """The first word in lower case, after white space and comments; '' when there is none."""
-    position = 0
-    while position < len(sql):
-        if sql[position].isspace():
-            position += 1
-        elif sql.startswith("--", position):
-            end = sql.find("\n", position)
-            position = len(sql) if end < 0 else end + 1
-        elif sql.startswith("/*", position):
-            end = sql.find("*/", position + 2)
-            position = len(sql) if end < 0 else end + 2
-        else:
-            break
-    end = position
-    while end < len(sql) and (sql[end].isalnum() or sql[end] == "_"):
-        end += 1
-    return sql[position:end].lower()
+    """The first word in lower case, after what SQLite skips before a statement: white space, comments, semicolons and
+    byte order marks; '' when there is none."""
+    return _head(sql)["word"].lower()
+
+
+def _head(sql: str) -> re.Match[str]:
+    found = _HEAD.match(sql)
+    assert found is not None, "every part of it may be empty"
+    return found
 
 
 def _with_is_prose(sql: str) -> bool:
     """Whether text that starts with the word WITH lacks the head of a common table expression."""
-    words = sql[sql.lower().index("with") + 4 : 400].replace("(", " ( ").lower().split()
+    end = _head(sql).end()
+    words = sql[end : end + PROSE_CHARS].replace("(", " ( ").lower().split()
     if words and words[0] == "recursive":
         words = words[1:]
     return len(words) < 2 or words[1] not in ("(", "as")
