@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from rewards.components.atomic_operations import Profile, similarity
 from rewards.components.atomic_query import read_profile
-from rewards.components.atomic_scope import Relation, fold, schema_relations
+from rewards.components.atomic_scope import Relation, schema_relations
 from rewards.sql.cache import BoundedCache
 from rewards.sql.parse import MAX_CHARS, MAX_TOKENS, SQLITE_SPACE, ParseFailure, canonical, lex
-from rewards.sql.schema import DatabaseSchema
+from rewards.sql.schema import DatabaseSchema, fold
 
 CACHED_PROFILES = 256
 """Profiles of golds kept for each database."""

@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 from sqlglot import exp
 
-from rewards.components.atomic_scope import Scope, fold, quoted
+from rewards.components.atomic_scope import Scope, quoted
 from rewards.sql.parse import SqlTooComplex
+from rewards.sql.schema import fold
 
 MAX_DEPTH = 90
 """Nested nodes of one expression."""

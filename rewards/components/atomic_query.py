@@ -22,8 +22,9 @@ from rewards.components.atomic_operations import (
     add_all,
     add_whole,
 )
-from rewards.components.atomic_scope import Relation, Scope, Source, derived, fold, quoted, written_names
+from rewards.components.atomic_scope import Relation, Scope, Source, derived, quoted, written_names
 from rewards.sql.parse import SqlSyntaxError, SqlTooComplex, parse_query
+from rewards.sql.schema import fold
 
 MAX_READINGS = 200
 """SELECTs read for one query, over all numberings."""
