@@ -17,7 +17,8 @@ def instance_files(folder: Path, db_id: str) -> tuple[str, ...]:
 def expected_files(folder: Path, db_id: str) -> tuple[str, ...]:
     """The same, for callers that notice a missing primary one when they open it."""
     primary = _primary(folder, db_id)
-    return str(primary), *(str(primary.parent / name) for name in _instance_names(primary.parent) if name != primary.name)
+    others = (name for name in _instance_names(primary.parent) if name != primary.name)
+    return str(primary), *(str(primary.parent / name) for name in others)
 
 
 def _instance_names(folder: Path) -> list[str]:

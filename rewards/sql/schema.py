@@ -71,6 +71,12 @@ class DatabaseSchema:
     """In the order in which they were made, views after all others."""
 
 
+def identifier(name: str) -> str:
+    """A name in double quotes, as SQL needs it."""
+    escaped = name.replace('"', '""')
+    return f'"{escaped}"'
+
+
 def fold(name: str) -> str:
     """SQLite's case folding of identifiers, which is ASCII only."""
     return name.lower() if name.isascii() else "".join(c.lower() if c.isascii() else c for c in name)
@@ -128,6 +134,8 @@ def _relations(connection: sqlite3.Connection) -> tuple[Table, ...]:
             continue
         try:
             columns, primary_key = _columns(connection, name)
+            if kind == "view":  # it may need more than its columns show; EXPLAIN compiles the query and runs nothing
+                connection.execute(f"EXPLAIN SELECT * FROM {identifier(name)}").close()
         except sqlite3.Error as error:
             if not is_own_fault(error):
                 raise
