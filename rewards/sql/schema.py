@@ -1,10 +1,9 @@
 """A database's schema as the prompts, the atomic component and the memory gate see it.
 
-Reads on a read-only connection; never writes. Columns keep the order and spelling of their CREATE TABLE. A relation that
-this SQLite cannot describe (its module or tokenizer is absent, or a view names what does not exist) is left out: no
-query can read it. So is a name that is not UTF-8, and what SQLite keeps for itself: the tables of the schema, and the
-shadow tables of full-text and R-tree indexes. Needs SQLite 3.37 (table_list). Every read is bounded in VM instructions,
-because a database may hold SQL that never ends.
+Reads on a read-only connection; never writes. Columns keep the order and spelling of their CREATE TABLE. Left out are
+relations that this SQLite cannot read (a module or tokenizer is absent, a view names what does not exist), names that
+are not UTF-8, and what SQLite keeps for itself (sqlite_sequence, the shadow tables of full-text and R-tree indexes).
+Every read is bounded in VM instructions, because a database may hold SQL that never ends. Needs SQLite 3.37.
 """
 
 import sqlite3

@@ -113,11 +113,9 @@ class SchemaReader:
         if column.view:
             return ()
         name, table = _identifier(column.name), _identifier(column.table)
-        # No comparison here: one in the column's own collation needs that collation.
-        sql = (
-            f"SELECT value FROM (SELECT {name} AS value FROM {table} LIMIT {_SAMPLED_ROWS})"
-            f" WHERE typeof(value) IN ('integer', 'real', 'text') AND length(value) <= {MAX_VALUE_CHARS}"
-        )
+        # Neither a comparison nor a subquery: both need the column's collation, which this SQLite may lack.
+        shown = f"typeof({name}) IN ('integer', 'real', 'text') AND length({name}) <= {MAX_VALUE_CHARS}"
+        sql = f"SELECT CASE WHEN {shown} THEN {name} END FROM {table} LIMIT {_SAMPLED_ROWS}"
         limit_steps(connection, READ_STEPS)
         try:
             found = dict.fromkeys(value for (value,) in connection.execute(sql))
@@ -151,8 +149,10 @@ def _columns(schema: DatabaseSchema) -> Described:
     return tuple(replace(c, referenced=(fold(c.table), fold(c.name)) in targets) for c in columns)
 
 
-def _example(value: int | float | bytes) -> str | None:
+def _example(value: int | float | bytes | None) -> str | None:
     """A value of the database, with text as its bytes, as a SQL literal; None where no literal says it in one line."""
+    if value is None:
+        return None
     if isinstance(value, bytes):
         try:
             text = value.decode()

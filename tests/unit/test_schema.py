@@ -46,7 +46,7 @@ def test_a_key_that_names_no_columns_means_the_primary_key_of_its_parent(tmp_pat
     file = made(
         tmp_path,
         "CREATE TABLE Country (code TEXT PRIMARY KEY, name TEXT);"
-        "CREATE TABLE person (id INTEGER PRIMARY KEY, name TEXT REFERENCES COUNTRY, born TEXT REFERENCES country(CODE));"
+        "CREATE TABLE person (id INT PRIMARY KEY, name TEXT REFERENCES COUNTRY, born TEXT REFERENCES country(CODE));"
         "CREATE TABLE seat (hall INT, row INT, PRIMARY KEY (row, hall));"
         "CREATE TABLE ticket (h INT, r INT, FOREIGN KEY (r, h) REFERENCES seat);",
     )
@@ -101,7 +101,8 @@ def test_views_and_generated_columns_resolve_in_comparisons_and_have_mutants(tmp
     schema = read_schema(
         made(
             tmp_path,
-            "CREATE TABLE item (id INT, price REAL, total REAL AS (price * 2)); CREATE VIEW v AS SELECT id, total FROM item;",
+            "CREATE TABLE item (id INT, price REAL, total REAL AS (price * 2));"
+            "CREATE VIEW v AS SELECT id, total FROM item;",
         )
     )
     comparer = AtomicComparer(schema)
