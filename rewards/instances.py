@@ -180,6 +180,12 @@ def _whole(target: Path) -> Iterator[Path]:
         folder.rename(target)
 
 
+def _why_none(outcome: Outcome) -> str:
+    if outcome.kept:
+        return ""
+    return ": no changed copy kills more" if outcome.golds else ": none of its golds runs"
+
+
 def _golds_by_database(config: InstancesConfig) -> dict[str, list[tuple[str, Denotation]]]:
     found: dict[str, list[tuple[str, Denotation]]] = {}
     with open(config.input, "rb") as lines:
@@ -223,7 +229,7 @@ def run(config: InstancesConfig) -> int:
             outcomes.append(outcome)
             sys.stdout.write(
                 f"{db_id}: {outcome.killed_before} -> {outcome.killed_after} of {outcome.mutants} mutants of "
-                f"{outcome.golds} golds killed, {len(outcome.kept)} new instances\n"
+                f"{outcome.golds} golds killed, {len(outcome.kept)} new instances{_why_none(outcome)}\n"
             )
     (target / "instances.json").write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1) + "\n")
     mutants_total = sum(outcome.mutants for outcome in outcomes)

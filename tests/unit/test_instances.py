@@ -149,7 +149,8 @@ def changed(tmp_path: Path, script: str, golds: tuple[str, ...] = (GOLD,), seeds
     ],
 )
 def test_rows_are_found_whatever_their_columns_are_called(tmp_path: Path, table: str) -> None:
-    for copy in changed(tmp_path, f"CREATE TABLE dog ({table}); INSERT INTO dog VALUES {DOG_ROWS};"):
+    rows = ", ".join(f"({i}, 'n{i % 5}', {i % 7}, {i if i % 3 else 'NULL'})" for i in range(30))
+    for copy in changed(tmp_path, f"CREATE TABLE dog ({table}); INSERT INTO dog VALUES {rows};"):
         assert {4, 5} <= {row[0] for row in copy.execute("SELECT age FROM dog")}
 
 
@@ -319,6 +320,18 @@ def test_a_database_that_fails_gives_one_line_and_costs_no_other(
     assert sorted(file.name for file in (tmp_path / "new").iterdir()) == ["dogs", "instances.json"]
     (outcome,) = json.loads((tmp_path / "new" / "instances.json").read_text())
     assert outcome["kept"]
+
+
+def test_a_database_without_new_instances_says_why(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "cats").mkdir()
+    with sqlite3.connect(root / "cats" / "cats.sqlite") as connection:
+        connection.execute("CREATE TABLE cat (name TEXT)")
+    connection.close()
+    assert run(config_for(tmp_path, root, "cats", "dogs")) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == "cats: 0 -> 0 of 0 mutants of 0 golds killed, 0 new instances: none of its golds runs"
 
 
 def test_an_interruption_leaves_no_half_made_database(

@@ -7,10 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.carriers import BenchmarkError
+from benchmarks.scoring.runner import Runner
+from benchmarks.scoring.schemas import read_schemas
+from conf.schema.benchmark import BenchmarkExecution
 from rewards.components.atomic import AtomicComparer
 from rewards.sql.files import expected_files, instance_files
 from rewards.sql.mutants import mutants
 from rewards.sql.schema import Column, DatabaseUnreadable, ForeignKey, Table, read_schema
+from tests.unit.losing_pool import LosingPool
 
 ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c"
 
@@ -212,3 +217,16 @@ def test_instances_are_regular_files_whose_names_begin_with_no_dot(tmp_path: Pat
     with pytest.raises(DatabaseUnreadable):
         read_schema(expected_files(tmp_path, "dogs")[0])
     assert expected_files(tmp_path, "cats") == (str(tmp_path / "cats" / "cats.sqlite"),)
+
+
+def test_spiders_schema_has_tables_only_and_no_table_loses_its_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = str(made(tmp_path, "CREATE TABLE Dog (Id INT, Name TEXT); CREATE VIEW names AS SELECT name FROM dog;"))
+    pool = LosingPool(1)
+    monkeypatch.setattr("benchmarks.scoring.runner.ExecutorPool", lambda count: pool)
+    with Runner(BenchmarkExecution(executors=1), "strict") as runner:
+        assert read_schemas({"dogs": file}, runner) == {"dogs": {"dog": ["id", "name"]}}
+        pool.loses = lambda query: "LIMIT 0" in query.sql
+        with pytest.raises(BenchmarkError, match="a readable SQLite database expected at .*: lost"):
+            read_schemas({"dogs": file}, runner)
