@@ -4,23 +4,29 @@ One instance cannot tell `>` from `>=` when no row sits on the boundary. For eve
 makes changed copies, runs each gold and its neighbour mutants on them, and keeps the copies that separate the most
 mutants that nothing kept so far separates. NEW_ROOT then serves as `databases=` with reward.execution.instances=all.
 The existing instances are copied along; a report goes to stdout and to NEW_ROOT/instances.json.
+
+A folder of NEW_ROOT is whole or not there. A database that cannot be read, copied or changed is named on stderr with
+the reason; the others are made, and the exit code is 1.
 """
 
 import json
 import shutil
 import sqlite3
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 
 from conf.cli import run_entrypoint
-from conf.errors import QuorumError
+from conf.errors import QuorumError, first_line
 from conf.schema.data import Denotation
 from conf.schema.instances import InstancesConfig
 from rewards.carriers import Execution
 from rewards.cases import BadLine, read_cases
-from rewards.perturb import make_instance, read_hints
+from rewards.perturb import InstanceImpossible, make_instance, read_hints
 from rewards.sql.denotation import equal
 from rewards.sql.executor import ExecutorPool, Query
 from rewards.sql.files import expected_files
@@ -28,6 +34,7 @@ from rewards.sql.gold import Gold, GoldStore
 from rewards.sql.mutants import mutants
 from rewards.sql.parse import ParseFailure
 from rewards.sql.schema import DatabaseUnreadable, read_schema
+from rewards.sql.snapshot import readable
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,11 +73,13 @@ class InstanceMaker:
         self._pool = pool
 
     def make(self, db_id: str, golds: Sequence[tuple[str, Denotation]], files: Sequence[str], folder: Path) -> Outcome:
-        """Fills `folder` with the existing files and the new instances. Raises DatabaseUnreadable."""
+        """Fills `folder` with the existing files and the new instances. Raises DatabaseUnreadable, InstanceImpossible,
+        OSError and sqlite3.Error."""
+        queries = self._queries(golds, files[0])
         folder.mkdir(parents=True)
         for file in files:
-            shutil.copyfile(file, folder / Path(file).name)
-        queries = self._queries(golds, files[0])
+            _copy(file, folder / Path(file).name)
+        names = _new_names(db_id, {Path(file).name for file in files})
         hints = read_hints(query.sql for query in queries)
         before: Kills = set()
         known: set[int] = set()
@@ -81,7 +90,7 @@ class InstanceMaker:
         candidates: dict[Path, Kills] = {}
         ambiguity: dict[Path, int] = {}
         for number in range(self._config.candidates):
-            target = folder / f"{db_id}_x{number:02d}.sqlite"
+            target = folder / next(names)
             make_instance(files[0], target, hints=hints, rows=self._config.rows, seed=self._config.seed * 1000 + number)
             kills, ambiguous = self._kills(queries, str(target))
             ambiguity[target] = len(ambiguous - known)
@@ -153,6 +162,31 @@ def _cover(candidates: dict[Path, Kills], before: Kills, keep: int) -> tuple[lis
     return kept, killed
 
 
+def _copy(file: str, target: Path) -> None:
+    """Copies what a reader sees, the rows of a write-ahead log included. Raises OSError and DatabaseUnreadable."""
+    shutil.copyfile(readable(file), target)
+
+
+def _new_names(db_id: str, taken: Collection[str]) -> Iterator[str]:
+    names = (f"{db_id}_x{number:02d}.sqlite" for number in count())
+    return (name for name in names if name not in taken)
+
+
+@contextmanager
+def _whole(target: Path) -> Iterator[Path]:
+    """A folder to make in a hidden place, which becomes `target` at the end; after an error nothing of it is left."""
+    with tempfile.TemporaryDirectory(prefix=".making-", dir=target.parent) as hidden:
+        folder = Path(hidden) / target.name
+        yield folder
+        folder.rename(target)
+
+
+def _why_none(outcome: Outcome) -> str:
+    if outcome.kept:
+        return ""
+    return ": no changed copy kills more" if outcome.golds else ": none of its golds runs"
+
+
 def _golds_by_database(config: InstancesConfig) -> dict[str, list[tuple[str, Denotation]]]:
     found: dict[str, list[tuple[str, Denotation]]] = {}
     with open(config.input, "rb") as lines:
@@ -176,7 +210,7 @@ def _make_folder(target: Path) -> None:
 
 
 def run(config: InstancesConfig) -> int:
-    """Makes instances for every database of the input; 0, or 1 when a database could not be read."""
+    """Makes instances for every database of the input; 0, or 1 when one could not be read, copied or changed."""
     root, target = Path(config.databases), Path(config.output)
     if not Path(config.input).is_file():
         raise QuorumError(f"input={config.input}: no such file")
@@ -187,15 +221,16 @@ def run(config: InstancesConfig) -> int:
         maker = InstanceMaker(config, pool)
         for db_id in sorted(golds):
             try:
-                outcome = maker.make(db_id, golds[db_id], expected_files(root, db_id), target / db_id)
-            except (DatabaseUnreadable, OSError, sqlite3.Error) as error:
+                with _whole(target / db_id) as folder:
+                    outcome = maker.make(db_id, golds[db_id], expected_files(root, db_id), folder)
+            except (DatabaseUnreadable, InstanceImpossible, OSError, sqlite3.Error) as error:
                 failed += 1
-                sys.stderr.write(f"{db_id}: {error}\n")
+                sys.stderr.write(f"{db_id}: {first_line(error, otherwise=type(error).__name__)}\n")
                 continue
             outcomes.append(outcome)
             sys.stdout.write(
                 f"{db_id}: {outcome.killed_before} -> {outcome.killed_after} of {outcome.mutants} mutants of "
-                f"{outcome.golds} golds killed, {len(outcome.kept)} new instances\n"
+                f"{outcome.golds} golds killed, {len(outcome.kept)} new instances{_why_none(outcome)}\n"
             )
     (target / "instances.json").write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1) + "\n")
     mutants_total = sum(outcome.mutants for outcome in outcomes)

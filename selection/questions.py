@@ -10,6 +10,7 @@ from conf.errors import QuorumError
 from conf.schema.data import BirdData, Denotation, SpiderData
 from conf.schema.selection import CandidateFile
 from rewards.carriers import SqlTask
+from rewards.sql.files import instance_files
 
 
 class CandidatesUnusable(QuorumError):
@@ -120,17 +121,16 @@ def _task(
         db_id, question, gold = entry["db_id"], entry["question"], entry[gold_key]
     except (KeyError, TypeError) as error:
         raise CandidatesUnusable(f"{where}: db_id, question and {gold_key} expected ({error} is missing)") from error
-    primary = folder / db_id / f"{db_id}.sqlite"
-    if not primary.is_file():
-        raise CandidatesUnusable(f"{where}: a database expected at {primary}")
-    others = sorted(f for f in primary.parent.glob("*.sqlite") if f != primary) if config.instances == "all" else []
+    databases = instance_files(folder, db_id)
+    if not databases:
+        raise CandidatesUnusable(f"{where}: a database expected at {folder / db_id / db_id}.sqlite")
     return SqlTask(
         id=str(key),
         db_id=db_id,
         question=question,
         evidence=entry.get("evidence") or "",
         gold_sqls=(gold,),
-        databases=tuple(str(file) for file in (primary, *others)),
+        databases=databases if config.instances == "all" else databases[:1],
         denotation=denotation,
         split=config.split,
         difficulty=entry.get("difficulty"),

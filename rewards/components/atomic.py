@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from rewards.components.atomic_operations import Profile, similarity
 from rewards.components.atomic_query import read_profile
-from rewards.components.atomic_scope import Relation, fold, schema_relations
+from rewards.components.atomic_scope import Relation, schema_relations
 from rewards.sql.cache import BoundedCache
+from rewards.sql.identifiers import fold
 from rewards.sql.marks import SQLITE_SPACE
 from rewards.sql.parse import MAX_CHARS, MAX_TOKENS, ParseFailure, canonical, lex
 from rewards.sql.schema import DatabaseSchema

@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 from sqlglot import exp
 
-from rewards.components.atomic_scope import Scope, fold, quoted
+from rewards.components.atomic_scope import Scope, quoted
+from rewards.sql.identifiers import fold
 from rewards.sql.parse import SqlTooComplex
 
 MAX_DEPTH = 90

@@ -22,7 +22,8 @@ from rewards.components.atomic_operations import (
     add_all,
     add_whole,
 )
-from rewards.components.atomic_scope import Relation, Scope, Source, derived, fold, quoted, written_names
+from rewards.components.atomic_scope import Relation, Scope, Source, derived, quoted, written_names
+from rewards.sql.identifiers import fold
 from rewards.sql.parse import SqlSyntaxError, SqlTooComplex, parse_query
 
 MAX_READINGS = 200

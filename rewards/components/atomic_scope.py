@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from sqlglot import exp
 
+from rewards.sql.identifiers import fold
 from rewards.sql.schema import DatabaseSchema
 
 _PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*\Z")
@@ -19,11 +20,6 @@ _ROWID = frozenset({"rowid", "oid", "_rowid_"})
 def quoted(name: str) -> str:
     """A name as it stands in forms: bare when it is plain, else in double quotes."""
     return name if _PLAIN_NAME.match(name) else '"' + name.replace('"', '""') + '"'
-
-
-def fold(name: str) -> str:
-    """SQLite's case folding of identifiers, which is ASCII only."""
-    return name.lower() if name.isascii() else "".join(c.lower() if c.isascii() else c for c in name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +103,7 @@ class Scope:
 
 
 def schema_relations(schema: DatabaseSchema) -> dict[str, Relation]:
-    """Every table of a schema by folded name."""
+    """Every table, view and virtual table of a schema by folded name."""
     return {
         fold(table.name): Relation(
             quoted(fold(table.name)), {fold(column.name): quoted(fold(column.name)) for column in table.columns}

@@ -1,4 +1,8 @@
-"""Where the instances of a database lie: FOLDER/<db_id>/<db_id>.sqlite and other *.sqlite files beside it."""
+"""Where the instances of a database lie: FOLDER/<db_id>/<db_id>.sqlite and other *.sqlite files beside it.
+
+Regular files only, none whose name begins with a dot: those are other programs' notes (`._x.sqlite` is what macOS knows
+of x.sqlite), and a pipe would keep its reader waiting.
+"""
 
 import os
 from pathlib import Path
@@ -13,8 +17,21 @@ def instance_files(folder: Path, db_id: str) -> tuple[str, ...]:
 def expected_files(folder: Path, db_id: str) -> tuple[str, ...]:
     """The same, for callers that notice a missing primary one when they open it."""
     primary = _primary(folder, db_id)
-    others = sorted(file for file in primary.parent.glob("*.sqlite") if file != primary)
-    return tuple(str(file) for file in (primary, *others))
+    others = (name for name in _instance_names(primary.parent) if name != primary.name)
+    return str(primary), *(str(primary.parent / name) for name in others)
+
+
+def _instance_names(folder: Path) -> list[str]:
+    """[] also for a folder that cannot be listed."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(
+                entry.name
+                for entry in entries
+                if entry.name.endswith(".sqlite") and not entry.name.startswith(".") and entry.is_file()
+            )
+    except OSError:
+        return []
 
 
 def _primary(folder: Path, db_id: str) -> Path:

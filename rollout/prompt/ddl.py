@@ -6,7 +6,8 @@ from rollout.prompt.described import DescribedColumn, by_table, foreign_keys, qu
 
 
 def serialise_ddl(columns: Sequence[DescribedColumn]) -> str:
-    """One statement a table, one line a column; foreign keys whose two ends are shown come last in their table."""
+    """One statement a table, one line a column; foreign keys whose two ends are shown come last in their table. A view
+    is shown as the table that it is for a query, and said to be a view."""
     keys = foreign_keys(columns)
     return "\n".join(
         _statement(table, members, [pair for pair in keys if pair[0].table == table])
@@ -27,7 +28,8 @@ def _statement(
     )
     last = len(entries) - 1
     lines = [text + ("," if index < last else "") + comment for index, (text, comment) in enumerate(entries)]
-    return "\n".join([f"CREATE TABLE {quoted(table)} (", *lines, ");"])
+    opening = f"CREATE TABLE {quoted(table)} (" + (" -- a view" if members[0].view else "")
+    return "\n".join([opening, *lines, ");"])
 
 
 def _comment(column: DescribedColumn) -> str:

@@ -67,6 +67,11 @@ def test_right_means_right_on_every_instance_asked_for(root: Path) -> None:
     assert [c.failed for c in polls(root)[0].candidates] == [False, False, False, False, True]
 
 
+def test_what_another_program_left_beside_a_database_is_no_instance(root: Path) -> None:
+    (root / "database" / "dogs" / "._dogs.sqlite").write_bytes(b"Mac OS X" * 500)
+    assert [ballot.right for ballot in polls(root)] == [{0, 1}, {0, 1}]
+
+
 def test_features_see_agreement_and_the_question(root: Path) -> None:
     ballot = polls(root)[0]
     table = features(ballot.candidates, ballot.context)

@@ -9,6 +9,7 @@ import sqlite3
 from collections import OrderedDict
 from urllib.parse import quote
 
+from rewards.sql.identifiers import identifier
 from rewards.sql.sandbox.clock import Clock
 from rewards.sql.sandbox.functions import Functions
 from rewards.sql.sandbox.verdict import DENIED_FUNCTIONS
@@ -46,16 +47,11 @@ def _authorize_opening(
     return _authorize(action, first, second, database, trigger)
 
 
-def quoted(name: str) -> str:
-    """An identifier for any name."""
-    return '"' + name.replace('"', '""') + '"'
-
-
 def _declare_virtual_tables(connection: sqlite3.Connection) -> None:
     """Touch virtual tables and table-valued functions: the authorizer takes their declaration for writing."""
     sources = "SELECT name FROM sqlite_master WHERE type = 'table' AND sql LIKE 'CREATE VIRTUAL%'"
     tables = [row[0] for row in connection.execute(sources)]
-    for source in ("json_each('[]')", "json_tree('[]')", *map(quoted, tables)):
+    for source in ("json_each('[]')", "json_tree('[]')", *map(identifier, tables)):
         try:
             connection.execute(f"SELECT * FROM {source} LIMIT 0").close()
         except sqlite3.OperationalError as error:
