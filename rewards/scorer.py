@@ -22,6 +22,7 @@ from rewards.verdicts import GoldCheck, Inquiry, Verdict, Verdicts
 ORDER_FLAG = "gold_order_dependent"
 TOKEN_FLAG = "atomic_token_fallback"
 FAILED_GOLD_FLAG = "gold_failed"
+CONSTANT_FLAG = "constant_answer"
 NO_ANSWER = Judged(level=0, error_kind="not_a_query", error="the completion holds no SQL")
 
 
@@ -133,7 +134,8 @@ class Scorer:
         alignments: Sequence[float | None] = [None] * count
         if self._memory is not None:
             right = [_right(verdict) for verdict in verdicts]
-            alignments = self._memory.score(job.task, [e.reasoning for e in extractions], right)
+            runs = [verdict is not None and verdict.judged.level > 0 for verdict in verdicts]
+            alignments = self._memory.score(job.task, [e.reasoning for e in extractions], right, runs=runs)
         flags = (ORDER_FLAG,) * check.order_dependent + (FAILED_GOLD_FLAG,) * inquiry.lost_golds
         lengths = job.lengths if job.lengths is not None else [0.0] * count
         facts = [
@@ -149,6 +151,8 @@ class Scorer:
         if judged.unscorable:
             self._unscorable += 1
             return self._unscored(extraction, judged.error)
+        if verdict is not None:
+            flags += (TOKEN_FLAG,) * verdict.token_fallback + (CONSTANT_FLAG,) * verdict.constant
         values = Components(
             format=format_reward(extraction, self._config.format),
             execution=judged.level,
@@ -167,7 +171,7 @@ class Scorer:
             result_trivial=judged.trivial,
             error=judged.error,
             error_kind=judged.error_kind,
-            flags=flags + ((TOKEN_FLAG,) if verdict is not None and verdict.token_fallback else ()),
+            flags=flags,
         )
 
     def _unscored(self, extraction: Extraction, reason: str | None) -> RewardResult:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 from conf.schema.reward import RewardConfig
 from conf.schema.root import TrainConfig
@@ -110,15 +110,19 @@ class Engines:
         return found | {"learner": self.learner.doing}
 
 
-def judging(config: RewardConfig) -> RewardConfig:
+def judging(config: RewardConfig, instances: Literal["primary", "all"] | None = None) -> RewardConfig:
     """The rewards' configuration for evaluation: right or wrong, nothing learned.
 
-    Golds are judged by one rule, whatever the reward does with them, so that policies trained with `finer` and with
-    `strict` are measured alike. Instances and budgets stay as configured.
+    Golds and constants are judged by one rule, whatever the reward does with them. Budgets stay as configured, and so
+    do the instances where `instances` does not say which ones: name them where policies trained with `finer` and with
+    `strict` are compared.
     """
+    execution = {"order_dependent_gold": "score", "constant_answer": "score"}
+    if instances is not None:
+        execution["instances"] = instances
     return config.model_copy(
         update={
-            "execution": config.execution.model_copy(update={"order_dependent_gold": "score"}),
+            "execution": config.execution.model_copy(update=execution),
             "empty_needs_empty_everywhere": False,
             "atomic": config.atomic.model_copy(update={"enabled": False}),
             "memory": config.memory.model_copy(update={"enabled": False}),
@@ -141,7 +145,7 @@ async def engines(
     async with AsyncExitStack() as stack:
         rewards = RewardClient(config.reward, ray_actors(config.reward), note=note)
         stack.push_async_callback(rewards.close)
-        verdicts = judging(config.reward)
+        verdicts = judging(config.reward, config.evaluation.instances)
         judge = RewardClient(verdicts, ray_actors(verdicts), note=note)
         stack.push_async_callback(judge.close)
         learner = LearnerGroup(_learner_spec(config, folder, str(policy)), config.cluster)
