@@ -3,7 +3,8 @@
 One instance cannot tell `>` from `>=` when no row sits on the boundary, nor the gold from a copy of its rows. For every
 database named in the input this makes changed copies, runs each gold, its neighbour mutants and its cheats (constant,
 empty and literal answers, rewards/sql/cheats.py) on them, and keeps the copies that separate the most of these that
-nothing kept so far separates. NEW_ROOT then serves as `databases=` with reward=strict, or reward.execution.instances=all.
+nothing kept so far separates. NEW_ROOT then serves as `databases=` with reward=strict or
+reward.execution.instances=all.
 The existing instances are copied along; a report goes to stdout and to NEW_ROOT/instances.json.
 """
 

@@ -23,14 +23,19 @@ Grams = NDArray[np.uint32]
 
 
 def is_copy(text: str, others: Sequence[str], share: float) -> bool:
-    """Whether at least `share` of the text's runs stand in the others, together, or `share` of one other's runs stand in
-    the text."""
-    own, theirs = grams(text), [grams(other) for other in others]
+    """Whether at least `share` of the text's runs stand in the others together, or `share` of one other's in the
+    text."""
+    own, theirs = grams(text), [found for found in map(grams, others) if len(found)]
     if not len(own) or not theirs:
         return False
-    if np.isin(own, np.concatenate(theirs)).mean() >= share:
+    lengths = np.array([len(found) for found in theirs])
+    together = np.concatenate(theirs)
+    places = np.minimum(np.searchsorted(own, together), len(own) - 1)
+    shared = own[places] == together
+    if np.count_nonzero(np.bincount(places[shared])) >= share * len(own):
         return True
-    return any(len(other) and np.isin(other, own, assume_unique=True).mean() >= share for other in theirs)
+    held = np.add.reduceat(shared, np.cumsum(lengths) - lengths, dtype=np.int64)
+    return bool((held >= share * lengths).any())
 
 
 @lru_cache(maxsize=KEPT_TEXTS)

@@ -1,8 +1,8 @@
-"""Queries that earn a right result without asking the database: what a new instance, or a reward, must not be fooled by.
+"""Queries that earn a right result without asking the database: what instances and rewards must not be fooled by.
 
 Each holds the gold's rows on one instance as SQL literals of the same storage classes, so that executing it gives those
-cells exactly. Guarantees: deterministic, at most `chars` characters, no text twice. Whether a candidate is right
-elsewhere is for execution to say.
+cells exactly. Guarantees: deterministic, at most `chars` characters. Whether a candidate is right elsewhere is for
+execution to say.
 """
 
 import math
@@ -29,22 +29,19 @@ class Cheat:
 def cheats(gold: Execution, *, chars: int) -> list[Cheat]:
     """The candidates that a gold's result on one instance invites.
 
-    constant: its first row, once. empty: no row. literal: all its rows. What would be longer than `chars` is left out,
-    and so is a kind whose text another one has. Raises ValueError for an execution that failed.
+    constant: its first row, once. empty: no row. literal: all its rows. What would be longer than `chars` is left
+    out. Raises ValueError for an execution that failed.
 
     >>> [cheat.sql for cheat in cheats(Execution(status="ok", rows=((1, "a"), (2, None))), chars=100)]
     ["SELECT 1, 'a'", 'SELECT NULL WHERE 0', "VALUES (1, 'a'), (2, NULL)"]
     """
     if gold.status != "ok":
         raise ValueError(f"a failed execution has no rows to copy ({gold.error})")
-    texts: dict[str, CheatKind] = {}
-    if gold.rows:
-        texts.setdefault(rows_as_sql(gold.rows[:1]), "constant")
-    texts.setdefault(EMPTY_QUERY, "empty")
+    texts: dict[CheatKind, str] = {"constant": rows_as_sql(gold.rows[:1]), "empty": EMPTY_QUERY}
     # The shortest cell takes a character and a comma: what cannot fit need not be written first.
     if 2 * sum(map(len, gold.rows)) <= chars:
-        texts.setdefault(rows_as_sql(gold.rows), "literal")
-    return [Cheat(kind=kind, sql=text) for text, kind in texts.items() if len(text) <= chars]
+        texts["literal"] = rows_as_sql(gold.rows)
+    return [Cheat(kind=kind, sql=text) for kind, text in texts.items() if len(text) <= chars]
 
 
 def rows_as_sql(rows: Sequence[Sequence[Value]]) -> str:
