@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 
 GRAM = 4
 KEPT_TEXTS = 20_000
-"""Texts whose runs are kept; those of one take half a kilobyte."""
+"""Texts whose runs are kept; those of one take a kilobyte."""
 _WORD = re.compile(r"[^\W_]+")
 
-Grams = NDArray[np.uint32]
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+"""Odd: what is multiplied by it modulo 2**64 keeps every bit of what it was."""
+
+Grams = NDArray[np.uint64]
 """Hashes of the distinct runs of GRAM words, ascending."""
 
 
@@ -40,7 +43,11 @@ def is_copy(text: str, others: Sequence[str], share: float) -> bool:
 
 @lru_cache(maxsize=KEPT_TEXTS)
 def grams(text: str) -> Grams:
-    """Of the whole text where it has fewer words than GRAM; none of a text without words."""
+    """One run of the whole text where it has fewer words than GRAM; none of a text without words."""
     words = _WORD.findall(text.lower())
-    runs = [words[start : start + GRAM] for start in range(max(1, len(words) - GRAM + 1))] if words else []
-    return np.unique(np.array([crc32(" ".join(run).encode("utf-8", "replace")) for run in runs], dtype=np.uint32))
+    codes = np.array([crc32(word.encode("utf-8", "replace")) for word in words], dtype=np.uint64)
+    length = min(GRAM, len(words))
+    found = np.zeros(len(words) - length + 1 if words else 0, dtype=np.uint64)
+    for place in range(length):
+        found = found * _FACTOR + codes[place : place + len(found)]
+    return np.unique(found)
