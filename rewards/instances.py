@@ -114,14 +114,15 @@ class InstanceMaker:
         )
 
     def _queries(self, golds: Sequence[tuple[str, Denotation]], files: Sequence[str]) -> list[GoldQuery]:
-        """Golds that run, with those of their mutants that run too, and their cheats."""
+        """Golds that run, with those of their mutants that run too, and their cheats; one that cannot be parsed has
+        cheats alone."""
         schema = read_schema(files[0])
         queries = []
         for sql, denotation in dict.fromkeys(golds):
             try:
                 neighbours = [mutant.sql for mutant in mutants(sql, schema)]
             except ParseFailure:
-                continue
+                neighbours = []
             step = max(1, -(-len(neighbours) // self._config.mutants_per_gold))
             gold, *runs = self._pool.run([self._query(files[0], text) for text in (sql, *neighbours[::step])])
             if gold.status == "ok":

@@ -116,6 +116,12 @@ def test_an_existing_instance_refutes_what_it_can(root: Path, tmp_path: Path) ->
     assert (outcome["cheats"], outcome["cheats_killed_before"]) == (4, 4)
 
 
+def test_a_gold_that_cannot_be_parsed_is_told_from_its_cheats(root: Path, tmp_path: Path) -> None:
+    deep = "SELECT count(*) FROM owner WHERE " + "(" * 30 + "1" + ")" * 30
+    outcome = outcome_of(root, tmp_path / "new", deep)
+    assert (outcome["golds"], outcome["mutants"], outcome["cheats_killed_after"]) == (1, 0, 2)
+
+
 def test_cheats_take_no_place_of_mutants(root: Path, tmp_path: Path) -> None:
     few = outcome_of(root, tmp_path / "few", GOLD, mutants_per_gold=1)
     assert (few["mutants"], few["cheats"]) == (1, 3)
