@@ -1,5 +1,5 @@
-"""How fast and how steady rewards are: python -m benchmarks.rewards root=DIR
-[measures=[throughput,memory,reference,soak]]
+"""How fast, how steady and how easily gamed rewards are: python -m benchmarks.rewards root=DIR
+[measures=[throughput,memory,reference,soak,gaming]]
 
 DIR holds spider/ and bird/ in their published layouts and predictions/ with recorded predictions. Nothing is learned
 about a policy here; the figures are this machine's.
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.reward_speed import reference, soak, throughput
+from benchmarks.reward_speed import gaming, reference, soak, throughput
 from conf.cli import run_entrypoint
 from conf.schema.reward_benchmark import Measure, RewardBenchmarkConfig
 
@@ -26,6 +26,12 @@ MEASURES: dict[Measure, dict[str, Callable[[RewardBenchmarkConfig], Figures]]] =
     "memory": {"memory": throughput.measure_memory},
     "reference": {"reference": reference.measure},
     "soak": {"soak": soak.measure},
+    "gaming": {
+        "spider/finer": lambda config: gaming.measure(config, "spider", "finer"),
+        "spider/strict": lambda config: gaming.measure(config, "spider", "strict"),
+        "bird/finer": lambda config: gaming.measure(config, "bird", "finer"),
+        "bird/strict": lambda config: gaming.measure(config, "bird", "strict"),
+    },
 }
 
 
@@ -38,7 +44,7 @@ def run(config: RewardBenchmarkConfig) -> int:
             found[name] = figures
             for key, value in figures.items():
                 sys.stdout.write(
-                    f"{name:<10} {key:<28} {value:,.4g}\n" if value < 10 else f"{name:<10} {key:<28} {value:,.0f}\n"
+                    f"{name:<13} {key:<30} {value:,.4g}\n" if value < 10 else f"{name:<13} {key:<30} {value:,.0f}\n"
                 )
             sys.stdout.flush()
     if config.output is not None:

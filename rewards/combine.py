@@ -7,6 +7,8 @@ deducted, never below 0.
 `rank_correct_first` (strict): any wrong answer stays strictly below any right one. Totals of wrong answers are scaled
 down to at most RANK_GAP of the lowest total that a right answer can have, and a right answer in a wrong format loses
 the format point only.
+
+`memory.needs_execution` (strict): the memory adds nothing to an answer that does not run.
 """
 
 from collections.abc import Mapping
@@ -71,7 +73,8 @@ class Combiner:
             total += config.format.weight * values.format
         if config.execution.enabled:
             total += config.execution.weight * values.execution
-        if config.memory.enabled and values.memory is not None:
+        unpaid = config.memory.needs_execution and values.execution == 0
+        if config.memory.enabled and values.memory is not None and not unpaid:
             total += config.memory.weight * values.memory
         # Without the execution term a right answer must not fall behind a near miss: its overlap counts too.
         graded = values.execution == 1 or (values.execution == RIGHT and not config.execution.enabled)

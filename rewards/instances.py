@@ -1,8 +1,10 @@
 """More instances of a database: python -m rewards.instances input=CASES.jsonl databases=ROOT output=NEW_ROOT
 
-One instance cannot tell `>` from `>=` when no row sits on the boundary. For every database named in the input this
-makes changed copies, runs each gold and its neighbour mutants on them, and keeps the copies that separate the most
-mutants that nothing kept so far separates. NEW_ROOT then serves as `databases=` with reward.execution.instances=all.
+One instance cannot tell `>` from `>=` when no row sits on the boundary, nor the gold from a copy of its rows. For every
+database named in the input this makes changed copies, runs each gold, its neighbour mutants and its cheats (constant,
+empty and literal answers, rewards/sql/cheats.py) on them, and keeps the copies that separate the most of these that
+nothing kept so far separates. NEW_ROOT then serves as `databases=` with reward=strict or
+reward.execution.instances=all.
 The existing instances are copied along; a report goes to stdout and to NEW_ROOT/instances.json.
 
 A folder of NEW_ROOT is whole or not there. A database that cannot be read, copied or changed is named on stderr with
@@ -17,6 +19,7 @@ import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -27,7 +30,7 @@ from conf.schema.instances import InstancesConfig
 from rewards.carriers import Execution
 from rewards.cases import BadLine, read_cases
 from rewards.perturb import InstanceImpossible, make_instance, read_hints
-from rewards.sql.denotation import equal
+from rewards.sql.cheats import cheats
 from rewards.sql.executor import ExecutorPool, Query
 from rewards.sql.files import expected_files
 from rewards.sql.gold import Gold, GoldStore
@@ -43,6 +46,8 @@ class GoldQuery:
     denotation: Denotation
     mutants: tuple[str, ...]
     """Neighbours that run on the primary instance."""
+    cheats: tuple[str, ...]
+    """Constant, empty and literal answers made of its rows on the existing instances."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +60,10 @@ class Outcome:
     killed_before: int
     """Mutants that the existing instances tell from their gold."""
     killed_after: int
+    cheats: int
+    """Constant, empty and literal answers; they do not count as mutants."""
+    cheats_killed_before: int
+    cheats_killed_after: int
     kept: tuple[str, ...]
     """Names of the new files."""
     ambiguous_golds: int
@@ -62,7 +71,7 @@ class Outcome:
 
 
 Kills = set[tuple[int, int]]
-"""(gold, mutant) pairs."""
+"""(gold, number) pairs: the numbers of a gold's cheats follow those of its mutants."""
 
 
 class InstanceMaker:
@@ -75,7 +84,7 @@ class InstanceMaker:
     def make(self, db_id: str, golds: Sequence[tuple[str, Denotation]], files: Sequence[str], folder: Path) -> Outcome:
         """Fills `folder` with the existing files and the new instances. Raises DatabaseUnreadable, InstanceImpossible,
         OSError and sqlite3.Error."""
-        queries = self._queries(golds, files[0])
+        queries = self._queries(golds, files)
         folder.mkdir(parents=True)
         for file in files:
             _copy(file, folder / Path(file).name)
@@ -99,34 +108,52 @@ class InstanceMaker:
         kept, after = _cover(candidates, before, self._config.keep)
         for target in ambiguity.keys() - set(kept):
             target.unlink()
+        cheats_before, cheats_after = _cheats(queries, before), _cheats(queries, after)
         return Outcome(
             db_id=db_id,
             golds=len(queries),
             mutants=sum(len(query.mutants) for query in queries),
-            killed_before=len(before),
-            killed_after=len(after),
+            killed_before=len(before) - cheats_before,
+            killed_after=len(after) - cheats_after,
+            cheats=sum(len(query.cheats) for query in queries),
+            cheats_killed_before=cheats_before,
+            cheats_killed_after=cheats_after,
             kept=tuple(target.name for target in kept),
             ambiguous_golds=max((ambiguity[target] for target in kept), default=0),
         )
 
-    def _queries(self, golds: Sequence[tuple[str, Denotation]], primary: str) -> list[GoldQuery]:
-        """Golds that run, with those of their mutants that run too."""
-        schema = read_schema(primary)
+    def _queries(self, golds: Sequence[tuple[str, Denotation]], files: Sequence[str]) -> list[GoldQuery]:
+        """Golds that run, with those of their mutants that run too, and their cheats; one that cannot be parsed has
+        cheats alone."""
+        schema = read_schema(files[0])
         queries = []
         for sql, denotation in dict.fromkeys(golds):
             try:
                 neighbours = [mutant.sql for mutant in mutants(sql, schema)]
             except ParseFailure:
-                continue
-            step = max(1, -(-len(neighbours) // self._config.mutants_per_gold))
-            gold, *runs = self._pool.run([self._query(primary, text) for text in (sql, *neighbours[::step])])
+                neighbours = []
+            (gold,) = self._pool.run([self._query(files[0], sql)])
+            if gold.status == "unscorable":
+                raise DatabaseUnreadable(f"a gold query was lost: {gold.error}")
             if gold.status == "ok":
-                running = [text for text, run in zip(neighbours[::step], runs, strict=True) if run.status == "ok"]
-                queries.append(GoldQuery(sql=sql, denotation=denotation, mutants=tuple(running)))
+                step = max(1, -(-len(neighbours) // self._config.mutants_per_gold))
+                tried = neighbours[::step]
+                ran = self._pool.each([self._query(files[0], text) for text in tried], lambda _, run: run.status)
+                running = tuple(text for text, status in zip(tried, ran, strict=True) if status == "ok")
+                elsewhere = self._pool.run([self._query(file, sql) for file in files[1:]])
+                copies = self._cheats([gold, *elsewhere])
+                queries.append(GoldQuery(sql=sql, denotation=denotation, mutants=running, cheats=copies))
         return queries
 
+    def _cheats(self, results: Sequence[Execution]) -> tuple[str, ...]:
+        """Made of a gold's results on the existing instances, the primary one first."""
+        running = [result for result in results if result.status == "ok"]
+        made = [cheat.sql for result in running for cheat in cheats(result, chars=self._config.budget.sql_chars)]
+        return tuple(dict.fromkeys(made))
+
     def _kills(self, queries: Sequence[GoldQuery], database: str) -> tuple[Kills, set[int]]:
-        """Mutants told from their gold on this instance, and the golds that fail or hang on scan order on it."""
+        """Mutants and cheats told from their gold on this instance, and the golds that fail or hang on scan order on
+        it."""
         store = GoldStore(self._pool, self._config.budget)
         kills: Kills = set()
         ambiguous: set[int] = set()
@@ -135,18 +162,22 @@ class InstanceMaker:
             if not gold.usable or gold.order_dependent or gold.order_unknown:
                 ambiguous.add(position)
                 continue
-            runs = self._pool.run([self._query(database, text) for text in query.mutants])
-            for number, run in enumerate(runs):
-                if run.status != "unscorable" and not _same(gold, run, query.denotation):
-                    kills.add((position, number))
+            asked = [self._query(database, text) for text in (*query.mutants, *query.cheats)]
+            told = self._pool.each(asked, partial(_told_apart, gold, query.denotation))
+            kills |= {(position, number) for number, apart in enumerate(told) if apart}
         return kills, ambiguous
 
     def _query(self, database: str, sql: str) -> Query:
         return Query(database=database, sql=sql, budget=self._config.budget)
 
 
-def _same(gold: Gold, run: Execution, denotation: Denotation) -> bool:
-    return equal(gold.executions[0], run, policy=denotation, ordered=gold.ordered)
+def _told_apart(gold: Gold, denotation: Denotation, number: int, run: Execution) -> bool:
+    return run.status != "unscorable" and not gold.accepts(0, run, policy=denotation)
+
+
+def _cheats(queries: Sequence[GoldQuery], kills: Kills) -> int:
+    """How many of the kills are those of cheats."""
+    return sum(number >= len(queries[gold].mutants) for gold, number in kills)
 
 
 def _cover(candidates: dict[Path, Kills], before: Kills, keep: int) -> tuple[list[Path], Kills]:
@@ -230,13 +261,20 @@ def run(config: InstancesConfig) -> int:
             outcomes.append(outcome)
             sys.stdout.write(
                 f"{db_id}: {outcome.killed_before} -> {outcome.killed_after} of {outcome.mutants} mutants of "
-                f"{outcome.golds} golds killed, {len(outcome.kept)} new instances{_why_none(outcome)}\n"
+                f"{outcome.golds} golds killed, {outcome.cheats_killed_before} -> {outcome.cheats_killed_after} of "
+                f"{outcome.cheats} cheats, {len(outcome.kept)} new instances{_why_none(outcome)}\n"
             )
     (target / "instances.json").write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1) + "\n")
     mutants_total = sum(outcome.mutants for outcome in outcomes)
     before = sum(outcome.killed_before for outcome in outcomes)
     after = sum(outcome.killed_after for outcome in outcomes)
-    sys.stdout.write(f"all: {before} -> {after} of {mutants_total} mutants killed\n")
+    cheats_total = sum(outcome.cheats for outcome in outcomes)
+    cheats_before = sum(outcome.cheats_killed_before for outcome in outcomes)
+    cheats_after = sum(outcome.cheats_killed_after for outcome in outcomes)
+    sys.stdout.write(
+        f"all: {before} -> {after} of {mutants_total} mutants killed, {cheats_before} -> {cheats_after} of "
+        f"{cheats_total} cheats\n"
+    )
     return 1 if failed else 0
 
 

@@ -50,6 +50,16 @@ class TraceQuery:
     """Which traces are looked at: those of right answers or of wrong ones."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Neighbourhood:
+    """The traces nearest to one vector."""
+
+    centroid: NDArray[np.float64]
+    """Array [dimensions]: their mean."""
+    reasonings: tuple[str, ...]
+    """Nearest first."""
+
+
 class TraceStore:
     """Traces and their vectors, and an index over each of the right and the wrong ones."""
 
@@ -78,14 +88,14 @@ class TraceStore:
                 added += shelf.add(chosen, self._embedder.embed([t.reasoning for t in chosen]), self._duplicate_cosine)
         return added
 
-    def centroids(self, query: TraceQuery, k: int) -> list[NDArray[np.float64] | None]:
-        """For each vector the mean of its k nearest traces; None where there is no trace to look at."""
+    def nearest(self, query: TraceQuery, k: int) -> list[Neighbourhood | None]:
+        """For each vector its k nearest traces; None where there is no trace to look at."""
         shelf = self._shelves[query.correct]
         allowed = shelf.allowed(query)
         if not allowed.any():
             return [None] * len(query.vectors)
         found = shelf.index.search(query.vectors, k, allowed)
-        return [shelf.mean(numbers) if len(numbers) else None for numbers in found]
+        return [shelf.neighbourhood(numbers) if len(numbers) else None for numbers in found]
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         return self._embedder.embed(texts)
@@ -185,9 +195,11 @@ class _Shelf:
             mask[self._databases.get(query.db_id, [])] = False
         return mask
 
-    def mean(self, numbers: NDArray[np.int64]) -> NDArray[np.float64]:
-        centroid: NDArray[np.float64] = self.index.vectors(numbers).mean(axis=0, dtype=np.float64)
-        return centroid
+    def neighbourhood(self, numbers: NDArray[np.int64]) -> Neighbourhood:
+        return Neighbourhood(
+            centroid=self.index.vectors(numbers).mean(axis=0, dtype=np.float64),
+            reasonings=tuple(self.traces[number].reasoning for number in numbers),
+        )
 
     def rows(self) -> Iterator[dict[str, object]]:
         """What is saved of each trace."""

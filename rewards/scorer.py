@@ -25,6 +25,7 @@ from rewards.verdicts import Inquiry, Verdict, Verdicts
 ORDER_FLAG = "gold_order_dependent"
 TOKEN_FLAG = "atomic_token_fallback"
 FAILED_GOLD_FLAG = "gold_failed"
+CONSTANT_FLAG = "constant_answer"
 NO_ANSWER = Judged(level=0, error_kind="not_a_query", error="the completion holds no SQL")
 TOO_LONG = Judged(
     level=0, error_kind="too_large", error=f"the completion has more than {MAX_COMPLETION_CHARS} characters"
@@ -153,7 +154,8 @@ class Scorer:
         alignments: Sequence[float | None] = [None] * count
         if self._memory is not None:
             right = [_right(verdict) for verdict in verdicts]
-            alignments = self._memory.score(job.task, [e.reasoning for e in extractions], right)
+            runs = [verdict is not None and verdict.judged.level > 0 for verdict in verdicts]
+            alignments = self._memory.score(job.task, [e.reasoning for e in extractions], right, runs=runs)
         flags = (ORDER_FLAG,) * check.order_dependent + (FAILED_GOLD_FLAG,) * inquiry.lost_golds
         lengths = job.lengths if job.lengths is not None else [0.0] * count
         facts = [
@@ -168,6 +170,8 @@ class Scorer:
         extraction, judged = facts.extraction, facts.judged
         if judged.unscorable:
             return self._unscored(extraction, judged.error, "policy" if judged.own_doing else "infrastructure")
+        if verdict is not None:
+            flags += (TOKEN_FLAG,) * verdict.token_fallback + (CONSTANT_FLAG,) * verdict.constant
         values = Components(
             format=format_reward(extraction, self._config.format),
             execution=judged.level,
@@ -186,7 +190,7 @@ class Scorer:
             result_trivial=judged.trivial,
             error=judged.error,
             error_kind=judged.error_kind,
-            flags=flags + ((TOKEN_FLAG,) if verdict is not None and verdict.token_fallback else ()),
+            flags=flags,
         )
 
     def _unscored(self, extraction: Extraction, reason: str | None, cause: Cause) -> RewardResult:

@@ -10,7 +10,7 @@ import gc
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
 from conf.schema.reward import RewardConfig
@@ -24,6 +24,7 @@ from rewards.sql.executor import ExecutorPool
 from rewards.sql.gold import Gold, GoldRequest, GoldStore
 from rewards.sql.parse import canonical
 from rewards.sql.schema import DatabaseUnreadable, read_schema
+from rewards.sql.tables import reads_table
 
 TASKS_AT_ONCE = 8
 """Tasks whose golds' results are held together; rewards/sql/gold.py limits those of one task."""
@@ -44,6 +45,8 @@ class Verdict:
     """Best similarity to a usable gold; None with the component off."""
     token_fallback: bool
     """The similarity is that of tokens."""
+    constant: bool = False
+    """Has a gold's result, and counts as wrong because it reads no table (reward.execution.constant_answer)."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -211,15 +214,20 @@ class Verdicts:
         self, key: bytes, entry: tuple[Inquiry, str], judged: Judged, similarities: Similarities | None
     ) -> None:
         """Gives a new candidate its verdict, and keeps it where it will hold."""
-        inquiry, _ = entry
+        inquiry, sql = entry
         if self._config.atomic.enabled and similarities is None:
             judged = Judged(level=0, unscorable=True, error=f"the schema of {inquiry.task.db_id} cannot be read")
-        scores = [similarities[sql] for sql in inquiry.counted] if similarities else []
+        constant = judged.level == 2 and self._config.execution.constant_answer == "wrong"
+        constant = constant and not reads_table(sql) and all(reads_table(gold) for gold in inquiry.counted)
+        if constant:
+            judged = replace(judged, level=1)
+        scores = [similarities[gold] for gold in inquiry.counted] if similarities else []
         best = max(scores, key=lambda score: score.similarity, default=None)
         verdict = Verdict(
             judged=judged,
             atomic=best.similarity if best else None,
             token_fallback=best is not None and best.token_fallback,
+            constant=constant,
         )
         inquiry.verdicts[key] = verdict
         if not (judged.unscorable or inquiry.passing):

@@ -47,7 +47,7 @@ def checked(config: TrainConfig, tasks: TaskSet) -> TaskSet:
     learned = {task.id: task for task in (*tasks.train, *imitated)}
     with ExecutorPool(config.reward.server.executors) as pool:
         train = _check(tuple(learned.values()), config, config.reward, pool)
-        heldout = _check(tasks.heldout, config, judging(config.reward), pool)
+        heldout = _check(tasks.heldout, config, judging(config.reward, config.evaluation.instances), pool)
     dropped = (*tasks.dropped, *train.dropped, *heldout.dropped)
     good = {task.id: task for task in train.tasks}
     usable = {task.id: task for task in tasks.warmup if task.id not in learned} | good

@@ -124,7 +124,7 @@ async def engines(
     async with AsyncExitStack() as stack:
         rewards = RewardClient(config.reward, ray_actors(config.reward), note=note)
         stack.push_async_callback(rewards.close)
-        verdicts = judging(config.reward)
+        verdicts = judging(config.reward, config.evaluation.instances)
         judge = RewardClient(verdicts, ray_actors(verdicts), note=note)
         stack.push_async_callback(judge.close)
         learner = LearnerGroup(_learner_spec(config, folder, str(policy)), config.cluster)

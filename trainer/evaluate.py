@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Literal
 
 from conf.schema.reward import RewardConfig
 from conf.schema.rollout import SamplingConfig
@@ -35,15 +36,19 @@ class _Outcome:
     tokens: int
 
 
-def judging(config: RewardConfig) -> RewardConfig:
+def judging(config: RewardConfig, instances: Literal["primary", "all"] | None = None) -> RewardConfig:
     """The rewards' configuration for evaluation: right or wrong, nothing learned.
 
-    Golds are judged by one rule, whatever the reward does with them, so that policies trained with `finer` and with
-    `strict` are measured alike. Instances and budgets stay as configured.
+    Golds and constants are judged by one rule, whatever the reward does with them. Budgets stay as configured, and so
+    do the instances where `instances` does not say which ones: name them where policies trained with `finer` and with
+    `strict` are compared.
     """
+    execution = {"order_dependent_gold": "score", "constant_answer": "score"}
+    if instances is not None:
+        execution["instances"] = instances
     return config.model_copy(
         update={
-            "execution": config.execution.model_copy(update={"order_dependent_gold": "score"}),
+            "execution": config.execution.model_copy(update=execution),
             "empty_needs_empty_everywhere": False,
             "atomic": config.atomic.model_copy(update={"enabled": False}),
             "memory": config.memory.model_copy(update={"enabled": False}),

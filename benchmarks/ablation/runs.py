@@ -59,6 +59,7 @@ def _plan(config: AblationConfig, variant: str, seed: int) -> PlannedRun:
         f"evaluation.every={config.evaluate_every}",
         f"evaluation.tasks={config.tasks}",
         f"evaluation.n={config.n}",
+        "evaluation.instances=primary",
         *config.settings,
         *SETTINGS[variant],
     )

@@ -61,6 +61,8 @@ class ExecutionReward(Section):
     """all: right means right on every instance of the database."""
     order_dependent_gold: Literal["score", "unscorable"] = "score"
     """What to do with a gold query whose rows depend on scan order. unscorable: a run leaves such tasks out."""
+    constant_answer: Literal["score", "wrong"] = "score"
+    """wrong: an answer that reads no table, although every gold does, is at most one that runs (execution 1)."""
     budget: BudgetConfig = BudgetConfig()
 
 
@@ -117,6 +119,12 @@ class MemoryReward(Section):
     """False: only traces from other databases are retrieved, as published. Never the same question's own trace."""
     keep_failed: bool = False
     """Also keep traces of wrong answers, for contrast."""
+    needs_execution: bool = False
+    """True: nothing for an answer that does not run (execution 0)."""
+    copy_overlap: float | None = Field(default=None, gt=0.0, le=1.0)
+    """Nothing for wrong reasoning that shares at least this much of its runs of four words with its nearest traces
+    together, or holds this much of one of theirs (None: copies are paid). 0.7 lets no copy pass that has one word put
+    in; other reasoning about the like, even from a template, shares up to 0.6."""
     duplicate_cosine: float = Field(default=0.9, gt=0.0, le=1.0)
     min_words: PositiveInt = 30
     max_words: PositiveInt = 2000

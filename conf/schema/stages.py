@@ -41,6 +41,8 @@ class EvaluationConfig(Section):
     """Optimizer steps between evaluations (0: only before and after)."""
     tasks: PositiveInt | None = None
     """Held-out tasks used (None: all)."""
+    instances: Literal["primary", "all"] | None = None
+    """On which instances of a database an answer must be right (None: as reward.execution.instances says)."""
     n: PositiveInt = 30
     """Sampled candidates for recall@n, mean@n and voting."""
     temperature: PositiveFloat = 1.0

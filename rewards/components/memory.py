@@ -2,7 +2,8 @@
 
 1 for a right answer. Otherwise, for reasoning longer than a limit, the cosine between its embedding and the centroid of
 the 20 nearest verified traces from other databases, in [0, 1]; 0 where there is none (FINER-SQL, arXiv 2605.03465).
-With `keep_failed`, by how much the centroid of the nearest failed traces is nearer is deducted.
+With `keep_failed`, by how much the centroid of the nearest failed traces is nearer is deducted. With `needs_execution`
+it is 0 where the answer does not run, with `copy_overlap` where the reasoning is a near-verbatim copy of those traces.
 
 Scoring never changes the store: what a batch verifies waits until `remember`, so scores depend neither on order nor on
 the rest of the batch. Traces pass the published quality gate first, with column names from the real schema.
@@ -18,9 +19,10 @@ from numpy.typing import NDArray
 
 from conf.schema.reward import MemoryReward
 from rewards.carriers import SqlTask
+from rewards.components.copies import is_copy
 from rewards.embedders.base import Embedder, Vectors
 from rewards.embedders.builder import build_embedder
-from rewards.memory_store import TraceQuery, TraceStore, VerifiedTrace
+from rewards.memory_store import Neighbourhood, TraceQuery, TraceStore, VerifiedTrace
 from rewards.sql.schema import read_schema
 
 _WORD = re.compile(r"[^\W_]+")
@@ -45,9 +47,17 @@ class MemoryComponent:
         """Verified traces in the store."""
         return len(self._store)
 
-    def score(self, task: SqlTask, reasonings: Sequence[str], right: Sequence[bool | None]) -> list[float]:
+    def score(
+        self,
+        task: SqlTask,
+        reasonings: Sequence[str],
+        right: Sequence[bool | None],
+        *,
+        runs: Sequence[bool] | None = None,
+    ) -> list[float]:
         """One value in [0, 1] for each completion of a task. `right` None: nobody knows, so it is no trace of either
-        kind. Raises DatabaseUnreadable."""
+        kind. `runs`: whether its answer was executed without an error (None: all were). Raises DatabaseUnreadable."""
+        paid = [True] * len(reasonings) if runs is None or not self._config.needs_execution else runs
         for reasoning, correct in zip(reasonings, right, strict=True):
             kept = correct or (correct is False and self._config.keep_failed)
             if correct is not None and kept and self._worth_keeping(task, reasoning):
@@ -57,12 +67,15 @@ class MemoryComponent:
         asked = sorted(
             {
                 reasoning
-                for reasoning, correct in zip(reasonings, right, strict=True)
-                if not correct and len(reasoning) > self._config.min_reasoning_chars
+                for reasoning, correct, pays in zip(reasonings, right, paid, strict=True)
+                if not correct and pays and len(reasoning) > self._config.min_reasoning_chars
             }
         )
         aligned = dict(zip(asked, self._alignments(task, asked), strict=True))
-        return [1.0 if ok else aligned.get(text, 0.0) for text, ok in zip(reasonings, right, strict=True)]
+        return [
+            1.0 if ok else aligned.get(text, 0.0) if pays else 0.0
+            for text, ok, pays in zip(reasonings, right, paid, strict=True)
+        ]
 
     def take_verified(self) -> list[VerifiedTrace]:
         """Traces since the last call that passed the gate; the store does not hold them yet."""
@@ -92,13 +105,21 @@ class MemoryComponent:
         if not reasonings or not len(self._store):
             return [0.0] * len(reasonings)
         vectors = self._store.embed(reasonings)
-        verified = self._cosines(task, vectors, correct=True)
+        nearest = self._nearest(task, vectors, correct=True)
+        verified = [
+            0.0 if self._copied(text, found) else _cosine(vector, found)
+            for text, vector, found in zip(reasonings, vectors, nearest, strict=True)
+        ]
         if not self._config.keep_failed:
             return verified
-        failed = self._cosines(task, vectors, correct=False)
+        failed = map(_cosine, vectors, self._nearest(task, vectors, correct=False))
         return [max(0.0, good - max(0.0, bad - good)) for good, bad in zip(verified, failed, strict=True)]
 
-    def _cosines(self, task: SqlTask, vectors: Vectors, *, correct: bool) -> list[float]:
+    def _copied(self, reasoning: str, found: Neighbourhood | None) -> bool:
+        share = self._config.copy_overlap
+        return share is not None and found is not None and is_copy(reasoning, found.reasonings, share)
+
+    def _nearest(self, task: SqlTask, vectors: Vectors, *, correct: bool) -> list[Neighbourhood | None]:
         query = TraceQuery(
             task_id=task.id,
             db_id=task.db_id,
@@ -106,8 +127,7 @@ class MemoryComponent:
             same_database=self._config.same_database,
             correct=correct,
         )
-        centroids = self._store.centroids(query, self._config.neighbours)
-        return [_cosine(vector, centroid) for vector, centroid in zip(vectors, centroids, strict=True)]
+        return self._store.nearest(query, self._config.neighbours)
 
     def _worth_keeping(self, task: SqlTask, reasoning: str) -> bool:
         config = self._config
@@ -159,10 +179,11 @@ def column_phrases(names: Iterable[str]) -> Phrases:
     }
 
 
-def _cosine(vector: NDArray[np.float32], centroid: NDArray[np.float64] | None) -> float:
-    """Cosine in [0, 1], rounded so that the last bits of a sum do not show; 0 without a centroid."""
-    if centroid is None:
+def _cosine(vector: NDArray[np.float32], found: Neighbourhood | None) -> float:
+    """Cosine to the centroid in [0, 1], rounded so that the last bits of a sum do not show; 0 without neighbours."""
+    if found is None:
         return 0.0
+    centroid = found.centroid
     scale = float(np.linalg.norm(vector.astype(np.float64)) * np.linalg.norm(centroid))
     if scale == 0.0:
         return 0.0

@@ -12,12 +12,12 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from math import isfinite
 
-from rewards.sql.schema import 
+from rewards.sql.identifiers import fold
+from rewards.sql.schema import (
     READ_STEPS,
     DatabaseSchema,
     DatabaseUnreadable,
     connect_readonly,
-    fold,
     is_own_fault,
     limit_steps,
     read_schema,

@@ -9,6 +9,7 @@ from conf.schema.reward import (
     AtomicReward,
     ExecutionReward,
     LinearShaping,
+    MemoryReward,
     PenaltyConfig,
     RewardConfig,
 )
@@ -72,6 +73,16 @@ def test_strict_is_nearly_linear_in_the_overlap() -> None:
     steps = [b - a for a, b in itertools.pairwise(totals)]
     assert steps == pytest.approx([steps[0]] * 4)
     assert steps[0] > 0.05
+
+
+@pytest.mark.parametrize(("needs", "paid"), [(False, 0.5), (True, 0.0)])
+def test_memory_below_execution_1_is_paid_as_published_and_not_where_it_needs_execution(
+    needs: bool, paid: float
+) -> None:
+    combiner = Combiner(RewardConfig(memory=MemoryReward(needs_execution=needs)))
+    assert combiner.total(values(1, 0, None, 0.5)) == pytest.approx(1.0 + paid)
+    assert combiner.total(values(1, 1, None, 0.5)) == pytest.approx(2.5)
+    assert combiner.total(values(1, 2, None, 1.0)) == pytest.approx(4.0)
 
 
 def test_a_malformed_right_answer_keeps_its_rank_under_strict_only() -> None:

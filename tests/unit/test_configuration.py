@@ -95,6 +95,19 @@ def test_shared_prompts_on_a_gpu_need_bfloat16():
     assert "choose one of learner.dtype=bfloat16 and learner.packing=padded" in refused("cluster=single_gpu")
 
 
+@pytest.mark.parametrize("share", ["0", "1.1"])
+def test_a_share_of_copied_runs_is_a_share(share):
+    assert f"reward.memory.copy_overlap={share}" in refused("reward=strict", f"reward.memory.copy_overlap={share}")
+
+
+def test_finer_is_as_published_and_strict_pays_no_cheat():
+    finer, strict = (load(TrainConfig, "train", [f"reward={name}"]).reward for name in ("finer", "strict"))
+    assert (finer.memory.needs_execution, finer.memory.copy_overlap) == (False, None)
+    assert (finer.execution.instances, finer.execution.constant_answer) == ("primary", "score")
+    assert (strict.memory.needs_execution, strict.memory.copy_overlap) == (True, 0.7)
+    assert (strict.execution.instances, strict.execution.constant_answer) == ("all", "wrong")
+
+
 def test_resampling_needs_dropping():
     assert "set it to true" in refused("algo.resample=true", "algo.drop_zero_variance=false")
 

@@ -85,6 +85,49 @@ def test_kept_instances_kill_mutants_that_the_first_one_cannot(
         run(config)
 
 
+def outcome_of(root: Path, output: Path, gold: str, **changes: int) -> dict[str, object]:
+    cases = output.with_suffix(".jsonl")
+    cases.write_text(json.dumps({"db_id": "dogs", "gold_sqls": [gold], "denotation": "spider"}) + "\n")
+    values = {"candidates": 4, "keep": 2, "executors": 1, **changes}
+    assert run(InstancesConfig(input=str(cases), databases=str(root), output=str(output), **values)) == 0
+    (outcome,) = json.loads((output / "instances.json").read_text())
+    return outcome
+
+
+def test_instances_are_chosen_against_constant_empty_and_literal_answers(root: Path, tmp_path: Path) -> None:
+    # No mutant of count(*) but sum(*), which does not run: what a new instance can show is that 3 is a constant.
+    outcome = outcome_of(root, tmp_path / "new", "SELECT count(*) FROM owner WHERE 1", mutants_per_gold=1)
+    # The constant and the literal answer are one text; the empty one is refuted by the first instance.
+    assert (outcome["cheats"], outcome["cheats_killed_before"], outcome["cheats_killed_after"]) == (2, 1, 2)
+    assert len(outcome["kept"]) == 1
+
+
+def test_an_empty_answer_is_a_cheat_where_the_gold_is_empty(root: Path, tmp_path: Path) -> None:
+    outcome = outcome_of(root, tmp_path / "new", "SELECT name FROM dog WHERE age = 4")
+    assert (outcome["cheats"], outcome["cheats_killed_before"], outcome["cheats_killed_after"]) == (1, 0, 1)
+
+
+def test_an_existing_instance_refutes_what_it_can(root: Path, tmp_path: Path) -> None:
+    (root / "dogs" / "dogs_v1.sqlite").write_bytes((root / "dogs" / "dogs.sqlite").read_bytes())
+    with sqlite3.connect(root / "dogs" / "dogs_v1.sqlite") as connection:
+        connection.execute("INSERT INTO dog VALUES (4, 'new', 7, 1)")
+    connection.close()
+    outcome = outcome_of(root, tmp_path / "new", GOLD)
+    # one row, empty, two rows; the second instance's three rows, which the first instance refutes
+    assert (outcome["cheats"], outcome["cheats_killed_before"]) == (4, 4)
+
+
+def test_a_gold_that_cannot_be_parsed_is_told_from_its_cheats(root: Path, tmp_path: Path) -> None:
+    deep = "SELECT count(*) FROM owner WHERE " + "(" * 30 + "1" + ")" * 30
+    outcome = outcome_of(root, tmp_path / "new", deep)
+    assert (outcome["golds"], outcome["mutants"], outcome["cheats_killed_after"]) == (1, 0, 2)
+
+
+def test_cheats_take_no_place_of_mutants(root: Path, tmp_path: Path) -> None:
+    few = outcome_of(root, tmp_path / "few", GOLD, mutants_per_gold=1)
+    assert (few["mutants"], few["cheats"]) == (1, 3)
+
+
 def test_a_gold_whose_order_could_not_be_probed_counts_no_kill(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -331,7 +374,10 @@ def test_a_database_without_new_instances_says_why(
     connection.close()
     assert run(config_for(tmp_path, root, "cats", "dogs")) == 0
     first = capsys.readouterr().out.splitlines()[0]
-    assert first == "cats: 0 -> 0 of 0 mutants of 0 golds killed, 0 new instances: none of its golds runs"
+    assert (
+        first
+        == "cats: 0 -> 0 of 0 mutants of 0 golds killed, 0 -> 0 of 0 cheats, 0 new instances: none of its golds runs"
+    )
 
 
 def test_an_interruption_leaves_no_half_made_database(

@@ -23,5 +23,11 @@ def test_a_policy_trained_with_strict_is_evaluated_like_one_trained_with_finer(i
     assert not finer.empty_needs_empty_everywhere
 
 
+def test_evaluation_names_its_own_instances_and_scores_constants() -> None:
+    strict = reward("reward=strict")
+    assert (strict.execution.instances, strict.execution.constant_answer) == ("all", "wrong")
+    assert judging(strict, "primary").execution == judging(reward("reward=finer")).execution
+
+
 def test_evaluation_keeps_the_budget_that_the_run_was_given() -> None:
     assert judging(reward("reward=strict", "reward.execution.budget.vm_steps=1234")).execution.budget.vm_steps == 1234

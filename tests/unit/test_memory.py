@@ -12,6 +12,7 @@ import pytest
 from conf.schema.reward import HashingEmbedder as HashingSettings
 from conf.schema.reward import MemoryReward, SentenceTransformersEmbedder
 from rewards.carriers import SqlTask
+from rewards.components.copies import is_copy
 from rewards.components.memory import MemoryComponent, bigram_ratio, column_mentions, column_phrases
 from rewards.embedders.base import EmbedderUnavailable, Vectors, unit_rows
 from rewards.embedders.builder import build_embedder
@@ -97,6 +98,76 @@ def test_failed_traces_are_deducted_only_on_request() -> None:
     assert plain.score(task(9), ["aaabb" * 9], [False]) == pytest.approx([good], abs=1e-6)
     assert contrast.score(task(9), ["aaabb" * 9], [False]) == pytest.approx([good - (bad - good)], abs=1e-6)
     assert len(contrast) == 1
+
+
+OTHER = (
+    "We need the number of stadiums that hosted a concert after the year 2014. The concert table keeps the year and "
+    "the stadium id, so I filter it by year, join it with the stadium table on the id and count distinct stadium ids."
+)
+COPIES = {
+    "verbatim": GOOD,
+    "case": GOOD.upper(),
+    "white space": "\n\n".join(GOOD.split()),
+    "punctuation": GOOD.replace(".", " -").replace(",", ";"),
+    "a word put in": GOOD.replace("restricts", "clearly restricts"),
+    "a word left out": GOOD.replace("also ", ""),
+    "a word exchanged": GOOD.replace("wanted", "required"),
+    "cut at the end": GOOD[:120],
+    "cut at both ends": GOOD[60:200],
+    "cut, and a word put in": " ".join([*GOOD.split()[:10], "then", *GOOD.split()[10:20]]),
+    "two in a row": f"{GOOD} {OTHER}",
+    "two halves": f"{GOOD[:150]} {OTHER[100:]}",
+    "sentences exchanged": " ".join(GOOD.split(". ")[::-1]),
+    "between other words": f"{'This is what I think of it. ' * 9}{GOOD}{' So be it, as we have seen.' * 9}",
+}
+HONEST = (
+    "The question asks for the name of each dog, so name is needed from the dog table. Its age must be above 7, which "
+    "is a plain condition, and no other table has to be joined. The rows come in no particular order."
+)
+
+
+@pytest.mark.parametrize("copy", COPIES.values(), ids=COPIES.keys())
+def test_copied_reasoning_is_paid_as_published_and_nothing_where_copies_are_not(copy: str) -> None:
+    published, strict = (MemoryComponent(MemoryReward(copy_overlap=share)) for share in (None, 0.7))
+    for memory in (published, strict):
+        memory.remember([trace(1, GOOD), trace(2, OTHER, db_id="another")])
+    assert strict.score(task(9), [copy], [False]) == [0.0]
+    assert published.score(task(9), [copy], [False])[0] > 0.4
+    assert strict.score(task(9), [copy], [None]) == [0.0]
+
+
+def test_reasoning_of_its_own_words_is_paid_the_same_with_and_without_the_look_at_copies() -> None:
+    published, strict = (MemoryComponent(MemoryReward(copy_overlap=share)) for share in (None, 0.7))
+    for memory in (published, strict):
+        memory.remember([trace(1, GOOD), trace(2, OTHER, db_id="another")])
+    assert strict.score(task(9), [HONEST], [False]) == published.score(task(9), [HONEST], [False])
+    assert strict.score(task(9), [HONEST], [False])[0] > 0.3
+
+
+def test_copies_are_those_of_traces_that_pay() -> None:
+    memory = MemoryComponent(MemoryReward(copy_overlap=0.7))
+    memory.remember([trace(1, GOOD, db_id="music"), trace(2, OTHER, db_id="another")])
+    (own_database,) = memory.score(task(9), [GOOD], [False])
+    assert 0.0 < own_database < 0.5  # nearness to OTHER alone
+
+
+def test_shares_of_runs_by_hand() -> None:
+    # a b c d e has two runs of four words, b c d e f shares one of them, and so does a string of both
+    assert is_copy("a b c d e", ["b c d e f"], 0.5)
+    assert not is_copy("a b c d e", ["b c d e f"], 0.51)
+    assert is_copy("a b c d e", ["b c d e f", "A, b. c-d"], 1.0)
+    assert is_copy("one two a b c d e three four", ["a b c d e"], 1.0)
+    assert not is_copy("", ["a b c d"], 0.1)
+    assert not is_copy("a b c d", ["", "!"], 0.1)
+    assert is_copy("Ab", ["ab"], 1.0)
+
+
+def test_an_answer_that_does_not_run_is_paid_only_as_published() -> None:
+    long = "ab" * 20
+    for needs, expected in ((False, [1.0, 1.0]), (True, [0.0, 1.0])):
+        memory = component(needs_execution=needs)
+        memory.remember([trace(2, "ab")])
+        assert memory.score(task(1), [long, long], [False, False], runs=[False, True]) == pytest.approx(expected)
 
 
 def test_gate_takes_columns_from_the_schema(database: str) -> None:
