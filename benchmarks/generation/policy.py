@@ -38,7 +38,7 @@ def generate(
         raise BenchmarkError(f"model.path={folder}: a Hugging Face folder with config.json expected")
     started, start_s, seconds = time.perf_counter(), 0.0, 0.0
     with Progress(output, settings(config, questions, folder_identity(folder)), len(questions)) as progress:
-        missing = [question for question in questions if question.key not in progress.done]
+        missing = [question for question in questions if question.position not in progress.done]
         if missing:
             prompts = _prompts(config, missing, denotation, progress)
             try:
@@ -98,9 +98,9 @@ async def _sample(
     async def one(question: Question, prompt: Prompt) -> None:
         async with slots:
             # Both at once: behind the other questions' groups the greedy one would finish last.
-            requests = [pool.generate(prompt, group_id=f"q{question.key}", n=config.sampling.n, sampling=sampling)]
+            requests = [pool.generate(prompt, group_id=f"q{question.position}", n=config.sampling.n, sampling=sampling)]
             if config.sampling.greedy:
-                name = f"q{question.key}-greedy"
+                name = f"q{question.position}-greedy"
                 requests.append(pool.generate(prompt, group_id=name, n=1, sampling=greedy, logprobs=False))
             group, *best = await asyncio.gather(*requests)
         completions = [_kept(completion) for completion in group.completions]
@@ -128,4 +128,4 @@ def _kept(completion: Completion) -> dict[str, Any]:
 def _record(
     question: Question, completions: Sequence[dict[str, Any]], greedy: dict[str, Any] | None, prompt_tokens: int
 ) -> dict[str, Any]:
-    return {"key": question.key, "completions": list(completions), "greedy": greedy, "prompt_tokens": prompt_tokens}
+    return {"key": question.position, "completions": list(completions), "greedy": greedy, "prompt_tokens": prompt_tokens}

@@ -28,7 +28,7 @@ def settings(config: BenchmarkConfig, questions: Sequence[Question], model: str)
     """Everything that the completions depend on. `model` identifies the model and its weights."""
     asked = hashlib.sha256()
     for question in questions:
-        asked.update(f"{question.key}\0{question.db_id}\0{question.question}\0{question.evidence}\n".encode())
+        asked.update(f"{question.position}\0{question.db_id}\0{question.question}\0{question.evidence}\n".encode())
     return {
         "model": model,
         "sampling": config.sampling.model_dump(),
@@ -58,7 +58,7 @@ class Progress:
         self._total = total
         self._told = 0.0
         self.done: dict[int, dict[str, Any]] = {}
-        """Finished questions by key."""
+        """Finished questions by their place in the question file, which a record calls its key."""
         content = self._file.read_bytes() if self._file.is_file() else b""
         whole = content[: content.rfind(b"\n") + 1]
         if whole:
@@ -106,7 +106,7 @@ class Progress:
 
     def answers(self, questions: Sequence[Question], *, thinking: bool) -> tuple[Answer, ...]:
         """One answer a question; all must be done."""
-        return tuple(_answer(self.done[question.key], thinking) for question in questions)
+        return tuple(_answer(self.done[question.position], thinking) for question in questions)
 
 
 def _check(file: Path, header: Mapping[str, Any], made_with: Mapping[str, Any]) -> None:

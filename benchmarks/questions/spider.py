@@ -50,7 +50,7 @@ def _load_files(data: SpiderQuestions, limit: int | None) -> QuestionSet:
         for position, entry in enumerate(entries)
     )
     check_databases(questions, folder)
-    return QuestionSet(name=f"Spider {data.split}", questions=questions, schemas=schemas, whole=whole)
+    return QuestionSet(name=f"Spider {data.split}", questions=questions, schemas=schemas, whole=whole, keys=tuple(range(whole)))
 
 
 def _load_demo(data: DemoData, limit: int | None) -> QuestionSet:
@@ -69,4 +69,4 @@ def _load_demo(data: DemoData, limit: int | None) -> QuestionSet:
         )
         for position, task in enumerate(heldout[:limit])
     )
-    return QuestionSet(name="demo held-out", questions=questions, whole=len(heldout))
+    return QuestionSet(name="demo held-out", questions=questions, whole=len(heldout), keys=tuple(range(len(heldout))))
