@@ -7,7 +7,6 @@ from typing import Any, Literal
 from conf.errors import QuorumError
 from rewards.carriers import SqlTask
 
-
 Key = int | str
 """What a question file calls a question."""
 

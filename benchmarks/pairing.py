@@ -59,12 +59,10 @@ def line_answers(file: Path, lines: Sequence[Line], asked: QuestionSet) -> list[
     ids = _ids(asked)
     found = _by_place(lines, ids, asked)
     unknown = {str(place) for place in found if not 0 <= place < asked.whole}
-    # The same question under the same id takes the same answer.
-    twins = {ids[place]: answer for place, answer in found.items() if 0 <= place < len(ids)}
-    for key in asked.shared:
-        twins.pop(key, None)
-    answers = [found.get(q.position) or twins.get(str(q.key)) for q in asked.questions]
-    missing = {str(q.key) for q, answer in zip(asked.questions, answers, strict=True) if answer is None}
+    # One line by id answers every question that is the same under that id.
+    by_id = {str(line.key): line.answer for line in lines if line.place is None and str(line.key) not in asked.shared}
+    answers = [found.get(q.position) or by_id.get(str(q.key)) for q in asked.questions]
+    missing = [str(q.key) for q, answer in zip(asked.questions, answers, strict=True) if answer is None]
     if missing or unknown:
         raise _unfit(file, len(answers), missing=missing, unknown=unknown)
     return [answer for answer in answers if answer is not None]
@@ -80,8 +78,8 @@ def _by_place(lines: Sequence[Line], ids: Sequence[str], asked: QuestionSet) -> 
     seen: Counter[str] = Counter()
     found: dict[int, Answer] = {}
     for line in lines:
-        key, place = str(line.key), line.place
-        if place is None:
+        key = str(line.key)
+        if line.place is None:
             if key in asked.shared and not in_order:
                 raise BenchmarkError(
                     f'{line.where}: question_id {key} stands for different questions: give "index" too, the place in '
@@ -95,8 +93,10 @@ def _by_place(lines: Sequence[Line], ids: Sequence[str], asked: QuestionSet) -> 
                 raise BenchmarkError(f"{line.where}: question {key} appears a {_ordinal(seen[key] + 1)} time")
             place = places[key][seen[key]]
             seen[key] += 1
-        elif line.key is not None and 0 <= place < len(ids) and ids[place] != key:
-            raise BenchmarkError(f"{line.where}: question {key} is not at place {place} of {asked.name}")
+        else:
+            place = line.place
+            if line.key is not None and 0 <= place < len(ids) and ids[place] != key:
+                raise BenchmarkError(f"{line.where}: question {key} is not at place {place} of {asked.name}")
         if place in found:
             raise BenchmarkError(f"{line.where}: question {place} appears a second time")
         found[place] = line.answer

@@ -54,5 +54,9 @@ class GenerationFailed(RolloutError):
     """An engine raised while generating."""
 
 
+class LogprobsDamaged(RolloutError):
+    """An engine gave a log-probability that is no number: the policy's weights or the engine's numbers are damaged."""
+
+
 class PoolExhausted(RolloutError):
     """No worker is left, or a group was lost with every worker that tried it."""

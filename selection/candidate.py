@@ -11,7 +11,6 @@ from typing import Protocol
 
 from rewards.carriers import Value
 
-
 LEAST_LOGPROB, GREATEST_LOGPROB = -1e9, 0.01
 """Nats. No model samples a less likely sequence, and sums and squares of such numbers keep their order; a sum of many
 tokens' logarithms may exceed 0 by rounding."""

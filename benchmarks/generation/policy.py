@@ -121,11 +121,15 @@ async def _sample(
 
 
 def _kept(completion: Completion) -> dict[str, Any]:
-    logprob = sum(completion.logprobs) if completion.logprobs else None
-    return {"text": completion.text, "logprob": logprob, "tokens": len(completion.token_ids)}
+    return {"text": completion.text, "logprob": completion.logprob, "tokens": len(completion.token_ids)}
 
 
 def _record(
     question: Question, completions: Sequence[dict[str, Any]], greedy: dict[str, Any] | None, prompt_tokens: int
 ) -> dict[str, Any]:
-    return {"key": question.position, "completions": list(completions), "greedy": greedy, "prompt_tokens": prompt_tokens}
+    return {
+        "key": question.position,
+        "completions": list(completions),
+        "greedy": greedy,
+        "prompt_tokens": prompt_tokens,
+    }

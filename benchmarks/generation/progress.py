@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from benchmarks.carriers import Answer, BenchmarkError, Question
+from benchmarks.folder import GENERATIONS
 from benchmarks.predictions import NO_ANSWER
 from conf.schema.benchmark import BenchmarkConfig
+from rewards.cases import load_json
 from rewards.sql.parse import extract_sql
 
-FILE = "generations.jsonl"
 TERMINAL_S, LOG_S = 0.2, 10.0
 """Seconds between two words of progress, on a terminal and in a log."""
 
@@ -54,7 +55,7 @@ class Progress:
         """`total` questions are asked for. Raises BenchmarkError when the folder holds generations of other settings or
         a file that no run wrote.
         """
-        self._file = output / FILE
+        self._file = output / GENERATIONS
         self._total = total
         self._told = 0.0
         self.done: dict[int, dict[str, Any]] = {}
@@ -69,13 +70,13 @@ class Progress:
         self._stream: TextIO = self._file.open("a", encoding="utf-8")
 
     def _read(self, content: bytes, made_with: Mapping[str, Any]) -> None:
-        header, *lines = content.decode().splitlines()
+        header, *lines = content.splitlines()
         try:
-            _check(self._file, json.loads(header), made_with)
+            _check(self._file, load_json(header), made_with)
             for line in lines:
-                record = json.loads(line)
+                record = load_json(line)
                 self.done[record["key"]] = record
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
             raise BenchmarkError(f"{self._file} is no file of generations: choose another output=DIR") from error
 
     def __enter__(self) -> "Progress":
@@ -87,7 +88,7 @@ class Progress:
     def add(self, record: dict[str, Any]) -> None:
         """Keeps one finished question: key, completions, greedy, prompt_tokens. Raises BenchmarkError."""
         try:
-            self._stream.write(json.dumps(record) + "\n")
+            self._stream.write(json.dumps(record, allow_nan=False) + "\n")
             self._stream.flush()
         except OSError as error:
             raise BenchmarkError(f"{self._file} cannot be written: {error.strerror}") from error
