@@ -19,6 +19,7 @@ from rollout.carriers import Completion, Prompt
 from rollout.cluster import local_ray
 from rollout.errors import RolloutError
 from rollout.pool import RolloutPool
+from rollout.preflight import check_context, check_model_folder
 from rollout.prompt.renderer import PromptRenderer, PromptTooLong
 from rollout.prompt.tokenizer import load_tokenizer
 from rollout.worker import ray_workers
@@ -36,6 +37,10 @@ def generate(
     folder = Path(config.model.path)
     if not (folder / "config.json").is_file():
         raise BenchmarkError(f"model.path={folder}: a Hugging Face folder with config.json expected")
+    try:
+        check_context(folder, check_model_folder(folder), _length(config))
+    except RolloutError as error:
+        raise BenchmarkError(f"model.path={folder}: {error}") from error
     started, start_s, seconds = time.perf_counter(), 0.0, 0.0
     with Progress(output, settings(config, questions, folder_identity(folder)), len(questions)) as progress:
         missing = [question for question in questions if question.position not in progress.done]
@@ -82,7 +87,7 @@ async def _sample(
     sampling = SamplingConfig(**config.sampling.model_dump(include={"temperature", "top_p", "top_k", "max_tokens"}))
     greedy = SamplingConfig(temperature=0.0, max_tokens=sampling.max_tokens)
     rollout = RolloutConfig(workers=config.workers, engine=config.engine, sampling=sampling)
-    length = config.engine.max_model_len or config.prompt.max_tokens + sampling.max_tokens
+    length = _length(config)
     logs = output / "logs"
     logs.mkdir(exist_ok=True)
     assert config.model.path is not None
@@ -118,6 +123,11 @@ async def _sample(
     finally:
         await pool.close()
     return ready - started, done - ready
+
+
+def _length(config: BenchmarkConfig) -> int:
+    """The engines' context: prompt plus completion, tokens."""
+    return config.engine.max_model_len or config.prompt.max_tokens + config.sampling.max_tokens
 
 
 def _kept(completion: Completion) -> dict[str, Any]:
