@@ -24,13 +24,17 @@ def first_line(error: Exception, *, otherwise: str) -> str:
     """
     problems = _problems(error)
     if problems:
-        return "; ".join(problems)
+        return "; ".join(map(_cut, problems))
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return otherwise
     told = lines[0]
     if told.endswith(":"):
         told = " ".join(lines)
+    return _cut(told)
+
+
+def _cut(told: str) -> str:
     return told if len(told) <= LONGEST else told[:LONGEST] + "..."
 
 

@@ -24,8 +24,10 @@ def check_model_folder(folder: Path) -> dict[str, Any]:
         raise ModelFolderMissing(f"the model folder {folder} does not exist")
     try:
         config = json.loads((folder / "config.json").read_text())
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ModelFolderMissing(f"the folder {folder} holds no readable config.json: it is not a model") from error
+    if not isinstance(config, dict):
+        raise ModelFolderMissing(f"the config.json of {folder} holds no JSON object: it is not a model")
     if not any(folder.glob("*.safetensors")):
         raise ModelFolderMissing(f"the folder {folder} holds no *.safetensors weights")
     return config

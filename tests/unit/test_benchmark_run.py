@@ -17,6 +17,7 @@ from conf.load import load
 from conf.schema.benchmark import BirdBenchmark, SpiderBenchmark
 from conf.schema.selection import StudyConfig
 from selection.questions import read_candidates
+from selection.reranker import RerankerUnusable
 from tests.unit.losing_pool import LosingPool
 
 QUESTIONS = (
@@ -275,6 +276,13 @@ def test_missing_files_say_what_was_expected(spider_root: Path, tmp_path: Path) 
     (spider_root / "dev.json").write_text("[{}]")
     with pytest.raises(BenchmarkError, match=r"entry 0: text expected under 'db_id'"):
         run_spider(spider_root, good)
+
+
+def test_a_reranker_that_cannot_be_used_is_refused_before_the_answers_are_asked_for(
+    spider_root: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(RerankerUnusable, match=r"reranker=.*absent.json: a file written by selection.train_reranker"):
+        run_spider(spider_root, tmp_path / "absent.txt", "selection=reranker", f"reranker={tmp_path / 'absent.json'}")
 
 
 def test_contradictory_settings() -> None:

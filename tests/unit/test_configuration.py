@@ -170,7 +170,7 @@ class _Model(BaseModel):
     @classmethod
     def _short(cls, name: str) -> str:
         if len(name) > 3:
-            raise ValueError("a long name:\n  choose a shorter one")
+            raise ValueError(f"a long name:\n  choose a shorter one than {name}")
         return name
 
 
@@ -180,9 +180,12 @@ def test_a_librarys_error_is_quoted_with_its_cause():
     told = first_line(error.value, otherwise="nothing")
     assert told == (
         "length: Input should be a valid integer, unable to parse string as an integer; "
-        "name: a long name: choose a shorter one"
+        "name: a long name: choose a shorter one than long"
     )
     assert first_line(OSError("one of:\n(1) a\n\n (2) b\n"), otherwise="") == "one of: (1) a (2) b"
     assert first_line(OSError("plain\nmore"), otherwise="") == "plain"
     assert first_line(OSError(" \n"), otherwise="no model") == "no model"
     assert len(first_line(OSError("a" * 5000), otherwise="")) < 1000
+    with pytest.raises(ValidationError) as long:
+        _Model(length=1, name="four" * 1000)
+    assert len(first_line(long.value, otherwise="")) < 1000

@@ -24,6 +24,9 @@ def test_missing_parts_of_a_model_folder(tmp_path: Path) -> None:
         check_model_folder(tmp_path / "nowhere")
     with pytest.raises(ModelFolderMissing, match=r"no readable config\.json"):
         check_model_folder(tmp_path)
+    (tmp_path / "config.json").write_text("[1]")
+    with pytest.raises(ModelFolderMissing, match="holds no JSON object"):
+        check_model_folder(tmp_path)
     (tmp_path / "config.json").write_text('{"vocab_size": 10}')
     with pytest.raises(ModelFolderMissing, match="safetensors"):
         check_model_folder(tmp_path)
