@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.carriers import Question, QuestionSet
+from benchmarks.folder import refuse_results
 from benchmarks.official import write_bird
 from benchmarks.questions.bird import load
 from benchmarks.run import run
@@ -55,6 +56,7 @@ class Bird:
 
 def job(config: BirdBenchmark) -> int:
     """Runs one configuration. Raises BenchmarkError."""
+    refuse_results(config.output, generates=config.predictions is None)
     questions = load(config.data, config.limit)
     return run(config, Bird(config), questions, answering(config, questions, "bird"))
 

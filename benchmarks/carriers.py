@@ -7,6 +7,9 @@ from typing import Any, Literal
 from conf.errors import QuorumError
 from rewards.carriers import SqlTask
 
+Key = int | str
+"""What a question file calls a question."""
+
 
 class BenchmarkError(QuorumError):
     """A benchmark cannot start or go on; the message says what was expected."""
@@ -17,9 +20,10 @@ class Question:
     """One benchmark question, in dataset order."""
 
     position: int
-    """0-based place in the question file."""
-    key: int
-    """What verdicts and predictions call it: `index` in Spider, `question_id` in BIRD."""
+    """0-based place in the question file: no other question has it."""
+    key: Key
+    """What verdicts and predictions call it: `index` (its place) in Spider, `question_id` in BIRD, which questions may
+    share (mini-dev)."""
     db_id: str
     question: str
     evidence: str = ""
@@ -55,6 +59,10 @@ class QuestionSet:
     """db_id -> entry of tables.json (Spider)."""
     whole: int
     """Number of questions in the set; more than those here when a limit cuts it."""
+    keys: tuple[Key, ...] = ()
+    """The keys of the whole set, in order; empty where those of `questions` are all that is known."""
+    shared: frozenset[str] = frozenset()
+    """Keys, as text, that stand for different questions of the whole set."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

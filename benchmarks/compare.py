@@ -2,7 +2,7 @@
 
   RUN ...          output folders of benchmarks.spider or benchmarks.bird, on the same questions
   metric=NAME      what to compare (default: exec for Spider, ex for BIRD)
-  output=FILE      the page (default: compare.html)
+  output=FILE      the page (default: compare.html); a file that is no such page is never overwritten
 
 Shows paired differences with 95 % intervals and a significance test, where the runs disagree, and a winner or "no
 difference shown".
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.comparison import Comparison, Pair, compare, read_run
-from benchmarks.report.compare_page import write_comparison
+from benchmarks.report.compare_page import refuse_other_file, write_comparison
 from conf.errors import ConfigError, QuorumError
 
 SETTINGS = ("metric", "output")
@@ -26,8 +26,9 @@ def main(arguments: Sequence[str]) -> int:
         return 0 if arguments else 2
     try:
         folders, settings = _split(arguments)
-        result = compare([read_run(folder) for folder in folders], settings.get("metric"))
         page = Path(settings.get("output", "compare.html"))
+        refuse_other_file(page)
+        result = compare([read_run(folder) for folder in folders], settings.get("metric"))
         write_comparison(page, result)
     except QuorumError as error:
         sys.stderr.write(f"error: {error}\n")

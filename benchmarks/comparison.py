@@ -4,28 +4,43 @@ Binary metrics are tested with McNemar's exact test, others by whether the boots
 excludes zero. With several runs the p-values of all pairs are corrected together (Holm, 1979).
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from types import UnionType
 from typing import Any, ClassVar
 
 from benchmarks.carriers import BenchmarkError
 from benchmarks.metrics.intervals import Interval, bootstrap_mean
 from benchmarks.metrics.significance import mcnemar, paired_difference
+from rewards.cases import load_json
 
 ALPHA = 0.05
 HEADLINE = {"spider": "exec", "bird": "ex"}
+FIELDS = {"spider": ("index", "hardness"), "bird": ("question_id", "difficulty")}
+"""Benchmark -> what its verdicts call a question and its level."""
+SCORES: Mapping[str, type] = {"benchmark": str, "data": str, "totals": dict, "by_level": dict}
+TEXTS: Mapping[str, type] = {"db_id": str, "question": str, "sql": str}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """One run's verdicts by question."""
+    """One run's verdicts by their place in verdicts.jsonl, which is that of the questions: ids may repeat."""
 
     name: str
     scores: Mapping[str, Any]
     verdicts: Mapping[int, Mapping[str, Any]]
+
+    @property
+    def key(self) -> str:
+        """The verdict field that holds a question's number or id."""
+        return FIELDS[self.scores["benchmark"]][0]
+
+    @property
+    def level(self) -> str:
+        """The verdict field that holds a question's level."""
+        return FIELDS[self.scores["benchmark"]][1]
 
     def values(self, metric: str, keys: Sequence[int]) -> list[float]:
         return [float(self.verdicts[key][metric]) for key in keys]
@@ -89,21 +104,30 @@ def read_run(folder: str) -> Run:
     """Raises BenchmarkError when the folder is no finished run."""
     path = Path(folder)
     try:
-        scores = json.loads((path / "scores.json").read_text(encoding="utf-8"))
-        lines = (path / "verdicts.jsonl").read_text(encoding="utf-8").split("\n")
-        verdicts = [json.loads(line) for line in lines if line]
+        scores = load_json((path / "scores.json").read_bytes())
+        lines = (path / "verdicts.jsonl").read_bytes().split(b"\n")
+        verdicts = [load_json(line) for line in lines if line]
     except OSError as error:
         raise BenchmarkError(
             f"{folder}: a finished run expected, with scores.json and verdicts.jsonl ({error.strerror})"
         ) from error
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise BenchmarkError(f"{folder}: not the files of a benchmark run: {error}") from error
-    if not isinstance(scores, dict) or scores.get("benchmark") not in HEADLINE or "totals" not in scores:
+    if not isinstance(scores, dict) or not _has(scores, SCORES) or scores["benchmark"] not in HEADLINE:
         raise BenchmarkError(f"{folder}/scores.json: the scores of benchmarks.spider, bird or demo expected")
-    key = "index" if scores["benchmark"] == "spider" else "question_id"
-    if not verdicts or any(field not in verdict for verdict in verdicts for field in (key, "question", "sql")):
-        raise BenchmarkError(f"{folder}/verdicts.jsonl: one verdict a line expected, with {key}, question and sql")
-    return Run(name=folder.rstrip("/"), scores=scores, verdicts={verdict[key]: verdict for verdict in verdicts})
+    key, level = FIELDS[scores["benchmark"]]
+    fields: dict[str, type | UnionType] = {**TEXTS, key: int | str, level: str | None}
+    for number, verdict in enumerate(verdicts, start=1):
+        if not isinstance(verdict, dict) or not _has(verdict, fields):
+            raise BenchmarkError(f"{folder}/verdicts.jsonl line {number}: a verdict expected, with {', '.join(fields)}")
+    if not verdicts:
+        raise BenchmarkError(f"{folder}/verdicts.jsonl: one verdict a line expected")
+    return Run(name=folder.rstrip("/"), scores=scores, verdicts=dict(enumerate(verdicts)))
+
+
+def _has(entry: Mapping[str, Any], fields: Mapping[str, type | UnionType]) -> bool:
+    """Whether all fields are there, each of its type."""
+    return all(name in entry and isinstance(entry[name], kind) for name, kind in fields.items())
 
 
 def compare(runs: Sequence[Run], metric: str | None, *, resamples: int = 10_000, seed: int = 0) -> Comparison:
@@ -114,6 +138,9 @@ def compare(runs: Sequence[Run], metric: str | None, *, resamples: int = 10_000,
         metrics = [name for name in run.scores["totals"] if name != "questions"]
         if metric not in metrics:
             raise BenchmarkError(f"{run.name} has no metric {metric}; it has {', '.join(metrics)}")
+        for place, verdict in run.verdicts.items():
+            if not isinstance(verdict.get(metric, ""), int | float | None):
+                raise BenchmarkError(f"{run.name}/verdicts.jsonl line {place + 1}: a number expected under {metric}")
     keys = tuple(k for k in runs[0].verdicts if all(run.verdicts[k][metric] is not None for run in runs))
     if not keys:
         raise BenchmarkError("there is no question that all runs could score")
@@ -128,14 +155,18 @@ def _check(runs: Sequence[Run]) -> None:
     if len(runs) < 2 or len(set(names)) != len(names):
         raise BenchmarkError("at least two different runs expected")
     first = runs[0]
-    asked = {key: verdict["question"] for key, verdict in first.verdicts.items()}
+    asked = _questions(first)
     for run in runs[1:]:
         if run.scores["benchmark"] != first.scores["benchmark"]:
             raise BenchmarkError(
                 f"{first.name} is a run of {first.scores['benchmark']}, {run.name} of {run.scores['benchmark']}"
             )
-        if {key: verdict["question"] for key, verdict in run.verdicts.items()} != asked:
-            raise BenchmarkError(f"{first.name} and {run.name} did not answer the same questions")
+        if _questions(run) != asked:
+            raise BenchmarkError(f"{first.name} and {run.name} did not answer the same questions in the same order")
+
+
+def _questions(run: Run) -> list[tuple[str, str, str]]:
+    return [(str(verdict[run.key]), verdict["db_id"], verdict["question"]) for verdict in run.verdicts.values()]
 
 
 def _pair(first: Run, second: Run, metric: str, keys: Sequence[int], resamples: int, seed: int) -> Pair:

@@ -8,6 +8,21 @@ from pathlib import Path
 from benchmarks.carriers import BenchmarkError
 
 LOCK = ".lock"
+SCORES, GENERATIONS = "scores.json", "generations.jsonl"
+WRITTEN = (SCORES, "verdicts.jsonl", "candidates.jsonl", "report.html", "config.yaml", "official")
+"""What a run writes at its end, the scores last."""
+
+
+def refuse_results(output: str, *, generates: bool) -> None:
+    """Raises BenchmarkError when the folder holds results of any run, or generations that this run does not continue.
+
+    A run that generates continues a folder whose generations it finds unfinished; their settings are compared there.
+    """
+    folder = Path(output)
+    continues = generates and (folder / GENERATIONS).exists() and not (folder / SCORES).exists()
+    found = [] if continues else [name for name in (*WRITTEN, GENERATIONS) if (folder / name).exists()]
+    if found:
+        raise BenchmarkError(f"output={output} holds earlier results ({', '.join(found)}): choose another output=DIR")
 
 
 @contextmanager

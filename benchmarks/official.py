@@ -8,7 +8,8 @@ from pathlib import Path
 from benchmarks.carriers import Question
 from benchmarks.folder import write_whole
 from benchmarks.metrics.spider.text import PIECES
-from benchmarks.predictions import BIRD_MARK, NO_ANSWER
+from benchmarks.pairing import BIRD_MARK
+from benchmarks.predictions import NO_ANSWER
 
 
 def one_line(sql: str) -> str:
@@ -33,7 +34,10 @@ def write_bird(output: Path, questions: Sequence[Question], chosen: Sequence[str
     """
     folder = output / "official"
     folder.mkdir(exist_ok=True)
-    predictions = {str(q.key): f"{sql}{BIRD_MARK}{q.db_id}" for q, sql in zip(questions, chosen, strict=True)}
+    # The official scripts take the entries in their order; mini-dev's ids repeat, so its entries are named by place.
+    by_id = len({str(q.key) for q in questions}) == len(questions)
+    names = [str(q.key if by_id else q.position) for q in questions]
+    predictions = {n: f"{sql}{BIRD_MARK}{q.db_id}" for n, q, sql in zip(names, questions, chosen, strict=True)}
     write_whole(folder / "predict_dev.json", json.dumps(predictions, indent=1, ensure_ascii=False) + "\n")
     write_whole(folder / "gold.sql", "".join(f"{one_line(q.gold)}\t{q.db_id}\n" for q in questions))
     lines = (

@@ -2,7 +2,7 @@
 
 The format is told from the file: a name ending in .jsonl holds JSON lines, one in .json or a first character `{` means
 BIRD's object, and anything else lines of SQL. Every question needs exactly one entry; with `limit`, a file for the
-whole set serves its first questions.
+whole set serves its first questions. benchmarks/pairing.py says which entry answers which question.
 """
 
 import json
@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.carriers import Answer, Answers, BenchmarkError, Question, QuestionSet
+from benchmarks.pairing import BIRD_MARK, Line, line_answers, object_names, strange_databases
 from conf.schema.data import Denotation
+from rewards.cases import load_json
+from selection.candidate import logprobs_fault
 
-BIRD_MARK = "\t----- bird -----\t"
 NO_ANSWER = "no answer"
 """Stands for a missing query where there must be text: no SQL, so wrong everywhere."""
 KEYS = ("index", "question_id")
@@ -73,21 +75,33 @@ def _lines(file: Path, text: str, asked: QuestionSet) -> list[Answer]:
 
 def _bird(file: Path, text: str, asked: QuestionSet) -> list[Answer]:
     try:
-        entries = json.loads(text)
+        entries = json.loads(text, object_pairs_hook=_once)
     except json.JSONDecodeError as error:
         raise BenchmarkError(
             f"{file} line {error.lineno}: BIRD's JSON object expected (JSON lines need a name ending in .jsonl): "
             f"{error.msg}"
         ) from error
+    except (ValueError, RecursionError) as error:
+        raise BenchmarkError(f"{file}: BIRD's JSON object expected: {error}") from error
     if not isinstance(entries, dict):
         raise BenchmarkError(f"{file}: BIRD's JSON object expected, found a {type(entries).__name__}")
-    ids = [str(question.key) for question in asked.questions]
-    places = [str(question.position) for question in asked.questions]
-    # The published files count questions by id in dev and by place in mini-dev.
-    names = ids if entries.keys() >= set(ids) else places
-    _check_keys(file, set(names), entries, asked)
-    _check_databases(file, names, entries, asked.questions)
+    names = object_names(file, entries, asked)
+    strange, marked = strange_databases(entries, names, asked)
+    if strange * 2 > marked:
+        raise BenchmarkError(
+            f"{file} answers other questions: {strange} of {marked} entries name another database than theirs"
+        )
     return [Answer(candidates=(_bird_query(entries[name]),)) for name in names]
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object whose names are all different. Raises ValueError."""
+    found: dict[str, object] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f'"{name}" appears a second time')
+        found[name] = value
+    return found
 
 
 def _bird_query(value: object) -> str:
@@ -95,74 +109,44 @@ def _bird_query(value: object) -> str:
     return value.partition(BIRD_MARK)[0] if isinstance(value, str) else ""
 
 
-def _check_databases(
-    file: Path, names: Sequence[str], entries: Mapping[str, object], questions: Sequence[Question]
-) -> None:
-    """Raises BenchmarkError when most entries name another database than their question: another set's predictions."""
-    marked = [
-        (value.partition(BIRD_MARK)[2].strip(), question.db_id)
-        for value, question in zip(map(entries.__getitem__, names), questions, strict=True)
-        if isinstance(value, str) and BIRD_MARK in value
-    ]
-    strange = sum(named != asked for named, asked in marked)
-    if strange * 2 > len(marked):
-        raise BenchmarkError(
-            f"{file} answers other questions: {strange} of {len(marked)} entries name another database than theirs"
-        )
-
-
 def _json_lines(file: Path, text: str, asked: QuestionSet) -> list[Answer]:
-    found: dict[int, Answer] = {}
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{file} line {number}"
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise BenchmarkError(f"{where}: a JSON object expected: {error.msg}") from error
-        key = next((entry[name] for name in KEYS if name in entry), None) if isinstance(entry, dict) else None
-        if not isinstance(key, int):
-            raise BenchmarkError(f'{where}: an object with a number under "index" or "question_id" expected')
-        if key in found:
-            raise BenchmarkError(f"{where}: question {key} appears a second time")
-        found[key] = _answer(where, entry)
-    keys = [question.key for question in asked.questions]
-    _check_keys(file, set(keys), found, asked)
-    return [found[key] for key in keys]
+    lines = (
+        _line(f"{file} line {number}", line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()
+    )
+    return line_answers(file, list(lines), asked)
+
+
+def _line(where: str, line: str) -> Line:
+    try:
+        entry = load_json(line.encode())
+    except json.JSONDecodeError as error:
+        raise BenchmarkError(f"{where}: a JSON object expected: {error.msg}") from error
+    except (ValueError, RecursionError) as error:
+        raise BenchmarkError(f"{where}: a JSON object expected: {error}") from error
+    place, key = (entry.get(name) for name in KEYS) if isinstance(entry, dict) else (None, None)
+    known = isinstance(place, int) or (place is None and isinstance(key, int | str))
+    if not known or isinstance(place, bool) or isinstance(key, bool) or not isinstance(key, int | str | None):
+        raise BenchmarkError(f'{where}: an object with a number under "index" or "question_id" expected')
+    return Line(where=where, place=place, key=key, answer=_answer(where, entry))
 
 
 def _answer(where: str, entry: Mapping[str, Any]) -> Answer:
     candidates, logprobs, greedy = entry.get("candidates"), entry.get("logprobs"), entry.get("greedy")
     if not isinstance(candidates, list) or not candidates or not all(isinstance(c, str) for c in candidates):
         raise BenchmarkError(f'{where}: a list of at least one SQL text expected under "candidates"')
-    if logprobs is not None and not _numbers(logprobs, len(candidates)):
-        raise BenchmarkError(f'{where}: "logprobs" must hold one number a candidate, {len(candidates)} in all')
+    if logprobs is not None:
+        fault = logprobs_fault(logprobs, len(candidates))
+        if fault:
+            raise BenchmarkError(f"{where}: {fault}")
     if greedy is not None and not isinstance(greedy, str):
         raise BenchmarkError(f'{where}: SQL text expected under "greedy"')
+    tokens = {name: entry.get(name, 0) for name in ("prompt_tokens", "completion_tokens")}
+    for name, count in tokens.items():
+        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+            raise BenchmarkError(f'{where}: a number of tokens expected under "{name}"')
     return Answer(
         candidates=tuple(candidates),
         logprobs=tuple(map(float, logprobs)) if logprobs is not None else None,
         greedy=greedy,
-        prompt_tokens=entry.get("prompt_tokens", 0),
-        completion_tokens=entry.get("completion_tokens", 0),
+        **tokens,
     )
-
-
-def _numbers(values: object, count: int) -> bool:
-    return isinstance(values, list) and len(values) == count and all(isinstance(v, int | float) for v in values)
-
-
-def _check_keys(file: Path, wanted: set[Any], found: Mapping[Any, object], asked: QuestionSet) -> None:
-    unknown = found.keys() - wanted if len(asked.questions) == asked.whole else set()
-    faults = [
-        f"{len(keys)} {what} ({', '.join(sorted(map(str, keys), key=_numeric)[:3])}{', ...' if len(keys) > 3 else ''})"
-        for what, keys in (("missing", wanted - found.keys()), ("unknown", unknown))
-        if keys
-    ]
-    if faults:
-        raise BenchmarkError(f"{file}: predictions for {len(wanted)} questions expected; {' and '.join(faults)}")
-
-
-def _numeric(key: str) -> tuple[int, str]:
-    return (int(key) if key.isdigit() else 0, key)

@@ -7,4 +7,4 @@ from typing import Any
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
     """Raises OSError and ValueError."""
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from benchmarks.carriers import Answer, Answers, Judged, Question, QuestionSet
-from benchmarks.folder import held, write_whole
+from benchmarks.folder import SCORES, held, refuse_results, write_whole
 from benchmarks.predictions import candidate_lines
 from benchmarks.report.page import write_report
 from benchmarks.scores import Summary, summarise
@@ -49,6 +49,7 @@ def run(
     `answer` yields one answer a question and may keep its own progress in the output folder. Raises BenchmarkError.
     """
     with held(config.output) as output:
+        refuse_results(config.output, generates=config.predictions is None)
         return _run(config, benchmark, questions, answer, output)
 
 
@@ -72,8 +73,6 @@ def _run(
         "limit": config.limit,
     }
     summary |= summarise(*(judged, answers, benchmark.metrics, benchmark.levels, config.metrics.resamples, config.seed))
-    # Written last: a folder with scores.json holds one whole run.
-    (output / "scores.json").unlink(missing_ok=True)
     benchmark.write_official(output, questions.questions, [j.verdict["sql"] for j in judged])
     _write_lines(output / "verdicts.jsonl", [j.verdict for j in judged])
     key = next(iter(judged[0].verdict))
@@ -87,7 +86,8 @@ def _run(
         "all": round(time.perf_counter() - started, 3),
     }
     write_report(output / "report.html", summary, judged, benchmark.metrics)
-    write_whole(output / "scores.json", json.dumps(summary, indent=1) + "\n")
+    # Written last: a folder with scores.json holds one whole run.
+    write_whole(output / SCORES, json.dumps(summary, indent=1) + "\n")
     _print(summary, benchmark.metrics, output)
     return 0
 

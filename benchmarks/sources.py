@@ -8,6 +8,7 @@ from benchmarks.carriers import Answers, BenchmarkError, QuestionSet
 from benchmarks.predictions import read_predictions
 from conf.schema.benchmark import BenchmarkConfig
 from rewards.sql.schema import DatabaseUnreadable
+from selection.reranker import load_reranker
 
 
 def answering(
@@ -16,8 +17,11 @@ def answering(
     """The function that answers all questions; it may keep its progress in the folder that it is given.
 
     The generating sources are imported only when they are asked for: scoring a file must not wait for an engine's
-    imports.
+    imports. A reranker that cannot be used is refused here, before anything is generated. Raises
+    selection.reranker.RerankerUnusable.
     """
+    if config.reranker is not None:
+        load_reranker(config.reranker, frozenset(question.db_id for question in questions.questions))
 
     def from_file(_: Path) -> Answers:
         assert config.predictions is not None

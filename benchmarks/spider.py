@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.carriers import Question, QuestionSet
+from benchmarks.folder import refuse_results
 from benchmarks.metrics.spider.hardness import LEVELS
 from benchmarks.official import write_spider
 from benchmarks.questions.spider import load
@@ -48,6 +49,7 @@ class Spider:
 
 def job(config: SpiderBenchmark | DemoBenchmark) -> int:
     """Runs one configuration. Raises BenchmarkError."""
+    refuse_results(config.output, generates=config.predictions is None)
     questions = load(config.data, config.limit)
     return run(config, Spider(config), questions, answering(config, questions, "spider"))
 

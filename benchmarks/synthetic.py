@@ -14,12 +14,12 @@ import json
 import random
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from benchmarks.carriers import Answer, BenchmarkError, Question, QuestionSet
 from benchmarks.predictions import read_predictions
 from benchmarks.questions import bird, spider
 from conf.cli import run_entrypoint
+from conf.output import new_output
 from conf.schema.benchmark import BenchmarkConfig, BirdBenchmark, SpiderBenchmark
 from rewards.sql.mutants import mutants
 from rewards.sql.parse import ParseFailure
@@ -60,9 +60,10 @@ def candidates(
 
 
 def write(config: BenchmarkConfig, questions: QuestionSet, key_name: str) -> int:
-    """Writes candidates.jsonl; returns the exit code. Raises BenchmarkError."""
+    """Writes candidates.jsonl; returns the exit code. Raises BenchmarkError and OutputTaken."""
     if config.predictions is None:
         raise BenchmarkError("predictions=FILE expected: recorded predictions to mix in")
+    folder = new_output(config.output, "candidates.jsonl")
     recorded: Sequence[Answer] = read_predictions(config.predictions, questions).answers
     draw = random.Random(config.seed)
     schemas = {file: read_schema(file) for file in {q.databases[0] for q in questions.questions}}
@@ -71,8 +72,6 @@ def write(config: BenchmarkConfig, questions: QuestionSet, key_name: str) -> int
         schema = schemas[question.databases[0]]
         texts, logprobs = candidates(question, answer.candidates[0], schema, config.sampling.n, draw)
         lines.append(json.dumps({key_name: question.key, "candidates": texts, "logprobs": logprobs}) + "\n")
-    folder = Path(config.output)
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / "candidates.jsonl").write_text("".join(lines), encoding="utf-8")
     sys.stdout.write(f"{len(lines)} questions with {config.sampling.n} synthetic candidates each: {folder}\n")
     return 0

@@ -2,6 +2,9 @@
 
 from typing import ClassVar
 
+LONGEST = 600
+"""Characters of a library's words that are quoted."""
+
 
 class QuorumError(Exception):
     """Carries one clear sentence for the user; entrypoints print it without a traceback and exit with its code."""
@@ -16,6 +19,34 @@ class ConfigError(QuorumError):
 
 
 def first_line(error: Exception, *, otherwise: str) -> str:
-    """The first line of what a library's error says; `otherwise` where it says nothing."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip() if lines else otherwise
+    """What a library's error says, in one line: its first line, and those after it that the first announces with a
+    colon; of a pydantic error, which begins with a bare count, every problem. `otherwise` where it says nothing.
+    """
+    problems = _problems(error)
+    if problems:
+        return "; ".join(map(_cut, problems))
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return otherwise
+    told = lines[0]
+    if told.endswith(":"):
+        told = " ".join(lines)
+    return _cut(told)
+
+
+def _cut(told: str) -> str:
+    return told if len(told) <= LONGEST else told[:LONGEST] + "..."
+
+
+def _problems(error: Exception) -> list[str]:
+    """What is wrong and where, for each problem that a pydantic error holds; empty for other errors."""
+    from pydantic import ValidationError  # it takes longer to import than `quorum --help` should
+
+    if not isinstance(error, ValidationError):
+        return []
+    told = []
+    for problem in error.errors(include_url=False, include_input=False, include_context=False):
+        place = ".".join(map(str, problem["loc"]))
+        message = " ".join(problem["msg"].removeprefix("Value error, ").split())
+        told.append(f"{place}: {message}" if place else message)
+    return told

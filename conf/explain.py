@@ -1,10 +1,13 @@
 """Turns a pydantic validation error into sentences that name the setting and the nearest valid choice."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+
+SECTION_EXPECTED = ("model_type", "model_attributes_type", "dict_type")
+"""Kinds of problems of a section that was given as a single value."""
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
@@ -25,12 +28,28 @@ def dotted_keys(schema: type[BaseModel], prefix: str = "") -> list[str]:
 
 
 def explain_validation(schema: type[BaseModel], values: dict[str, Any], error: ValidationError) -> str:
-    """One line a problem."""
-    return "\n".join(_explain(schema, values, dict(problem)) for problem in error.errors())
+    """One line a problem: where it is, what is wrong, and where that can be told what to write."""
+    lines: dict[tuple[str, ...], list[str]] = {}
+    for problem in error.errors():
+        path = _path(values, problem)
+        lines.setdefault(tuple(path), []).append(_explain(schema, path, problem))
+    # Where a setting takes one thing or many, an item's problem says more than that it should have been no list.
+    told = [
+        _together(problems)
+        for path, problems in lines.items()
+        if not any(len(other) > len(path) and other[: len(path)] == path for other in lines)
+    ]
+    return "\n".join(told)
 
 
-def _explain(schema: type[BaseModel], values: dict[str, Any], problem: dict[str, Any]) -> str:
-    path = _without_tags(values, problem["loc"])
+def _together(lines: Sequence[str]) -> str:
+    """What each alternative of a setting asks for, in one line."""
+    first, *others = dict.fromkeys(lines)
+    head = f"{first.rpartition(': ')[0]}: "
+    return " or ".join([first, *(other.removeprefix(head).removeprefix("input should be ") for other in others)])
+
+
+def _explain(schema: type[BaseModel], path: Sequence[str], problem: Mapping[str, Any]) -> str:
     name = ".".join(path)
     if problem["type"] == "extra_forbidden":
         variants = _variants(schema, path)
@@ -39,9 +58,11 @@ def _explain(schema: type[BaseModel], values: dict[str, Any], problem: dict[str,
             choice = f"{parent}={variants[0]}" if len(path) == 2 else f"{parent}.type={variants[0]}"
             return f"{name} is a setting of {choice}: choose that, or leave it out"
         siblings = [key for key in dotted_keys(schema) if key.rpartition(".")[0] == ".".join(path[:-1])]
-        leaf = nearest(path[-1], [key.rpartition(".")[2] for key in siblings])
+        leaf = nearest(path[-1], [_leaf(key) for key in siblings])
         if leaf:
             return f"{name} is not a setting{leaf}"
+        if len(path) > 1 and siblings:
+            return f"{name} is not a setting; {'.'.join(path[:-1])} has {', '.join(map(_leaf, siblings))}"
         elsewhere = [key for key in dotted_keys(schema) if key.rpartition(".")[2] == path[-1]]
         hint = f" (did you mean {elsewhere[0]}?)" if elsewhere else nearest(name, dotted_keys(schema))
         return f"{name} is not a setting{hint}"
@@ -57,7 +78,18 @@ def _explain(schema: type[BaseModel], values: dict[str, Any], problem: dict[str,
     if problem["type"] == "value_error":
         message = str(problem["ctx"]["error"])
         return f"{name}: {message}" if name else message
+    if problem["type"] in SECTION_EXPECTED:
+        types = _variants(schema, [*path, "type"])
+        inner = [key for key in dotted_keys(schema) if key.startswith(f"{name}.")]
+        wanted = f"{name}.type={' or '.join(types)}" if types else f"{inner[0]}=VALUE" if inner else "name=VALUE"
+        return f"{name}={problem['input']}: a section, whose settings are written one by one: {wanted}"
+    if problem["type"] in ("tuple_type", "list_type"):
+        return f"{name}={problem['input']}: input should be a list, written [A,B]"
     return f"{name}={problem['input']}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+def _leaf(key: str) -> str:
+    return key.rpartition(".")[2]
 
 
 def _variants(schema: type[BaseModel], path: Sequence[str]) -> list[str]:
@@ -69,15 +101,20 @@ def _variants(schema: type[BaseModel], path: Sequence[str]) -> list[str]:
     return [model.model_fields["type"].default for model in models if {path[-1], "type"} <= model.model_fields.keys()]
 
 
-def _without_tags(values: Any, location: Sequence[Any]) -> list[str]:
-    """Drops the union tags that pydantic puts between a section and its field."""
+def _path(values: Any, problem: Mapping[str, Any]) -> list[str]:
+    """The names of the settings that lead to the problem, without what pydantic puts between them: tags of unions, and
+    names of alternative types.
+    """
     path: list[str] = []
     here = values
-    for part in location:
-        if isinstance(here, dict) and part not in here and here.get("type") == part:
-            continue
-        path.append(str(part))
-        here = here.get(part) if isinstance(here, dict) else None
+    *sections, last = problem["loc"] or (None,)
+    for part in sections:
+        if isinstance(here, dict) and part in here or isinstance(here, list | tuple) and isinstance(part, int):
+            path.append(str(part))
+            here = here[part]
+    there = isinstance(here, dict) and (last in here or problem["type"] == "missing")
+    if there or (isinstance(here, list | tuple) and isinstance(last, int)):
+        path.append(str(last))
     return path
 
 

@@ -16,9 +16,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from conf.errors import ConfigError
+from conf.errors import ConfigError, first_line
 from conf.explain import explain_validation, nearest
 
+WRITE = "write settings as name=value, and values with special characters in quotes: 'name=\"VALUE\"'"
 FOLDER = Path(__file__).resolve().parent
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -47,7 +48,10 @@ def load(schema: type[Config], primary: str, overrides: Sequence[str]) -> Config
         if missing:
             raise ConfigError(f"{missing[0]} has no default: give it as {missing[0]}=VALUE")
         values = OmegaConf.to_container(composed, resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except OmegaConfBaseException as error:
+        place = f"{error.full_key}: " if error.full_key else ""
+        raise ConfigError(place + first_line(error, otherwise="the configuration cannot be composed")) from error
+    except HydraException as error:
         raise ConfigError(" ".join(str(error).split())) from error
     assert isinstance(values, dict)
     try:
@@ -66,7 +70,9 @@ def _prepare(override: str) -> str:
     try:
         parsed = OverridesParser.create().parse_override(override)
     except HydraException as error:
-        raise ConfigError(f"cannot read {override!r}: write settings as name=value") from error
+        raise ConfigError(f"cannot read {override!r}: {WRITE}") from error
+    if not parsed.key_or_group:
+        raise ConfigError(f"cannot read {override!r}: {WRITE}")
     available = groups()
     if parsed.key_or_group in available:
         _check_option(parsed.key_or_group, parsed.value(), available[parsed.key_or_group])

@@ -1,9 +1,11 @@
 """What travels from rollout to learner: prompts, completions and groups."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from rewards.carriers import SqlTask
+from rollout.errors import LogprobsDamaged
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +33,19 @@ class Completion:
     version_spans: tuple[tuple[int, int], ...]
     """(first token offset, policy version) in rising order; the version holds until the next offset."""
     finish_reason: Literal["stop", "length"]
+
+    @property
+    def logprob(self) -> float | None:
+        """Natural-log probability of the whole answer; None where its tokens carry none. Raises LogprobsDamaged."""
+        if not self.logprobs:
+            return None
+        total = sum(self.logprobs)
+        if not math.isfinite(total):
+            raise LogprobsDamaged(
+                f"an engine gave an answer the log-probability {total}: the policy's weights are damaged, or its dtype "
+                f"is too small for it; the answer begins with {self.text[:80]!r}"
+            )
+        return total
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

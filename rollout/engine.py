@@ -18,7 +18,7 @@ from rollout.carriers import Completion
 from rollout.collector import Collector, Sampled
 from rollout.detokenizer import Detokenizer
 from rollout.errors import GenerationFailed, PromptTooLongForEngine, RolloutError, WeightUpdateFailed
-from rollout.preflight import check_model_folder, stop_tokens
+from rollout.preflight import check_context, check_model_folder, stop_tokens
 from rollout.requests import EngineSpec, GenerationRequest, SampledGroup
 from rollout.vllm_backend import add_request, build_engine
 from rollout.weights.handle import NcclHandle, SharedMemoryHandle, SyncReport, WeightHandle
@@ -32,10 +32,11 @@ class RolloutEngine:
         """Start the engine.
 
         Raises:
-            ModelFolderMissing, TokenizerMismatch, NotEnoughMemory, EngineStartFailed.
+            ModelFolderMissing, ContextTooSmall, TokenizerMismatch, NotEnoughMemory, EngineStartFailed.
         """
         folder = Path(spec.model)
         config = check_model_folder(folder)
+        check_context(folder, config, spec.max_model_len)
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(spec.model)

@@ -22,6 +22,10 @@ class NotEnoughMemory(RolloutError):
     """Weights and key-value cache do not fit into the memory that is free."""
 
 
+class ContextTooSmall(RolloutError):
+    """The model cannot hold a prompt and a completion of the sizes asked for."""
+
+
 class PromptTooLongForEngine(RolloutError):
     """Prompt plus completion budget is longer than the engine's context."""
 
@@ -52,6 +56,10 @@ class WeightsSuperseded(WeightUpdateFailed):
 
 class GenerationFailed(RolloutError):
     """An engine raised while generating."""
+
+
+class LogprobsDamaged(RolloutError):
+    """An engine gave a log-probability that is no number: the policy's weights or the engine's numbers are damaged."""
 
 
 class PoolExhausted(RolloutError):

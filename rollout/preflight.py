@@ -7,7 +7,7 @@ from typing import Any
 import psutil
 
 from conf.schema.rollout import EngineConfig
-from rollout.errors import ModelFolderMissing, NotEnoughMemory, TokenizerMismatch
+from rollout.errors import ContextTooSmall, ModelFolderMissing, NotEnoughMemory, TokenizerMismatch
 
 GIB = 2**30
 _HEADROOM = 1.15
@@ -24,11 +24,33 @@ def check_model_folder(folder: Path) -> dict[str, Any]:
         raise ModelFolderMissing(f"the model folder {folder} does not exist")
     try:
         config = json.loads((folder / "config.json").read_text())
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ModelFolderMissing(f"the folder {folder} holds no readable config.json: it is not a model") from error
+    if not isinstance(config, dict):
+        raise ModelFolderMissing(f"the config.json of {folder} holds no JSON object: it is not a model")
     if not any(folder.glob("*.safetensors")):
         raise ModelFolderMissing(f"the folder {folder} holds no *.safetensors weights")
     return config
+
+
+def check_context(folder: Path, config: dict[str, Any], max_model_len: int) -> None:
+    """Whether the model reaches as far as the engine is asked to; of a scaled rope vLLM alone knows.
+
+    Raises:
+        ContextTooSmall: it does not.
+    """
+    held = config.get("max_position_embeddings")
+    if isinstance(held, int) and max_model_len > held and not _rope_is_scaled(config):
+        raise ContextTooSmall(
+            f"the model {folder} holds {held} tokens, but prompt and completion ask for {max_model_len}: lower "
+            "prompt.max_tokens or the max_tokens of the sampling"
+        )
+
+
+def _rope_is_scaled(config: dict[str, Any]) -> bool:
+    rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    kinds = [one for one in (rope, *rope.values()) if isinstance(one, dict)]
+    return any(kind.get("rope_type", kind.get("type", "default")) != "default" for kind in kinds)
 
 
 def stop_tokens(folder: Path, config: dict[str, Any], tokenizer: Any) -> list[int]:

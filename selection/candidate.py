@@ -2,7 +2,7 @@
 
 A voter is `select(candidates, context) -> int`: it returns the `index` of the candidate to answer with. Voters do not
 depend on the order in which candidates are listed; every tie is broken by `preference`, which looks only at the
-candidate itself.
+candidate itself. That needs log-probabilities that can be compared: a candidate takes none but finite ones.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +10,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from rewards.carriers import Value
+
+LEAST_LOGPROB, GREATEST_LOGPROB = -1e9, 0.01
+"""Nats. No model samples a less likely sequence, and sums and squares of such numbers keep their order; a sum of many
+tokens' logarithms may exceed 0 by rounding."""
 
 
 class NoCandidates(ValueError):
@@ -30,7 +34,26 @@ class Candidate:
     failed: bool = False
     """The query did not run: an error, a refused statement, a budget."""
     logprob: float | None = None
-    """Natural-log probability of the whole sampled sequence; None when the source does not report one."""
+    """Natural-log probability of the whole sampled sequence, `comparable`; None when the source does not report one."""
+
+    def __post_init__(self) -> None:
+        if self.logprob is not None and not comparable(self.logprob):
+            raise ValueError(f"{self.logprob} is no log-probability: it can be neither compared nor weighed")
+
+
+def comparable(logprob: float) -> bool:
+    """Whether it can be a sequence's log-probability: NaN and infinities cannot."""
+    return LEAST_LOGPROB <= logprob <= GREATEST_LOGPROB
+
+
+def logprobs_fault(values: object, count: int) -> str:
+    """What is wrong with what a file gives as the log-probabilities of `count` candidates; '' when nothing is."""
+    if not isinstance(values, list) or len(values) != count:
+        return f'"logprobs" must hold one number a candidate, {count} in all'
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not comparable(value):
+            return f'"logprobs" must hold finite natural logarithms of probabilities, none above 0; found {value!r:.40}'
+    return ""
 
 
 Rows = Sequence[tuple[Value, ...]]

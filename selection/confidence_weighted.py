@@ -16,7 +16,7 @@ def weight(candidate: Candidate) -> float:
     """A vote's weight in (0, 1]."""
     if candidate.logprob is None:
         return 1.0
-    return math.exp(candidate.logprob / max(1, len(candidate.sql)))
+    return math.exp(min(0.0, candidate.logprob) / max(1, len(candidate.sql)))
 
 
 def select(candidates: Sequence[Candidate], context: Context = NOTHING) -> int:

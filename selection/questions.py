@@ -1,7 +1,8 @@
 """Reads the question file that a candidate file answers, and the candidates themselves."""
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from conf.errors import QuorumError
 from conf.schema.data import BirdData, Denotation, SpiderData
 from conf.schema.selection import CandidateFile
 from rewards.carriers import SqlTask
+from rewards.cases import load_json
 from rewards.sql.files import instance_files
+from selection.candidate import logprobs_fault
 
 
 class CandidatesUnusable(QuorumError):
@@ -26,37 +29,107 @@ class Sampled:
     logprobs: tuple[float, ...] | None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Asked:
+    """The questions of a question file, by place; `places` finds them by their ids."""
+
+    tasks: Sequence[SqlTask]
+    places: Mapping[str, Sequence[int]]
+
+    def place(self, line: "_Line", number: int) -> int:
+        """The place of the question that a line answers, the `number`-th of its file with this id. Raises
+        CandidatesUnusable.
+        """
+        if line.index is not None:
+            if not 0 <= line.index < len(self.tasks):
+                raise CandidatesUnusable(
+                    f"{line.where}: question {line.index} is not in the question file that data names"
+                )
+            return line.index
+        places = self.places.get(str(line.key), ())
+        if not places:
+            raise CandidatesUnusable(f"{line.where}: question {line.key} is not in the question file that data names")
+        if any(not _same(self.tasks[place], self.tasks[places[0]]) for place in places):
+            raise CandidatesUnusable(
+                f'{line.where}: question_id {line.key} stands for different questions: give "index" instead, the place '
+                "in the question file from 0"
+            )
+        if number >= len(places):
+            raise CandidatesUnusable(f"{line.where}: question {line.key} appears too often")
+        return places[number]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Line:
+    """One checked line of a candidate file."""
+
+    where: str
+    index: int | None
+    key: int | str | None
+    """Its question_id."""
+    candidates: tuple[str, ...]
+    logprobs: tuple[float, ...] | None
+    entry: Mapping[str, Any]
+
+
 def read_candidates(config: CandidateFile) -> list[Sampled]:
     """Every question of the candidate files once, in their order, with the candidates of all files. Raises
     CandidatesUnusable.
     """
-    tasks = _tasks(config, config.data) if config.data is not None else None
-    pooled: dict[int, Sampled] = {}
+    asked = _asked(config, config.data) if config.data is not None else None
+    pooled: dict[tuple[str, int], Sampled] = {}
     for file in config.files:
-        for number, line in enumerate(_text(Path(file), "candidates").split("\n"), start=1):
-            if line.strip():
-                key, found = _sampled(line, f"{file} line {number}", config, tasks)
-                pooled[key] = _together(pooled[key], found) if key in pooled else found
+        seen: Counter[str] = Counter()
+        for number, text in enumerate(_text(Path(file), "candidates").split("\n"), start=1):
+            if not text.strip():
+                continue
+            line = _line(text, f"{file} line {number}")
+            name = str(line.key if line.index is None else line.index)
+            if line.index is not None and seen[name]:
+                raise CandidatesUnusable(f"{line.where}: question {name} appears a second time")
+            if asked is None:
+                key, task = (name, seen[name]), _own_task(line.entry, line.where, config, name)
+            else:
+                place = asked.place(line, seen[name])
+                key, task = (str(place), 0), asked.tasks[place]
+            seen[name] += 1
+            found = Sampled(task=task, candidates=line.candidates, logprobs=line.logprobs)
+            if key in pooled and not _same(task, pooled[key].task):
+                raise CandidatesUnusable(f"{line.where}: question {name} is another one than in the files before")
+            pooled[key] = _together(pooled[key], found) if key in pooled else found
     if not pooled:
         raise CandidatesUnusable(f"{', '.join(config.files)}: at least one line of candidates expected")
     return list(pooled.values())
 
 
-def _sampled(line: str, where: str, config: CandidateFile, tasks: Mapping[int, SqlTask] | None) -> tuple[int, Sampled]:
+def _line(text: str, where: str) -> _Line:
     try:
-        entry = json.loads(line)
-        key = entry["index"] if "index" in entry else entry["question_id"]
-        candidates, logprobs = tuple(entry["candidates"]), entry.get("logprobs")
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise CandidatesUnusable(
-            f'{where}: an object expected with "index" or "question_id", and "candidates" ({error})'
-        ) from error
-    if not candidates or (logprobs is not None and len(logprobs) != len(candidates)):
-        raise CandidatesUnusable(f"{where}: at least one candidate expected, and as many logprobs where there are any")
-    task = _own_task(entry, where, config, key) if tasks is None else tasks.get(key)
-    if task is None:
-        raise CandidatesUnusable(f"{where}: question {key} is not in the question file that data names")
-    return key, Sampled(task=task, candidates=candidates, logprobs=tuple(logprobs) if logprobs else None)
+        entry = load_json(text.encode())
+    except (ValueError, RecursionError) as error:
+        raise CandidatesUnusable(f"{where}: an object expected, but it is no JSON: {error}") from error
+    index, key = (entry.get(name) for name in ("index", "question_id")) if isinstance(entry, dict) else (None, None)
+    named = isinstance(index, int) or (index is None and isinstance(key, int | str))
+    if not named or isinstance(index, bool) or isinstance(key, bool) or not isinstance(entry.get("candidates"), list):
+        raise CandidatesUnusable(f'{where}: an object expected with "index" or "question_id", and "candidates"')
+    candidates, logprobs = entry["candidates"], entry.get("logprobs")
+    if not candidates or not all(isinstance(one, str) for one in candidates):
+        raise CandidatesUnusable(f"{where}: at least one candidate expected, each an SQL text")
+    fault = logprobs_fault(logprobs, len(candidates)) if logprobs is not None else ""
+    if fault:
+        raise CandidatesUnusable(f"{where}: {fault}")
+    return _Line(
+        where=where,
+        index=index,
+        key=key,
+        candidates=tuple(candidates),
+        logprobs=tuple(map(float, logprobs)) if logprobs is not None else None,
+        entry=entry,
+    )
+
+
+def _same(one: SqlTask, other: SqlTask) -> bool:
+    """Whether both ask the same question of the same database."""
+    return (one.db_id, one.question, one.evidence) == (other.db_id, other.question, other.evidence)
 
 
 def _together(first: Sampled, second: Sampled) -> Sampled:
@@ -65,13 +138,13 @@ def _together(first: Sampled, second: Sampled) -> Sampled:
     return replace(first, candidates=first.candidates + second.candidates, logprobs=both)
 
 
-def _own_task(entry: Mapping[str, Any], where: str, config: CandidateFile, key: int) -> SqlTask:
+def _own_task(entry: Mapping[str, Any], where: str, config: CandidateFile, key: str) -> SqlTask:
     """The question that a benchmark run wrote beside its candidates."""
     try:
         asked = entry["task"]
         databases = tuple(asked["databases"])
         task = SqlTask(
-            id=str(key),
+            id=key,
             db_id=asked["db_id"],
             question=asked["question"],
             evidence=asked["evidence"],
@@ -90,7 +163,7 @@ def _own_task(entry: Mapping[str, Any], where: str, config: CandidateFile, key: 
     return task
 
 
-def _tasks(config: CandidateFile, data: SpiderData | BirdData) -> dict[int, SqlTask]:
+def _asked(config: CandidateFile, data: SpiderData | BirdData) -> _Asked:
     root = Path(data.root)
     file = root / (data.heldout_file if config.split == "heldout" else data.train_file)
     if isinstance(data, SpiderData):
@@ -98,14 +171,20 @@ def _tasks(config: CandidateFile, data: SpiderData | BirdData) -> dict[int, SqlT
     else:
         folder, gold_key = root / (data.heldout_databases if config.split == "heldout" else data.train_databases), "SQL"
     try:
-        entries = json.loads(_text(file, "questions"))
+        entries = load_json(_text(file, "questions").encode())
     except json.JSONDecodeError as error:
         raise CandidatesUnusable(f"{file} line {error.lineno}: a JSON list of questions expected") from error
-    tasks = {}
+    except (ValueError, RecursionError) as error:
+        raise CandidatesUnusable(f"{file}: a JSON list of questions expected: {error}") from error
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise CandidatesUnusable(f"{file}: a JSON list of questions expected, each an object")
+    places: dict[str, list[int]] = {}
+    tasks = []
     for position, entry in enumerate(entries):
-        key = entry.get("question_id", position) if data.type == "bird" else position
-        tasks[key] = _task(entry, gold_key, folder, f"{file} entry {position}", config, key, data.denotation)
-    return tasks
+        key = str(entry.get("question_id", position) if data.type == "bird" else position)
+        places.setdefault(key, []).append(position)
+        tasks.append(_task(entry, gold_key, folder, f"{file} entry {position}", config, key, data.denotation))
+    return _Asked(tasks=tasks, places=places)
 
 
 def _task(
@@ -114,7 +193,7 @@ def _task(
     folder: Path,
     where: str,
     config: CandidateFile,
-    key: int,
+    key: str,
     denotation: Denotation,
 ) -> SqlTask:
     try:
@@ -125,7 +204,7 @@ def _task(
     if not databases:
         raise CandidatesUnusable(f"{where}: a database expected at {folder / db_id / db_id}.sqlite")
     return SqlTask(
-        id=str(key),
+        id=key,
         db_id=db_id,
         question=question,
         evidence=entry.get("evidence") or "",
@@ -142,3 +221,5 @@ def _text(file: Path, what: str) -> str:
         return file.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise CandidatesUnusable(f"{what}: a file expected at {file} ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise CandidatesUnusable(f"{file}: UTF-8 text expected (byte {error.start})") from error

@@ -12,10 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from conf.errors import QuorumError
+from rewards.cases import load_json
 from selection.candidate import NOTHING, Candidate, Context, NoCandidates, preference
 from selection.features import NAMES, features
 
 FORMAT = 1
+LARGEST, LEAST_DEVIATION = 1e9, 1e-100
+"""Within these bounds every score is a finite number."""
 
 
 class RerankerUnusable(QuorumError):
@@ -57,20 +60,40 @@ class Reranker:
 def load_reranker(file: str, asked: frozenset[str]) -> Reranker:
     """The reranker of a file, for questions on the databases `asked`. Raises RerankerUnusable."""
     try:
-        content = json.loads(Path(file).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+        content = load_json(Path(file).read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
         raise RerankerUnusable(
             f"reranker={file}: a file written by selection.train_reranker expected ({error})"
         ) from error
+    if not isinstance(content, dict):
+        raise RerankerUnusable(f"reranker={file}: a file written by selection.train_reranker expected")
     if content.get("format") != FORMAT or content.get("features") != list(NAMES):
         raise RerankerUnusable(f"reranker={file} was trained on other features: train it again")
-    known = sorted(asked & set(content["databases"]))
+    databases, questions = content.get("databases"), content.get("questions")
+    if not isinstance(databases, list) or not isinstance(questions, int):
+        raise RerankerUnusable(f"reranker={file} does not say what it was trained on: train it again")
+    known = sorted(asked & set(map(str, databases)))
     if known:
         raise RerankerUnusable(f"reranker={file} was trained on databases that are asked about: {', '.join(known[:5])}")
+    columns = {name: _column(content.get(name)) for name in ("weights", "means", "deviations")}
+    weights, means, deviations = columns.values()
+    if weights is None or means is None or deviations is None or min(deviations) < LEAST_DEVIATION:
+        raise RerankerUnusable(
+            f"reranker={file}: {len(NAMES)} numbers expected under each of {', '.join(columns)}: train it again"
+        )
     return Reranker(
-        weights=tuple(content["weights"]),
-        means=tuple(content["means"]),
-        deviations=tuple(content["deviations"]),
-        databases=tuple(content["databases"]),
-        questions=content["questions"],
+        weights=weights,
+        means=means,
+        deviations=deviations,
+        databases=tuple(map(str, databases)),
+        questions=questions,
     )
+
+
+def _column(values: object) -> tuple[float, ...] | None:
+    """One number a feature, or None where they are not there."""
+    if not isinstance(values, list) or len(values) != len(NAMES):
+        return None
+    if any(isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > LARGEST for value in values):
+        return None
+    return tuple(map(float, values))

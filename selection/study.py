@@ -12,15 +12,17 @@ intervals over questions.
 
 import json
 import random
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
 
 import numpy as np
 import plotly.graph_objects as go
 
 from conf.cli import run_entrypoint
+from conf.output import new_output
+from conf.pages import content_policy
 from conf.schema.selection import StudyConfig
 from selection.ballots import Ballot, ballots
 from selection.builder import NEEDS_LOGPROBS, VOTERS
@@ -28,6 +30,7 @@ from selection.candidate import Voter
 from selection.questions import CandidatesUnusable, read_candidates
 from selection.reranker import load_reranker
 
+SCRIPT = re.compile(r"<script[^>]*>(.*?)</script>", re.DOTALL)
 PRINTED = (1, 2, 5, 10, 20, 30)
 Curves = dict[str, np.ndarray]
 """Voter -> share of right answers, shape (n, 3): mean, low, high."""
@@ -99,7 +102,9 @@ def _rows(curves: Curves, counts: Sequence[int]) -> list[list[str]]:
 
 def _page(curves: Curves, counts: Sequence[int], title: str) -> str:
     head = "".join(f"<th>n = {k}</th>" for k in counts)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in _rows(curves, counts))
+    rows = _rows(curves, counts)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    plot = _plot(curves, escape(title))
     style = (
         "body{font:15px system-ui,sans-serif;margin:0 auto;max-width:1100px;padding:16px}"
         "div.t{overflow-x:auto}td,th{padding:4px 12px 4px 0;text-align:left;border-bottom:1px solid #ddd}"
@@ -108,21 +113,21 @@ def _page(curves: Curves, counts: Sequence[int], title: str) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{style}</style></head><body>{_plot(curves, escape(title))}"
+        f"{content_policy(SCRIPT.findall(plot))}"
+        f"<title>{escape(title)}</title><style>{style}</style></head><body>{plot}"
         f'<div class="t"><table><tr><th></th>{head}</tr>{body}</table></div></body></html>\n'
     )
 
 
 def job(config: StudyConfig) -> int:
-    """Runs one study. Raises CandidatesUnusable and RerankerUnusable."""
+    """Runs one study. Raises CandidatesUnusable, RerankerUnusable and OutputTaken."""
+    output = new_output(config.output, "study.json", "study.html")
     sampled = read_candidates(config)
     polls = list(ballots(sampled, config))
     if not polls:
         raise CandidatesUnusable("nothing to study: no question's gold query runs, or each lost a candidate")
     n = min(config.n, min(len(ballot.candidates) for ballot in polls))
     curves = study(polls, chosen_voters(polls, config.reranker), n, config.resamples, config.seed)
-    output = Path(config.output)
-    output.mkdir(parents=True, exist_ok=True)
     counts = [k for k in PRINTED if k < n] + [n]
     left_out = f" ({len(sampled) - len(polls)} left out)" if len(polls) < len(sampled) else ""
     title = f"{len(polls)} questions{left_out}, {', '.join(config.files)}"

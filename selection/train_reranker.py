@@ -16,6 +16,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from conf.cli import run_entrypoint
+from conf.output import new_output, refuse_existing
 from conf.schema.selection import RerankerTraining
 from selection.ballots import Ballot, ballots
 from selection.features import features
@@ -64,11 +65,12 @@ def _minimise(x: np.ndarray, y: np.ndarray, w: np.ndarray, l2: float) -> np.ndar
 
 
 def job(config: RerankerTraining) -> int:
-    """Trains one reranker. Raises CandidatesUnusable."""
+    """Trains one reranker. Raises CandidatesUnusable and OutputTaken."""
+    output = Path(config.output)
+    refuse_existing("output", output)
+    new_output(str(output.parent))
     polls = list(ballots(read_candidates(config), config))
     reranker = fit(polls, config.l2)
-    output = Path(config.output)
-    output.parent.mkdir(parents=True, exist_ok=True)
     reranker.save(output)
     sys.stdout.write(f"trained on {reranker.questions} of {len(polls)} questions: {output}\n")
     return 0

@@ -66,7 +66,7 @@ def candidates_of(group: Group, results: Sequence[RewardResult]) -> list[Candida
             digest=result.result_digest,
             trivial=result.result_trivial,
             failed=result.result_digest is None,
-            logprob=sum(completion.logprobs),
+            logprob=completion.logprob,
         )
         for index, (completion, result) in enumerate(zip(group.completions, results, strict=True))
     ]

@@ -36,7 +36,7 @@ def ask(
     model = f"{config.model.api} {config.model.name}"
     started = time.perf_counter()
     with Progress(output, settings(config, questions, model), len(questions)) as progress:
-        missing = [question for question in questions if question.key not in progress.done]
+        missing = [question for question in questions if question.position not in progress.done]
         if missing:
             asyncio.run(_ask_all(config, missing, denotation, progress))
         answers = progress.answers(questions, thinking=config.prompt.thinking)
@@ -56,7 +56,7 @@ async def _ask_all(
 
         async def one(question: Question, messages: Sequence[Message]) -> None:
             async with slots:
-                progress.add({"key": question.key} | await _question(config, endpoint, messages))
+                progress.add({"key": question.position} | await _question(config, endpoint, messages))
 
         try:
             async with asyncio.TaskGroup() as tasks:

@@ -19,6 +19,7 @@ from rollout.carriers import Group, Prompt
 from rollout.cluster import local_ray
 from rollout.errors import RolloutError
 from rollout.pool import RolloutPool
+from rollout.preflight import check_context, check_model_folder
 from rollout.prompt.renderer import PromptRenderer, PromptTooLong
 from rollout.prompt.tokenizer import load_tokenizer
 from rollout.worker import ray_workers
@@ -36,9 +37,13 @@ def generate(
     folder = Path(config.model.path)
     if not (folder / "config.json").is_file():
         raise BenchmarkError(f"model.path={folder}: a Hugging Face folder with config.json expected")
+    try:
+        check_context(folder, check_model_folder(folder), _length(config))
+    except RolloutError as error:
+        raise BenchmarkError(f"model.path={folder}: {error}") from error
     started, start_s, seconds = time.perf_counter(), 0.0, 0.0
     with Progress(output, settings(config, questions, folder_identity(folder)), len(questions)) as progress:
-        missing = [question for question in questions if question.key not in progress.done]
+        missing = [question for question in questions if question.position not in progress.done]
         if missing:
             prompts = _prompts(config, missing, denotation, progress)
             try:
@@ -82,7 +87,7 @@ async def _sample(
     sampling = SamplingConfig(**config.sampling.model_dump(include={"temperature", "top_p", "top_k", "max_tokens"}))
     greedy = SamplingConfig(temperature=0.0, max_tokens=sampling.max_tokens)
     rollout = RolloutConfig(workers=config.workers, engine=config.engine, sampling=sampling)
-    length = config.engine.max_model_len or config.prompt.max_tokens + sampling.max_tokens
+    length = _length(config)
     logs = output / "logs"
     logs.mkdir(exist_ok=True)
     assert config.model.path is not None
@@ -98,9 +103,9 @@ async def _sample(
     async def one(question: Question, prompt: Prompt) -> None:
         async with slots:
             # Both at once: behind the other questions' groups the greedy one would finish last.
-            requests = [pool.generate(prompt, group_id=f"q{question.key}", n=config.sampling.n, sampling=sampling)]
+            requests = [pool.generate(prompt, group_id=f"q{question.position}", n=config.sampling.n, sampling=sampling)]
             if config.sampling.greedy:
-                name = f"q{question.key}-greedy"
+                name = f"q{question.position}-greedy"
                 requests.append(pool.generate(prompt, group_id=name, n=1, sampling=greedy, logprobs=False))
             group, *best = await asyncio.gather(*requests)
         greedy_one = _kept(best[0])[0] if best else None
@@ -118,11 +123,16 @@ async def _sample(
     return ready - started, done - ready
 
 
+def _length(config: BenchmarkConfig) -> int:
+    """The engines' context: prompt plus completion, tokens."""
+    return config.engine.max_model_len or config.prompt.max_tokens + config.sampling.max_tokens
+
+
 def _kept(group: Group) -> list[dict[str, Any]]:
     return [
         {
             "text": text,
-            "logprob": sum(completion.logprobs) if completion.logprobs else None,
+            "logprob": completion.logprob,
             "tokens": len(completion.token_ids),
         }
         for text, completion in zip(group.answers, group.completions, strict=True)
@@ -132,4 +142,9 @@ def _kept(group: Group) -> list[dict[str, Any]]:
 def _record(
     question: Question, completions: Sequence[dict[str, Any]], greedy: dict[str, Any] | None, prompt_tokens: int
 ) -> dict[str, Any]:
-    return {"key": question.key, "completions": list(completions), "greedy": greedy, "prompt_tokens": prompt_tokens}
+    return {
+        "key": question.position,
+        "completions": list(completions),
+        "greedy": greedy,
+        "prompt_tokens": prompt_tokens,
+    }

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from benchmarks.carriers import Answer, BenchmarkError, Question
+from benchmarks.folder import GENERATIONS
 from benchmarks.predictions import NO_ANSWER
 from conf.schema.benchmark import BenchmarkConfig
+from rewards.cases import load_json
 from rewards.sql.parse import extract_sql
 
-FILE = "generations.jsonl"
 TERMINAL_S, LOG_S = 0.2, 10.0
 """Seconds between two words of progress, on a terminal and in a log."""
 
@@ -28,7 +29,7 @@ def settings(config: BenchmarkConfig, questions: Sequence[Question], model: str)
     """Everything that the completions depend on. `model` identifies the model and its weights."""
     asked = hashlib.sha256()
     for question in questions:
-        asked.update(f"{question.key}\0{question.db_id}\0{question.question}\0{question.evidence}\n".encode())
+        asked.update(f"{question.position}\0{question.db_id}\0{question.question}\0{question.evidence}\n".encode())
     return {
         "model": model,
         "sampling": config.sampling.model_dump(),
@@ -54,11 +55,11 @@ class Progress:
         """`total` questions are asked for. Raises BenchmarkError when the folder holds generations of other settings or
         a file that no run wrote.
         """
-        self._file = output / FILE
+        self._file = output / GENERATIONS
         self._total = total
         self._told = 0.0
         self.done: dict[int, dict[str, Any]] = {}
-        """Finished questions by key."""
+        """Finished questions by their place in the question file, which a record calls its key."""
         content = self._file.read_bytes() if self._file.is_file() else b""
         whole = content[: content.rfind(b"\n") + 1]
         if whole:
@@ -69,13 +70,13 @@ class Progress:
         self._stream: TextIO = self._file.open("a", encoding="utf-8")
 
     def _read(self, content: bytes, made_with: Mapping[str, Any]) -> None:
-        header, *lines = content.decode().splitlines()
+        header, *lines = content.splitlines()
         try:
-            _check(self._file, json.loads(header), made_with)
+            _check(self._file, load_json(header), made_with)
             for line in lines:
-                record = json.loads(line)
+                record = load_json(line)
                 self.done[record["key"]] = record
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
             raise BenchmarkError(f"{self._file} is no file of generations: choose another output=DIR") from error
 
     def __enter__(self) -> "Progress":
@@ -87,7 +88,7 @@ class Progress:
     def add(self, record: dict[str, Any]) -> None:
         """Keeps one finished question: key, completions, greedy, prompt_tokens. Raises BenchmarkError."""
         try:
-            self._stream.write(json.dumps(record) + "\n")
+            self._stream.write(json.dumps(record, allow_nan=False) + "\n")
             self._stream.flush()
         except OSError as error:
             raise BenchmarkError(f"{self._file} cannot be written: {error.strerror}") from error
@@ -106,7 +107,7 @@ class Progress:
 
     def answers(self, questions: Sequence[Question], *, thinking: bool) -> tuple[Answer, ...]:
         """One answer a question; all must be done."""
-        return tuple(_answer(self.done[question.key], thinking) for question in questions)
+        return tuple(_answer(self.done[question.position], thinking) for question in questions)
 
 
 def _check(file: Path, header: Mapping[str, Any], made_with: Mapping[str, Any]) -> None:

@@ -7,24 +7,29 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.carriers import BenchmarkError, Question
+from rewards.cases import load_json
 
 SQLITE_HEADER = b"SQLite format 3\x00"
 
 
 def read_json(file: Path, what: str) -> Any:
-    """Parsed JSON. Raises BenchmarkError."""
+    """Parsed JSON. Raises BenchmarkError, also for NaN and Infinity, which JSON does not know."""
     try:
-        return json.loads(file.read_text(encoding="utf-8-sig"))
+        return load_json(file.read_text(encoding="utf-8-sig").encode())
     except OSError as error:
         raise BenchmarkError(f"{what} expected at {file}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise BenchmarkError(f"{file}: {what} expected, but it is no UTF-8 text (byte {error.start})") from error
     except json.JSONDecodeError as error:
         raise BenchmarkError(f"{file} line {error.lineno}: {what} expected, but it is no JSON: {error.msg}") from error
+    except (ValueError, RecursionError) as error:
+        raise BenchmarkError(f"{file}: {what} expected, but it is no JSON: {error}") from error
 
 
-def read_entries(file: Path, what: str, keys: Sequence[str]) -> list[dict[str, Any]]:
-    """A JSON list of objects, each with text under all `keys`. Raises BenchmarkError."""
+def read_entries(file: Path, what: str, keys: Sequence[str], optional: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """A JSON list of objects, each with text under all `keys`, and text or None under `optional` ones. Raises
+    BenchmarkError.
+    """
     entries = read_json(file, what)
     if not isinstance(entries, list) or not entries:
         raise BenchmarkError(f"{file}: {what} expected, a JSON list of objects that is not empty")
@@ -34,6 +39,9 @@ def read_entries(file: Path, what: str, keys: Sequence[str]) -> list[dict[str, A
         for key in keys:
             if not isinstance(entry.get(key), str):
                 raise BenchmarkError(f"{file} entry {position}: text expected under '{key}'")
+        for key in optional:
+            if not isinstance(entry.setdefault(key, None), str | None):
+                raise BenchmarkError(f"{file} entry {position}: text or nothing expected under '{key}'")
     return entries
 
 

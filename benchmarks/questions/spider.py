@@ -50,7 +50,8 @@ def _load_files(data: SpiderQuestions, limit: int | None) -> QuestionSet:
         for position, entry in enumerate(entries)
     )
     check_databases(questions, folder)
-    return QuestionSet(name=f"Spider {data.split}", questions=questions, schemas=schemas, whole=whole)
+    name, keys = f"Spider {data.split}", tuple(range(whole))
+    return QuestionSet(name=name, questions=questions, schemas=schemas, whole=whole, keys=keys)
 
 
 def _load_demo(data: DemoData, limit: int | None) -> QuestionSet:
@@ -69,4 +70,4 @@ def _load_demo(data: DemoData, limit: int | None) -> QuestionSet:
         )
         for position, task in enumerate(heldout[:limit])
     )
-    return QuestionSet(name="demo held-out", questions=questions, whole=len(heldout))
+    return QuestionSet(name="demo held-out", questions=questions, whole=len(heldout), keys=tuple(range(len(heldout))))

@@ -1,14 +1,33 @@
 """The page of a comparison: leaderboard, paired differences, and the questions on which runs disagree."""
 
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
+from typing import Any
 
+from benchmarks.carriers import BenchmarkError
 from benchmarks.comparison import Comparison, Pair
 from benchmarks.folder import write_whole
-from benchmarks.report.parts import bars, page, table
+from benchmarks.report.parts import bars, page, table, tag
 
+TITLE = "Comparison of"
+MARK_WITHIN = 1000
+"""Bytes at the beginning of a page, among which its title is."""
 MOST_SHOWN = 60
 """Disagreements shown for each pair of runs."""
+
+
+def refuse_other_file(file: Path) -> None:
+    """Raises BenchmarkError when `file` is there and is no page of a comparison."""
+    if not file.exists():
+        return
+    try:
+        with file.open("rb") as stream:
+            ours = TITLE.encode() in stream.read(MARK_WITHIN)
+    except OSError as error:
+        raise BenchmarkError(f"output={file} cannot be written: {error.strerror}") from error
+    if not ours:
+        raise BenchmarkError(f"output={file} is no page of a comparison: choose another output=FILE, or remove it")
 
 
 def write_comparison(file: Path, result: Comparison) -> None:
@@ -26,7 +45,7 @@ def write_comparison(file: Path, result: Comparison) -> None:
             *(_disagreements(result, pair) for pair in result.pairs),
         )
     )
-    write_whole(file, page(f"Comparison of {len(names)} runs", body))
+    write_whole(file, page(f"{TITLE} {len(names)} runs", body))
 
 
 def _interval(result: Comparison, name: str) -> dict[str, float]:
@@ -36,20 +55,19 @@ def _interval(result: Comparison, name: str) -> dict[str, float]:
 
 def _levels(result: Comparison) -> str:
     levels = list(result.runs[0].scores["by_level"])
-    field = "hardness" if result.runs[0].scores["benchmark"] == "spider" else "difficulty"
     rows = []
     for run in result.runs:
         cells = []
         for level in levels:
-            keys = [key for key in result.keys if (run.verdicts[key][field] or "unknown") == level]
+            keys = [key for key in result.keys if (run.verdicts[key][run.level] or "unknown") == level]
             values = run.values(result.metric, keys)
             cells.append(f"{100 * sum(values) / len(values):.1f}" if values else "–")
-        rows.append([escape(run.name), *cells])
-    return table(["", *map(escape, levels)], rows)
+        rows.append([run.name, *cells])
+    return table(["", *levels], rows)
 
 
 def _pairs(result: Comparison) -> str:
-    return table(Pair.COLUMNS, [[escape(cell) for cell in pair.cells] for pair in result.pairs])
+    return table(Pair.COLUMNS, [pair.cells for pair in result.pairs])
 
 
 def _disagreements(result: Comparison, pair: Pair) -> str:
@@ -59,15 +77,17 @@ def _disagreements(result: Comparison, pair: Pair) -> str:
     cards = []
     for key in keys[:MOST_SHOWN]:
         a, b = first.verdicts[key], second.verdicts[key]
-        sides = "".join(
-            f'<div><h4>{escape(run)} <span class="tag {"good" if v[result.metric] else "bad"}">'
-            f"{escape(result.metric)} {v[result.metric]}</span></h4><pre>{escape(v['sql'] or '(no SQL)')}</pre></div>"
-            for run, v in ((pair.first, a), (pair.second, b))
-        )
+        sides = _side(pair.first, a, result.metric) + _side(pair.second, b, result.metric)
         cards.append(
-            f'<article><h3>{escape(a["question"])}</h3><div class="tags"><span class="tag">#{key}</span>'
-            f'<span class="tag">{escape(a["db_id"])}</span></div><div class="sides">{sides}</div></article>'
+            f"<article><h3>{escape(a['question'])}</h3>"
+            f'<div class="tags">{tag(f"#{a[first.key]}")}{tag(a["db_id"])}</div>'
+            f'<div class="sides">{sides}</div></article>'
         )
     more = f'<p class="soft">{len(keys) - MOST_SHOWN} more</p>' if len(keys) > MOST_SHOWN else ""
     title = f"{len(keys)} disagreements: {pair.first} and {pair.second}"
     return f'<details class="apart"><summary><b>{escape(title)}</b></summary>{"".join(cards)}{more}</details>'
+
+
+def _side(run: str, verdict: Mapping[str, Any], metric: str) -> str:
+    mark = tag(f"{metric} {verdict[metric]}", "good" if verdict[metric] else "bad")
+    return f"<div><h4>{escape(run)} {mark}</h4><pre>{escape(verdict['sql'] or '(no SQL)')}</pre></div>"

@@ -41,7 +41,7 @@ def write_report(file: Path, summary: Mapping[str, Any], judged: Sequence[Judged
             _browser(failures),
         )
     )
-    write_whole(file, page(title, body))
+    write_whole(file, page(title, body, script=JS))
 
 
 def _mean(interval: Mapping[str, float] | None) -> float | None:
@@ -83,10 +83,10 @@ def _tiles(summary: Mapping[str, Any], metrics: Sequence[str]) -> str:
 def _levels(summary: Mapping[str, Any], metrics: Sequence[str]) -> str:
     parts = {"all": summary["totals"], **summary["by_level"]}
     rows = [
-        [escape(name), str(part["questions"]), *(percent(_mean(part[metric])) for metric in metrics)]
+        [name, str(part["questions"]), *(percent(_mean(part[metric])) for metric in metrics)]
         for name, part in parts.items()
     ]
-    return table(["", "questions", *(escape(NAMES[m]) for m in metrics)], rows)
+    return table(["", "questions", *(NAMES[m] for m in metrics)], rows)
 
 
 def _sampling(summary: Mapping[str, Any]) -> str:
@@ -97,7 +97,7 @@ def _sampling(summary: Mapping[str, Any]) -> str:
         parts.append(f"<div><h2>More candidates</h2>{line_chart(curves, 'recall and pass against k')}</div>")
         parts.append(f"<div><h2>Voters</h2>{bars(voters)}</div>")
     if summary["error_kinds"]:
-        rows = [[escape(kind), str(count)] for kind, count in summary["error_kinds"].items()]
+        rows = [[kind, str(count)] for kind, count in summary["error_kinds"].items()]
         parts.append(f"<div><h2>Candidates that did not run</h2>{table(['kind', 'candidates'], rows)}</div>")
     return f'<div class="columns">{"".join(parts)}</div>' if parts else ""
 
@@ -109,7 +109,7 @@ def _databases(judged: Sequence[Judged], metric: str) -> str:
     rows = sorted(((name, right[name] / total, total) for name, total in totals.items()), key=lambda row: row[1])
     return (
         '<details class="apart"><summary><b>By database</b></summary>'
-        + table(["", "questions", "right"], [[escape(n), str(t), percent(r)] for n, r, t in rows])
+        + table(["", "questions", "right"], [[n, str(t), percent(r)] for n, r, t in rows])
         + "</details>"
     )
 
@@ -135,6 +135,7 @@ def _kind(value: float | None) -> str:
 def _browser(failures: Sequence[Mapping[str, Any]]) -> str:
     levels = sorted({failure["level"] for failure in failures})
     databases = sorted({failure["db_id"] for failure in failures})
+    # Inside a JSON text "<" stands in strings alone, so no string can end the element.
     data = json.dumps(failures, ensure_ascii=False).replace("<", "\\u003c")
     return (
         '<h2>Wrong answers</h2><div class="filters">'
@@ -145,5 +146,5 @@ def _browser(failures: Sequence[Mapping[str, Any]]) -> str:
         '<input id="words" type="search" placeholder="search questions and SQL" aria-label="search">'
         '<span id="count" class="soft"></span></div>'
         '<div id="list"></div><button id="more" hidden></button>'
-        f'<script type="application/json" id="failures">{data}</script><script>{JS}</script>'
+        f'<script type="application/json" id="failures">{data}</script>'
     )

@@ -5,17 +5,24 @@ from html import escape
 from typing import Any
 
 from benchmarks.report.style import CSS
+from conf.pages import content_policy
 
 COLOURS = ("#2c5fb3", "#d07a1f", "#1a7f4b", "#8a4fb0", "#b3382c", "#0f8a94", "#6b7280", "#b8860b", "#c2528b", "#4b5563")
 WIDTH, HEIGHT, MARGIN = 560, 280, 44
 
 
-def page(title: str, body: str) -> str:
-    """A whole document."""
-    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+def page(title: str, body: str, script: str = "") -> str:
+    """A whole document. Its policy lets no other script run than this one, and nothing be loaded or sent, as on
+    training pages.
+    """
+    head = (
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        + content_policy([script] if script else [])
+    )
+    last = f"<script>{script}</script>\n" if script else ""
     return (
         f'<!doctype html>\n<html lang="en">\n<head>{head}\n<title>{escape(title)}</title>\n<style>{CSS}</style>\n'
-        f"</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+        f"</head>\n<body>\n<main>\n{body}\n</main>\n{last}</body>\n</html>\n"
     )
 
 
@@ -35,12 +42,17 @@ def tile(label: str, value: str, note: str = "") -> str:
     return f'<div class="tile"><b>{escape(value)}</b><span>{escape(label)}</span>{tail}</div>'
 
 
+def tag(text: str, kind: str = "") -> str:
+    """A word in a rounded box; `kind` is good, bad or nothing."""
+    return f'<span class="tag {kind}">{escape(text)}</span>'
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], numeric_from: int = 1) -> str:
-    """Cells are HTML; columns from `numeric_from` on are right-aligned."""
+    """Cells are text; columns from `numeric_from` on are right-aligned."""
 
     def cells(tag: str, row: Sequence[str]) -> str:
         return "".join(
-            f'<{tag} class="n">{cell}</{tag}>' if i >= numeric_from else f"<{tag}>{cell}</{tag}>"
+            f'<{tag} class="n">{escape(cell)}</{tag}>' if i >= numeric_from else f"<{tag}>{escape(cell)}</{tag}>"
             for i, cell in enumerate(row)
         )
 

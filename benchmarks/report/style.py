@@ -15,6 +15,7 @@ p.lead { color: var(--soft); margin: 0 0 18px; overflow-wrap: anywhere; } .soft 
 .tile { background: var(--wash); border: 1px solid var(--line); border-radius: 8px; padding: 10px 12px; }
 .tile b { display: block; font-size: 1.5rem; font-variant-numeric: tabular-nums; }
 .tile span { color: var(--soft); font-size: .85rem; }
+h1, h4, summary, .tag { overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; } details.apart { margin-top: 28px; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: 5px 12px 5px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
@@ -34,7 +35,8 @@ button { cursor: pointer; } select:focus, input:focus, button:focus { outline: 2
 article { border: 1px solid var(--line); border-radius: 8px; margin: 14px 0; padding: 12px 14px; }
 article h3 { font-size: 1rem; margin: 0 0 6px; overflow-wrap: anywhere; }
 .tags { display: flex; flex-wrap: wrap; gap: 6px; margin-bottom: 8px; }
-.tag { font-size: .78rem; background: var(--wash); border: 1px solid var(--line); border-radius: 20px; padding: 0 9px; }
+.tag { font-size: .78rem; background: var(--wash); border: 1px solid var(--line); border-radius: 20px; padding: 0 9px;
+  max-width: 100%; }
 .tag.bad { color: var(--bad); border-color: var(--bad); } .tag.good { color: var(--good); border-color: var(--good); }
 .sides { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 380px), 1fr)); gap: 14px; }
 .sides > div { min-width: 0; } .sides h4 { margin: 4px 0; font-size: .85rem; color: var(--soft); }

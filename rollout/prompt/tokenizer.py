@@ -9,8 +9,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+NAMES = ("tokenizer.json", "tokenizer_config.json", "config.json")
+"""A folder without any of these holds no tokenizer."""
+
+
 def load_tokenizer(path: str | Path, revision: str | None = None) -> "PreTrainedTokenizerBase":
     """Raises QuorumError when there is no usable tokenizer, or when it lacks the end token that stops a completion."""
+    folder = Path(path)
+    if folder.is_dir() and not any((folder / name).is_file() for name in NAMES):
+        raise QuorumError(f"no tokenizer can be loaded from {path}: the folder holds neither {' nor '.join(NAMES)}")
     from transformers import AutoTokenizer
 
     try:

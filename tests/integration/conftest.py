@@ -26,6 +26,7 @@ _SWITCHES = (
     "--remote-debugging-pipe",
 )
 _LIMIT_S = 60.0
+SCRIPT_RAN = "document.documentElement?.dataset.ready === 'yes'"
 
 
 class Browser:
@@ -101,8 +102,10 @@ class Browser:
         assert "error" not in message, message
         return message["result"]
 
-    def open(self, url: str, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
-        """Opens a new page on a screen of this size and waits until its script has run."""
+    def open(
+        self, url: str, *, width: int = 1280, height: int = 900, dark: bool = False, ready: str = SCRIPT_RAN
+    ) -> None:
+        """Opens a new page on a screen of this size and waits until its script has run, or until `ready` holds."""
         self._new_page()
         self._call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
@@ -110,7 +113,7 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._call("Emulation.setEmulatedMedia", features=[scheme])
         self._call("Page.navigate", url=url)
-        self.wait("document.documentElement?.dataset.ready === 'yes'")
+        self.wait(ready)
 
     def js(self, expression: str) -> Any:
         """The value of an expression in the page."""

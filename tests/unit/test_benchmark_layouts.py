@@ -101,8 +101,30 @@ def test_question_files_that_are_none(content: str, message: str, tmp_path: Path
         bird.load(BirdQuestions(root=str(tmp_path)), None)
 
 
-def test_questions_of_one_id(tmp_path: Path) -> None:
-    put(tmp_path / "dev.json", [{**BIRD_ENTRY, "question_id": 3}] * 2)
+def test_questions_may_share_an_id_as_in_mini_dev(tmp_path: Path) -> None:
+    other = {**BIRD_ENTRY, "question": "How many others?"}
+    entries = [{**BIRD_ENTRY, "question_id": 3}] * 2 + [{**BIRD_ENTRY, "question_id": 4}, {**other, "question_id": 4}]
+    put(tmp_path / "mini_dev_sqlite.json", entries)
     database(tmp_path / "dev_databases", "dogs.sqlite")
-    with pytest.raises(BenchmarkError, match="a question_id of its own expected"):
-        bird.load(BirdQuestions(root=str(tmp_path)), None)
+    found = bird.load(BirdQuestions(root=str(tmp_path), split="mini_dev"), 3)
+    assert [(q.position, q.key) for q in found.questions] == [(0, 3), (1, 3), (2, 4)]
+    assert (found.keys, found.shared, found.whole) == ((3, 3, 4, 4), {"4"}, 4)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"question_id": None}, "entry 1: a number or a text expected under 'question_id'"),
+        ({"question_id": True}, "entry 1: a number or a text expected under 'question_id'"),
+        ({"question_id": [1]}, "entry 1: a number or a text expected under 'question_id'"),
+        ({}, "entry 1: a number or a text expected under 'question_id'"),
+        ({"question_id": 2, "difficulty": 3}, "entry 1: text or nothing expected under 'difficulty'"),
+        ({"question_id": 2, "evidence": 3}, "entry 1: text or nothing expected under 'evidence'"),
+        ({"question_id": float("nan")}, "NaN is no JSON number"),
+    ],
+)
+def test_entries_of_the_wrong_type(entry: dict[str, Any], message: str, tmp_path: Path) -> None:
+    put(tmp_path / "dev.json", [{**BIRD_ENTRY, "question_id": 1}, {**BIRD_ENTRY, **entry}])
+    database(tmp_path / "dev_databases", "dogs.sqlite")
+    with pytest.raises(BenchmarkError, match=message):
+        bird.load(BirdQuestions(root=str(tmp_path)), 1)

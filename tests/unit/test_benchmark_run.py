@@ -10,10 +10,14 @@ import pytest
 
 from benchmarks import bird, spider
 from benchmarks.carriers import BenchmarkError
+from benchmarks.folder import refuse_results
 from benchmarks.scoring import runner
 from conf.errors import ConfigError
 from conf.load import load
 from conf.schema.benchmark import BirdBenchmark, SpiderBenchmark
+from conf.schema.selection import StudyConfig
+from selection.questions import read_candidates
+from selection.reranker import RerankerUnusable
 from tests.unit.losing_pool import LosingPool
 
 QUESTIONS = (
@@ -108,7 +112,8 @@ def test_spider_lines(spider_root: Path, tmp_path: Path) -> None:
     assert (output / "official" / "predict.txt").read_text() == predicted
     page = (output / "report.html").read_text()
     assert "Which names are there?" in page
-    assert "http" not in page
+    assert "http://" not in page
+    assert "https://" not in page
 
 
 def test_spider_needs_every_instance(spider_root: Path, tmp_path: Path) -> None:
@@ -165,6 +170,69 @@ def test_bird_object_and_efficiency(bird_root: Path, tmp_path: Path) -> None:
     assert json.loads((output / "official" / "predict_dev.json").read_text())["7"] == table["7"]
 
 
+def test_mini_dev_asks_two_questions_twice(bird_root: Path, tmp_path: Path) -> None:
+    entries = json.loads((bird_root / "dev.json").read_text())
+    (bird_root / "mini_dev_sqlite.json").write_text(json.dumps([*entries[:2], *entries[:2], *entries[2:]]))
+    golds = [QUESTIONS[i][1] for i in (0, 1, 0, 1, 2, 3)]
+    table = {str(i): f"{sql}\t----- bird -----\tdogs" for i, sql in enumerate(golds)}
+    mini = "data.split=mini_dev"
+    output = run_bird(bird_root, write(tmp_path, "p.json", json.dumps(table)), mini)
+    verdicts = lines(output / "verdicts.jsonl")
+    assert [v["question_id"] for v in verdicts] == [7, 8, 7, 8, 9, 10]
+    assert [v["ex"] for v in verdicts] == [1, 1, 1, 1, 1, 0]
+    assert json.loads((output / "official" / "predict_dev.json").read_text()) == table
+    run_bird(bird_root, output / "candidates.jsonl", mini, f"output={tmp_path / 'again'}", "limit=3")
+    assert [v["ex"] for v in lines(tmp_path / "again" / "verdicts.jsonl")] == [1, 1, 1]
+    config = load(StudyConfig, "selection_study", [f"candidates={output / 'candidates.jsonl'}", "output=unused"])
+    assert [one.candidates for one in read_candidates(config)] == [(sql,) for sql in golds]
+
+
+def test_places_pair_alike_with_a_limit(bird_root: Path, tmp_path: Path) -> None:
+    """Ids 2 to 5 are places of other questions: read by id, the first two would be answered by the last two."""
+    entries = json.loads((bird_root / "dev.json").read_text())
+    (bird_root / "dev.json").write_text(
+        json.dumps([{**entry, "question_id": 2 + i} for i, entry in enumerate(entries)])
+    )
+    table = {str(i): f"{sql}\t----- bird -----\tdogs" for i, (_, sql) in enumerate(QUESTIONS)}
+    output = run_bird(bird_root, write(tmp_path, "p.json", json.dumps(table)), "limit=2")
+    assert [(v["question_id"], v["ex"]) for v in lines(output / "verdicts.jsonl")] == [(2, 1), (3, 1)]
+
+
+@pytest.mark.parametrize("there", ["scores.json", "report.html", "config.yaml", "generations.jsonl", "official"])
+def test_predictions_into_a_folder_with_results_are_refused_before_anything_is_read(there: str, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / there).write_text("earlier")
+    with pytest.raises(BenchmarkError, match=rf"output=.*run holds earlier results \({there}\): choose another output"):
+        run_bird(tmp_path / "no_questions", tmp_path / "no_predictions")
+    assert (tmp_path / "run" / there).read_text() == "earlier"
+
+
+def test_a_policy_continues_its_generations_alone(tmp_path: Path) -> None:
+    for name in ("generations.jsonl", "verdicts.jsonl"):
+        refuse_results(str(tmp_path), generates=True)
+        (tmp_path / name).write_text("")
+    refuse_results(str(tmp_path), generates=True)  # killed while it wrote its results
+    (tmp_path / "scores.json").write_text("")
+    with pytest.raises(BenchmarkError, match="holds earlier results"):
+        refuse_results(str(tmp_path), generates=True)
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "config.yaml").write_text("")
+    with pytest.raises(BenchmarkError, match=r"holds earlier results \(config.yaml\)"):
+        refuse_results(str(tmp_path / "training"), generates=True)
+
+
+@pytest.mark.parametrize(
+    "selection", ["value_aware", "log_probability", "confidence_weighted", "soft_vote", "majority"]
+)
+def test_the_order_of_candidates_with_nan_never_decides(selection: str, bird_root: Path, tmp_path: Path) -> None:
+    pairs = [(QUESTIONS[0][1], "NaN"), ("SELECT 12345", "-1.0")]
+    for order in (pairs, pairs[::-1]):
+        sqls, logprobs = zip(*order, strict=True)
+        line = f'{{"question_id": 7, "candidates": {json.dumps(sqls)}, "logprobs": [{", ".join(logprobs)}]}}\n'
+        with pytest.raises(BenchmarkError, match="p.jsonl line 1: .*NaN is no JSON number"):
+            run_bird(bird_root, write(tmp_path, "p.jsonl", line), "limit=1", f"selection={selection}")
+
+
 def test_mini_dev_counts_questions_by_place(bird_root: Path, tmp_path: Path) -> None:
     (bird_root / "dev.json").rename(bird_root / "mini_dev_sqlite.json")
     table = {str(i): f"{sql}\t----- bird -----\tdogs" for i, (_, sql) in enumerate(QUESTIONS)}
@@ -208,6 +276,13 @@ def test_missing_files_say_what_was_expected(spider_root: Path, tmp_path: Path) 
     (spider_root / "dev.json").write_text("[{}]")
     with pytest.raises(BenchmarkError, match=r"entry 0: text expected under 'db_id'"):
         run_spider(spider_root, good)
+
+
+def test_a_reranker_that_cannot_be_used_is_refused_before_the_answers_are_asked_for(
+    spider_root: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(RerankerUnusable, match=r"reranker=.*absent.json: a file written by selection.train_reranker"):
+        run_spider(spider_root, tmp_path / "absent.txt", "selection=reranker", f"reranker={tmp_path / 'absent.json'}")
 
 
 def test_contradictory_settings() -> None:
@@ -339,4 +414,4 @@ def test_greedy_answers_stand_beside_the_sampled_ones(spider_root: Path, tmp_pat
     del rows[1]["greedy"]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(BenchmarkError, match="question 1, selection=greedy: no candidate was decoded greedily"):
-        run_spider(spider_root, file, "selection=greedy")
+        run_spider(spider_root, file, "selection=greedy", f"output={tmp_path / 'other'}")

@@ -103,6 +103,77 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([spider, "size=3"]) == 2
 
 
+def rewrite(folder: Path, line: int, **fields: object) -> None:
+    verdicts = [json.loads(text) for text in (folder / "verdicts.jsonl").read_text().splitlines()]
+    verdicts[line] |= fields
+    (folder / "verdicts.jsonl").write_text("".join(json.dumps(v) + "\n" for v in verdicts))
+
+
+def test_questions_that_share_an_id_are_all_compared(tmp_path: Path) -> None:
+    for name, right in (("a", [1, 0, 1, 1]), ("b", [1, 1, 0, 0])):
+        write_run(tmp_path / name, right, benchmark="bird")
+        for line in (1, 2):
+            rewrite(tmp_path / name, line, question_id=137, question="asked twice")
+    result = compare([read_run(str(tmp_path / "a")), read_run(str(tmp_path / "b"))], None)
+    assert result.keys == (0, 1, 2, 3)
+    assert sorted((result.pairs[0].only_first, result.pairs[0].only_second)) == [1, 2]
+
+
+ATTACK = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+
+
+def test_everything_on_the_page_is_escaped_and_no_script_may_run(tmp_path: Path) -> None:
+    folders = []
+    for name, right in (("a", [1, 0]), ("b<img src=x onerror=alert(2)>", [0, 1])):
+        folders.append(write_run(tmp_path / name, right, benchmark="bird"))
+        texts = {"question_id": ATTACK, "question": ATTACK, "sql": ATTACK, "db_id": ATTACK, "difficulty": ATTACK}
+        rewrite(tmp_path / name, 0, **texts)
+        scores = json.loads((tmp_path / name / "scores.json").read_text())
+        scores |= {"data": ATTACK, "by_level": {ATTACK: {}}}
+        (tmp_path / name / "scores.json").write_text(json.dumps(scores))
+    page = tmp_path / "page.html"
+    assert main([*folders, f"output={page}"]) == 0
+    text = page.read_text()
+    assert "<img" not in text
+    assert "<script" not in text
+    assert text.count("&lt;script&gt;alert(1)") >= 5
+    assert "default-src 'none'" in text.split("<title>")[0]
+    assert "script-src 'none'" in text.split("<title>")[0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"question_id": ["x"]}, "line 2: a verdict expected, with db_id, question, sql, question_id, difficulty"),
+        ({"question": 5}, "line 2: a verdict expected"),
+        ({"sql": None}, "line 2: a verdict expected"),
+        ({"difficulty": 5}, "line 2: a verdict expected"),
+        ({"ex": "<script>"}, "line 2: a number expected under ex"),
+        ({"ex": float("nan")}, "not the files of a benchmark run: NaN is no JSON number"),
+    ],
+)
+def test_verdicts_of_the_wrong_type(
+    fields: dict[str, object], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [write_run(tmp_path / name, [1, 0], benchmark="bird") for name in ("a", "b")]
+    rewrite(tmp_path / "b", 1, **fields)
+    assert main([*folders, f"output={tmp_path / 'page.html'}"]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_page_is_written_anew_and_no_other_file_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [write_run(tmp_path / name, [1, 0]) for name in ("a", "b")]
+    page = tmp_path / "page.html"
+    assert main([*runs, f"output={page}"]) == main([*runs, f"output={page}"]) == 0
+    scores = tmp_path / "a" / "scores.json"
+    before = scores.read_text()
+    assert main([*runs, f"output={scores}"]) == 1
+    assert "scores.json is no page of a comparison: choose another output=FILE" in capsys.readouterr().err
+    assert scores.read_text() == before
+    assert main([*runs, f"output={tmp_path}"]) == 1
+    assert "cannot be written: Is a directory" in capsys.readouterr().err
+
+
 def test_folders_that_hold_no_run(tmp_path: Path) -> None:
     good = read_run(write_run(tmp_path / "good", [1, 0]))
     with pytest.raises(BenchmarkError, match=r"good has no metric db_id; it has exec, ex, soft_f1"):

@@ -5,12 +5,14 @@ import subprocess
 import sys
 
 import pytest
+from pydantic import BaseModel, ValidationError, field_validator
 
-from conf.errors import ConfigError
+from conf.errors import ConfigError, first_line
 from conf.load import groups, load, to_yaml
 from conf.schema.benchmark import BirdBenchmark
 from conf.schema.reward import RewardConfig
 from conf.schema.root import TrainConfig
+from conf.schema.selection import StudyConfig
 
 
 def refused(*overrides: str) -> str:
@@ -62,6 +64,12 @@ def test_every_experiment_validates(experiment):
         ),
         ("algo.sampler.floor=0.1", "algo.sampler needs a type: add algo.sampler.type=uniform or difficulty"),
         ("algo.loss.delta=1.1", "delta=1.1 must be greater than 1 + epsilon_high"),
+        ("algo.loss=5", "algo.loss=5: a section, whose settings are written one by one: algo.loss.type=grpo or"),
+        ("rollout.sampling=null", "rollout.sampling=None: a section, whose settings are written one by one: rollout."),
+        ("rollout.engine.zzz=4", "rollout.engine.zzz is not a setting; rollout.engine has dtype, max_model_len,"),
+        ("run.dir=a=b", "cannot read 'run.dir=a=b': write settings as name=value, and values with special characters"),
+        ("=x", "cannot read '=x': write settings as name=value"),
+        ("run.dir=${nope}", "run.dir: Interpolation key 'nope' not found"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_to_write_instead(override, message):
@@ -160,3 +168,46 @@ def test_a_benchmarks_budget_keeps_its_own_values_where_one_is_given():
     budget = load(BirdBenchmark, "benchmark_bird", given).execution.budget
     assert (budget.cpu_s, budget.vm_steps, budget.sql_chars) == (60.0, 2_000_000_000, 1_000_000)
     assert RewardConfig().execution.budget.sql_chars == 20_000
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("candidates=5", "candidates=5: input should be a valid string or a list, written [A,B]"),
+        ("candidates={a: 1}", "candidates={'a': 1}: input should be a valid string or a list, written [A,B]"),
+        ("candidates=[x,2]", "candidates.1=2: input should be a valid string"),
+    ],
+)
+def test_a_setting_of_several_kinds_names_none_of_pydantics_types(setting, message):
+    with pytest.raises(ConfigError) as error:
+        load(StudyConfig, "selection_study", [setting, "output=x"])
+    assert str(error.value) == message
+
+
+class _Model(BaseModel):
+    length: int
+    name: str = ""
+
+    @field_validator("name")
+    @classmethod
+    def _short(cls, name: str) -> str:
+        if len(name) > 3:
+            raise ValueError(f"a long name:\n  choose a shorter one than {name}")
+        return name
+
+
+def test_a_librarys_error_is_quoted_with_its_cause():
+    with pytest.raises(ValidationError) as error:
+        _Model(length="x", name="long")
+    told = first_line(error.value, otherwise="nothing")
+    assert told == (
+        "length: Input should be a valid integer, unable to parse string as an integer; "
+        "name: a long name: choose a shorter one than long"
+    )
+    assert first_line(OSError("one of:\n(1) a\n\n (2) b\n"), otherwise="") == "one of: (1) a (2) b"
+    assert first_line(OSError("plain\nmore"), otherwise="") == "plain"
+    assert first_line(OSError(" \n"), otherwise="no model") == "no model"
+    assert len(first_line(OSError("a" * 5000), otherwise="")) < 1000
+    with pytest.raises(ValidationError) as long:
+        _Model(length=1, name="four" * 1000)
+    assert len(first_line(long.value, otherwise="")) < 1000

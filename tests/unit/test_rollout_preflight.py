@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from conf.schema.rollout import EngineConfig
-from rollout.errors import ModelFolderMissing, NotEnoughMemory, TokenizerMismatch
-from rollout.preflight import check_memory, check_model_folder, stop_tokens
+from rollout.errors import ContextTooSmall, ModelFolderMissing, NotEnoughMemory, TokenizerMismatch
+from rollout.preflight import check_context, check_memory, check_model_folder, stop_tokens
 
 
 class FakeTokenizer:
@@ -24,11 +24,24 @@ def test_missing_parts_of_a_model_folder(tmp_path: Path) -> None:
         check_model_folder(tmp_path / "nowhere")
     with pytest.raises(ModelFolderMissing, match=r"no readable config\.json"):
         check_model_folder(tmp_path)
+    (tmp_path / "config.json").write_text("[1]")
+    with pytest.raises(ModelFolderMissing, match="holds no JSON object"):
+        check_model_folder(tmp_path)
     (tmp_path / "config.json").write_text('{"vocab_size": 10}')
     with pytest.raises(ModelFolderMissing, match="safetensors"):
         check_model_folder(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"x")
     assert check_model_folder(tmp_path) == {"vocab_size": 10}
+
+
+def test_a_context_beyond_the_models_is_refused_unless_its_rope_is_scaled(tmp_path: Path) -> None:
+    short = {"max_position_embeddings": 2048, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}
+    check_context(tmp_path, short, 2048)
+    with pytest.raises(ContextTooSmall, match=r"holds 2048 tokens, but prompt and completion ask for 2049: lower"):
+        check_context(tmp_path, short, 2049)
+    check_context(tmp_path, {**short, "rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, 8192)
+    check_context(tmp_path, {**short, "rope_scaling": {"type": "linear", "factor": 4.0}}, 8192)
+    check_context(tmp_path, {}, 10**6)
 
 
 def test_every_named_end_token_stops(tmp_path: Path) -> None:

@@ -2,10 +2,14 @@
 
 import random
 
+import numpy as np
 import pytest
 
+from rollout.carriers import Completion
+from rollout.errors import LogprobsDamaged
 from selection.builder import VOTERS
 from selection.candidate import Candidate, Context, NoCandidates
+from selection.features import features
 from selection.soft_vote import bags, similarity
 from selection.value_aware_conditioned import may_be_nothing
 
@@ -132,3 +136,33 @@ def test_similarity_of_results() -> None:
 def test_no_candidates_is_an_error_not_an_answer(name: str) -> None:
     with pytest.raises(NoCandidates):
         VOTERS[name]([])
+
+
+@pytest.mark.parametrize("logprob", [float("nan"), float("inf"), float("-inf"), -1e300, 5.0])
+def test_no_candidate_has_a_log_probability_that_cannot_be_compared(logprob: float) -> None:
+    with pytest.raises(ValueError, match="is no log-probability"):
+        Candidate(index=0, sql="SELECT 1", digest="a", logprob=logprob)
+
+
+def test_extreme_log_probabilities_keep_every_vote_in_order() -> None:
+    """The least and the greatest that a candidate may have: no voter overflows or depends on the order."""
+    votes = make("aabbcx", [-1e9, -1e9, 0.01, -1e9, 0.0, -3.0])
+    for name in ("log_probability", "confidence_weighted", "value_aware", "majority"):
+        assert chosen(name, votes) == chosen(name, votes[::-1])
+    table = features(votes, Context())
+    assert np.isfinite(table).all()
+    assert np.allclose(features(votes[::-1], Context()), table[::-1])
+
+
+def test_an_engines_log_probability_that_is_no_number_is_an_error() -> None:
+    def completion(*logprobs: float) -> Completion:
+        spans = ((0, 0),)
+        return Completion(
+            text="SELECT 1", token_ids=(1, 2), logprobs=logprobs, version_spans=spans, finish_reason="stop"
+        )
+
+    assert completion(-1.5, -0.5).logprob == -2.0
+    assert completion().logprob is None
+    for bad in (float("nan"), float("-inf")):
+        with pytest.raises(LogprobsDamaged, match=f"the log-probability {bad}: the policy's weights are damaged"):
+            _ = completion(-1.0, bad).logprob

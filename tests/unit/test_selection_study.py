@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from conf.load import load
+from conf.output import OutputTaken
 from conf.schema.selection import RerankerTraining, StudyConfig
 from selection import study, train_reranker
 from selection.ballots import Ballot, ballots
@@ -153,6 +154,13 @@ def test_the_fit_finds_the_feature_that_tells() -> None:
         ('{"index": 9, "candidates": ["a"]}', "question 9 is not in the question file"),
         ('{"candidates": ["a"]}', "an object expected"),
         ("nonsense", "line 1: an object expected"),
+        ("[1]", "line 1: an object expected"),
+        ('{"index": true, "candidates": ["a"]}', "line 1: an object expected"),
+        ('{"index": 0, "candidates": ["a"], "logprobs": [NaN]}', "line 1: .*NaN is no JSON number"),
+        ('{"index": 0, "candidates": ["a"], "logprobs": [2]}', 'line 1: "logprobs" must hold finite'),
+        ('{"index": 0, "candidates": ["a"], "logprobs": ["x"]}', 'line 1: "logprobs" must hold finite'),
+        ('{"index": 0, "candidates": [5]}', "line 1: at least one candidate expected, each an SQL text"),
+        ('{"index": 0, "candidates": ["a"]}\n{"index": 0, "candidates": ["a"]}', "line 2: question 0 appears a second"),
         ('{"index": 0, "candidates": []}', "at least one candidate"),
         ("", "at least one line"),
     ],
@@ -195,3 +203,84 @@ def test_a_file_may_hold_its_questions_and_several_are_pooled(root: Path) -> Non
     database.unlink()
     with pytest.raises(CandidatesUnusable, match="a database expected at .*dogs.sqlite"):
         read_candidates(config)
+
+
+def bird_candidates(root: Path, ids: tuple[int, ...], questions: str, keys: tuple[int, ...]) -> Path:
+    """A BIRD layout whose question i is asked in the words of the i-th letter, and candidates for `keys`."""
+    entries = [
+        {"question_id": key, "db_id": "dogs", "question": letter, "evidence": "", "SQL": GOLD}
+        for key, letter in zip(ids, questions, strict=True)
+    ]
+    (root / "dev.json").write_text(json.dumps(entries))
+    (root / "database").rename(root / "dev_databases")
+    lines = [{"question_id": key, "candidates": [f"SELECT {i}"]} for i, key in enumerate(keys)]
+    (root / "b.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return root / "b.jsonl"
+
+
+def study_config(root: Path, *files: Path) -> StudyConfig:
+    named = f"[{','.join(map(str, files))}]"
+    return load(StudyConfig, "selection_study", [f"candidates={named}", "data=bird", f"data.root={root}", "output=x"])
+
+
+def test_a_question_asked_twice_is_studied_twice(root: Path) -> None:
+    file = bird_candidates(root, (7, 8, 7), "aba", (7, 7, 8))
+    found = read_candidates(study_config(root, file, file))
+    assert [one.candidates for one in found] == [("SELECT 0",) * 2, ("SELECT 1",) * 2, ("SELECT 2",) * 2]
+    file.write_text(file.read_text() * 2)
+    with pytest.raises(CandidatesUnusable, match="line 4: question 7 appears too often"):
+        read_candidates(study_config(root, file))
+
+
+def test_an_id_of_different_questions_is_not_guessed(root: Path) -> None:
+    file = bird_candidates(root, (7, 8, 7), "abc", (8, 7, 7))
+    with pytest.raises(CandidatesUnusable, match='line 2: question_id 7 stands for different questions: give "index"'):
+        read_candidates(study_config(root, file))
+
+
+def test_files_that_ask_different_questions_are_not_pooled(root: Path) -> None:
+    database = str(root / "database" / "dogs" / "dogs.sqlite")
+    for name in ("a", "b"):
+        task = {"db_id": "dogs", "question": name, "evidence": "", "gold": GOLD, "databases": [database]}
+        line = {"index": 7, "candidates": ["x"], "task": {**task, "denotation": "spider"}}
+        (root / f"{name}.jsonl").write_text(json.dumps(line) + "\n")
+    files = f"candidates=[{root / 'a.jsonl'},{root / 'b.jsonl'}]"
+    with pytest.raises(CandidatesUnusable, match="b.jsonl line 1: question 7 is another one than in the files before"):
+        read_candidates(load(StudyConfig, "selection_study", [files, "output=unused"]))
+
+
+def test_results_are_not_overwritten(root: Path) -> None:
+    arguments = [f"candidates={root / 'none.jsonl'}", "data=spider", f"data.root={root}"]
+    (root / "study.html").write_text("earlier")
+    with pytest.raises(OutputTaken, match="study.html holds earlier results: choose another output, or remove it"):
+        study.job(load(StudyConfig, "selection_study", [*arguments, f"output={root}"]))
+    training = load(RerankerTraining, "selection_train", [*arguments, f"output={root / 'study.html'}"])
+    with pytest.raises(OutputTaken, match="study.html holds earlier results"):
+        train_reranker.job(training)
+    with pytest.raises(OutputTaken, match="cannot be used as a folder"):
+        study.job(load(StudyConfig, "selection_study", [*arguments, f"output={root / 'study.html' / 'x'}"]))
+    assert (root / "study.html").read_text() == "earlier"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weights": [1.0]}, "12 numbers expected under each of weights, means, deviations"),
+        ({"weights": [float("nan")] * 12}, "NaN is no JSON number"),
+        ({"means": ["x"] * 12}, "12 numbers expected"),
+        ({"deviations": [0.0] * 12}, "12 numbers expected"),
+        ({"databases": "dogs"}, "does not say what it was trained on"),
+    ],
+)
+def test_damaged_rerankers(change: dict[str, object], message: str, tmp_path: Path) -> None:
+    good = {"format": 1, "features": list(NAMES), "databases": ["d"], "questions": 3}
+    columns = {name: [1.0] * len(NAMES) for name in ("weights", "means", "deviations")}
+    file = tmp_path / "r.json"
+    file.write_text(json.dumps({**good, **columns}))
+    assert load_reranker(str(file), frozenset()).questions == 3
+    file.write_text(json.dumps({**good, **columns, **change}))
+    with pytest.raises(RerankerUnusable, match=message):
+        load_reranker(str(file), frozenset())
+    file.write_text("[1]")
+    with pytest.raises(RerankerUnusable, match="a file written by selection.train_reranker expected"):
+        load_reranker(str(file), frozenset())

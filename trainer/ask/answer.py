@@ -53,7 +53,7 @@ def choose(
     queries = [Query(database=database, sql=sql, budget=budget) for sql in written]
     results = dict(zip(written, executors.run(queries), strict=True))
     candidates = [
-        _candidate(index, sql, results.get(sql), denotation, sum(completion.logprobs))
+        _candidate(index, sql, results.get(sql), denotation, completion.logprob)
         for index, (sql, completion) in enumerate(zip(sqls, completions, strict=True))
     ]
     ran = [candidate for candidate in candidates if not candidate.failed]
@@ -71,7 +71,9 @@ def choose(
     )
 
 
-def _candidate(index: int, sql: str, execution: Execution | None, denotation: Denotation, logprob: float) -> Candidate:
+def _candidate(
+    index: int, sql: str, execution: Execution | None, denotation: Denotation, logprob: float | None
+) -> Candidate:
     if execution is None or execution.status != "ok":
         return Candidate(index=index, sql=sql, digest=None, failed=True, logprob=logprob)
     return Candidate(
