@@ -1,8 +1,8 @@
 """When two results are the same answer: the one equality of rewards, voting, recall and benchmarks.
 
 Cells are typed and compare as in Python: 1 equals 1.0, '1' differs from 1, NULL equals only NULL and differs from '',
-text is case- sensitive, integers are exact at any size, there is no float tolerance. Column names never count,
-duplicate ones lose nothing.
+text is case-sensitive, integers are exact at any size, there is no float tolerance (inexact.py has the one for sums of
+reals). Column names never count, duplicate ones lose nothing.
 
 * `bird`: the sets of rows are equal, columns by position. Order and duplicates do not count.
 * `spider`: the bags of rows are equal (their sequences, where `ordered`) after one permutation of the predicted
@@ -16,16 +16,16 @@ practice; `equal` decides.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
 from conf.schema.data import Denotation
 from rewards.carriers import Execution, Value
 
 Row = tuple[Value, ...]
-MAX_ASSIGNMENTS = 10_000
-"""Column assignments tried before two bags count as different. Columns that differ in content never need a second
-try."""
+SEARCH_CELLS = 4_000_000
+"""Cells looked at in search of a column permutation before two results count as different. The largest results that
+a budget lets through need 1.4 million where every column can be told from the others by its contents."""
 EMPTY = "empty"
 
 
@@ -36,15 +36,37 @@ def equal(gold: Execution, predicted: Execution, *, policy: Denotation, ordered:
     """
     if gold.status != "ok" or predicted.status != "ok":
         return False
-    if not gold.rows or not predicted.rows:
-        return not gold.rows and not predicted.rows
+    return rows_equal(gold.rows, predicted.rows, policy=policy, ordered=ordered)
+
+
+def rows_equal(gold: Sequence[Row], predicted: Sequence[Row], *, policy: Denotation, ordered: bool) -> bool:
+    """The same of the rows of two executions that ran."""
+    if not gold or not predicted:
+        return not gold and not predicted
     if policy == "bird":
-        return set(gold.rows) == set(predicted.rows)
-    if len(gold.rows) != len(predicted.rows) or len(gold.rows[0]) != len(predicted.rows[0]):
+        return set(gold) == set(predicted)
+    if len(gold) != len(predicted) or len(gold[0]) != len(predicted[0]):
         return False
     if ordered:
-        return Counter(zip(*gold.rows, strict=True)) == Counter(zip(*predicted.rows, strict=True))
-    return _bags_equal(gold.rows, predicted.rows)
+        return Counter(zip(*gold, strict=True)) == Counter(zip(*predicted, strict=True))
+    return Counter(gold) == Counter(predicted) or found_within(gold, [0] * len(gold), predicted, [0] * len(gold))
+
+
+def found_within(
+    gold: Sequence[Row], gold_groups: Sequence[int], predicted: Sequence[Row], groups: Sequence[int]
+) -> bool:
+    """Whether one permutation of columns turns each predicted row into a gold row of the same group, each gold row
+    used once.
+
+    Both are non-empty and of one width. Groups of equal size are then equal bags; of a larger group of the gold, the
+    prediction holds some rows. False also where the search takes more than SEARCH_CELLS.
+    """
+    search = _Search(len(gold) + len(predicted))
+    start = search.refined(gold_groups, _kinds(gold), groups, _kinds(predicted))
+    if start is None:
+        return False
+    wanted, offered = list(zip(*gold, strict=True)), list(zip(*predicted, strict=True))
+    return search.permutation(wanted, offered, start, _choices(wanted, offered, start))
 
 
 def digest(execution: Execution, *, policy: Denotation, ordered: bool) -> str:
@@ -68,54 +90,69 @@ def is_trivial(execution: Execution) -> bool:
     return not any(value is not None and value != 0 for row in execution.rows for value in row)
 
 
-def _bags_equal(gold: Sequence[Row], predicted: Sequence[Row]) -> bool:
-    """Bags of rows, up to one permutation of columns; both non-empty and of equal shape."""
-    rows = Counter(gold)
-    if rows == Counter(predicted):
-        return True
-    signatures = [_signature(column, kinds) for table in (gold, predicted) for kinds, column in _columns(table)]
-    width = len(gold[0])
-    wanted, offered = signatures[:width], signatures[width:]
-    if Counter(wanted) != Counter(offered):
+_Ids = tuple[Sequence[int], Sequence[int]]
+"""A class for each row of the gold and of the prediction; rows can only be paired within one."""
+_Column = Sequence[Value]
+
+
+class _Search:
+    """Looks for a permutation of columns, depth first: each column that is assigned splits the classes of rows."""
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._left = SEARCH_CELLS
+
+    def refined(
+        self, gold_ids: Sequence[int], column: Sequence[Value], ids: Sequence[int], other: Sequence[Value]
+    ) -> _Ids | None:
+        """The classes split by the contents of one column of each side; None where a class then holds more predicted
+        rows than gold ones."""
+        self._left -= self._rows
+        names: dict[tuple[int, Value], int] = {}
+        split = [names.setdefault(pair, len(names)) for pair in zip(gold_ids, column, strict=True)]
+        found = [names.get(pair, -1) for pair in zip(ids, other, strict=True)]
+        held, needed = Counter(split), Counter(found)
+        return (split, found) if all(held[key] >= count for key, count in needed.items()) else None
+
+    def permutation(
+        self, wanted: Sequence[_Column], offered: Sequence[_Column], start: _Ids, choices: Sequence[Sequence[int]]
+    ) -> bool:
+        order = sorted(range(len(wanted)), key=lambda i: len(choices[i]))
+        states, used = [start], [-1] * len(order)
+        waiting = [iter(choices[order[0]])]
+        while waiting and self._left > 0:
+            depth = len(waiting) - 1
+            used[depth] = column = next(waiting[-1], -1)
+            if column < 0:
+                waiting.pop()
+                states.pop()
+                continue
+            if column in used[:depth]:
+                continue
+            gold_ids, ids = states[-1]
+            refined = self.refined(gold_ids, wanted[order[depth]], ids, offered[column])
+            if refined is None:
+                continue
+            if depth + 1 == len(order):
+                return True
+            states.append(refined)
+            waiting.append(iter(choices[order[depth + 1]]))
         return False
-    choices = [[i for i in range(width) if offered[i] == signature] for signature in wanted]
-    tries = 0
-    for order in _assignments(choices, gold, predicted, []):
-        tries += 1
-        if len(order) == width or tries == MAX_ASSIGNMENTS:
-            return len(order) == width
-    return False
 
 
-def _columns(rows: Sequence[Row]) -> Iterator[tuple[list[int], tuple[Value, ...]]]:
-    """Each column with, for every row, a hash of that row's cells in any order: what a column permutation leaves
-    alone."""
-    kinds = [hash(frozenset(Counter(row).items())) for row in rows]
-    return ((kinds, column) for column in zip(*rows, strict=True))
+def _kinds(rows: Sequence[Row]) -> list[int]:
+    """For every row a hash of its cells in any order: what a column permutation leaves alone."""
+    return [hash(frozenset(Counter(row).items())) for row in rows]
 
 
-def _signature(column: Sequence[Value], kinds: Sequence[int]) -> frozenset[tuple[tuple[Value, int], int]]:
-    return frozenset(Counter(zip(column, kinds, strict=True)).items())
-
-
-def _assignments(
-    choices: list[list[int]], gold: Sequence[Row], predicted: Sequence[Row], chosen: list[int]
-) -> Iterator[list[int]]:
-    """Depth-first assignments of predicted columns whose projections equal the gold's first columns as bags.
-
-    Yields every partial assignment that holds, so that the caller can count the work; a full one is a solution.
-    """
-    yield chosen
-    if len(chosen) == len(choices):
-        return
-    width = len(chosen) + 1
-    wanted = Counter(row[:width] for row in gold)
-    for column in choices[len(chosen)]:
-        if column in chosen:
-            continue
-        candidate = [*chosen, column]
-        if Counter(tuple([row[i] for i in candidate]) for row in predicted) == wanted:
-            yield from _assignments(choices, gold, predicted, candidate)
+def _choices(wanted: Sequence[_Column], offered: Sequence[_Column], start: _Ids) -> list[list[int]]:
+    """For every gold column the predicted columns that hold its cells, each in a row of the same class."""
+    held = [Counter(zip(start[0], column, strict=True)) for column in wanted]
+    needed = [Counter(zip(start[1], column, strict=True)) for column in offered]
+    if len(start[0]) == len(start[1]):
+        kinds = [frozenset(counter.items()) for counter in needed]
+        return [[i for i, kind in enumerate(kinds) if kind == own] for own in (frozenset(h.items()) for h in held)]
+    return [[i for i, need in enumerate(needed) if need <= own] for own in held]
 
 
 def _canonical(rows: Sequence[Row]) -> Sequence[Row]:
