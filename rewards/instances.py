@@ -18,13 +18,11 @@ from conf.cli import run_entrypoint
 from conf.errors import QuorumError
 from conf.schema.data import Denotation
 from conf.schema.instances import InstancesConfig
-from rewards.carriers import Execution
 from rewards.cases import BadLine, read_cases
 from rewards.perturb import make_instance, read_hints
-from rewards.sql.denotation import equal
 from rewards.sql.executor import ExecutorPool, Query
 from rewards.sql.files import expected_files
-from rewards.sql.gold import Gold, GoldStore
+from rewards.sql.gold import GoldStore
 from rewards.sql.mutants import mutants
 from rewards.sql.parse import ParseFailure
 from rewards.sql.schema import DatabaseUnreadable, read_schema
@@ -128,16 +126,12 @@ class InstanceMaker:
                 continue
             runs = self._pool.run([self._query(database, text) for text in query.mutants])
             for number, run in enumerate(runs):
-                if run.status != "unscorable" and not _same(gold, run, query.denotation):
+                if run.status != "unscorable" and not gold.accepts(0, run, policy=query.denotation):
                     kills.add((position, number))
         return kills, ambiguous
 
     def _query(self, database: str, sql: str) -> Query:
         return Query(database=database, sql=sql, budget=self._config.budget)
-
-
-def _same(gold: Gold, run: Execution, denotation: Denotation) -> bool:
-    return equal(gold.executions[0], run, policy=denotation, ordered=gold.ordered)
 
 
 def _cover(candidates: dict[Path, Kills], before: Kills, keep: int) -> tuple[list[Path], Kills]:

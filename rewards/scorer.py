@@ -20,6 +20,7 @@ from rewards.sql.parse import Extraction
 from rewards.verdicts import GoldCheck, Inquiry, Verdict, Verdicts
 
 ORDER_FLAG = "gold_order_dependent"
+UNKNOWN_FLAG = "gold_order_unknown"
 TOKEN_FLAG = "atomic_token_fallback"
 FAILED_GOLD_FLAG = "gold_failed"
 NO_ANSWER = Judged(level=0, error_kind="not_a_query", error="the completion holds no SQL")
@@ -134,7 +135,8 @@ class Scorer:
         if self._memory is not None:
             right = [_right(verdict) for verdict in verdicts]
             alignments = self._memory.score(job.task, [e.reasoning for e in extractions], right)
-        flags = (ORDER_FLAG,) * check.order_dependent + (FAILED_GOLD_FLAG,) * inquiry.lost_golds
+        flags = (ORDER_FLAG,) * check.order_dependent + (UNKNOWN_FLAG,) * check.order_unknown
+        flags += (FAILED_GOLD_FLAG,) * inquiry.lost_golds
         lengths = job.lengths if job.lengths is not None else [0.0] * count
         facts = [
             Facts(task=job.task, extraction=e, judged=NO_ANSWER if verdict is None else verdict.judged, length=length)

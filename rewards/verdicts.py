@@ -38,6 +38,8 @@ class GoldCheck:
     usable: bool
     reason: str | None = None
     order_dependent: bool = False
+    order_unknown: bool = False
+    """Whether its rows hang on scan order cannot be found out from this query and these databases."""
     infrastructure: bool = False
     """Not usable through no fault of the gold: worth another try."""
 
@@ -179,7 +181,7 @@ class Verdicts:
         ]
         for inquiry, golds in zip(readable, self._golds.many(requests), strict=True):
             inquiry.check, inquiry.golds = self._checked(golds)
-            inquiry.passing = any(g.infrastructure or g.order_unknown or reads_clock(g.sql) for g in golds)
+            inquiry.passing = any(g.infrastructure or g.order_lost or reads_clock(g.sql) for g in golds)
 
     def _checked(self, golds: Sequence[Gold]) -> tuple[GoldCheck, list[Gold]]:
         """Which golds count, and whether any does."""
@@ -192,14 +194,19 @@ class Verdicts:
             return GoldCheck(usable=False, reason=f"gold: {golds[0].reason}"), []
         steady = [gold for gold in running if not gold.order_dependent]
         if self._config.execution.order_dependent_gold == "unscorable":
-            if any(gold.order_unknown for gold in steady):
+            if any(gold.order_lost for gold in steady):
                 reason = "gold: whether its rows depend on scan order could not be found out"
                 return GoldCheck(usable=False, reason=reason, infrastructure=True), []
             if not steady:
                 reason = "gold: its rows depend on scan order"
                 return GoldCheck(usable=False, reason=reason, order_dependent=True), []
-            return GoldCheck(usable=True), steady
-        return GoldCheck(usable=True, order_dependent=len(steady) < len(running)), running
+            known = [gold for gold in steady if not gold.order_unknown]
+            if not known:
+                reason = "gold: whether its rows depend on scan order cannot be found out"
+                return GoldCheck(usable=False, reason=reason, order_unknown=True), []
+            return GoldCheck(usable=True), known
+        unknown = any(gold.order_unknown for gold in steady)
+        return GoldCheck(usable=True, order_dependent=len(steady) < len(running), order_unknown=unknown), running
 
     def _similarities(self, new: Mapping[bytes, tuple[Inquiry, str]]) -> dict[bytes, Similarities]:
         """Of each new candidate to every gold of its task; whether a gold counts is being found out meanwhile."""

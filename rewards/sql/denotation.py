@@ -73,9 +73,14 @@ def digest(execution: Execution, *, policy: Denotation, ordered: bool) -> str:
     """64 hexadecimal digits, or "empty". Raises ValueError for a failed execution: it has no denotation."""
     if execution.status != "ok":
         raise ValueError(f"a failed execution has no denotation ({execution.error})")
-    if not execution.rows:
+    return rows_digest(execution.rows, policy=policy, ordered=ordered)
+
+
+def rows_digest(rows: Sequence[Row], *, policy: Denotation, ordered: bool) -> str:
+    """The same of the rows of an execution that ran."""
+    if not rows:
         return EMPTY
-    rows = _canonical(execution.rows)
+    rows = _canonical(rows)
     if policy == "bird":
         return _hash(sorted({repr(row) for row in rows}))
     if ordered and len(rows) > 1:  # one row is its own bag: a query with ORDER BY and one without agree on it

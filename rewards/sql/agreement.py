@@ -1,0 +1,84 @@
+"""Which results of one question's candidates are the same answer, without a gold: what voting counts.
+
+Results agree that are equal under the denotation, the last bits of their sums of reals aside. The classes do not depend
+on the order in which the results are listed.
+"""
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+from conf.schema.data import Denotation
+from rewards.carriers import Execution, Value
+from rewards.sql.denotation import rows_digest
+from rewards.sql.inexact import inexact_views, settled, sums_inexactly
+from rewards.sql.parse import has_top_level_order_by
+from rewards.sql.schema import DatabaseUnreadable
+
+Row = tuple[Value, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """The rows of a query that ran."""
+
+    rows: Sequence[Row]
+    ordered: bool
+    """Their order counts, where the denotation looks at order."""
+    inexact: bool
+    """They may hold sums of reals."""
+
+
+def result(sql: str, execution: Execution, database: str | None = None) -> Result | None:
+    """What a query's execution gave, None when it failed. `database`: where its views can be looked up."""
+    if execution.status != "ok":
+        return None
+    return Result(
+        rows=execution.rows,
+        ordered=has_top_level_order_by(sql),
+        inexact=any(type(v) is float for row in execution.rows for v in row) and is_inexact(sql, database),
+    )
+
+
+def is_inexact(sql: str, database: str | None) -> bool:
+    """Whether a query holds sums of reals, itself or in a view of the database."""
+    if sums_inexactly(sql) or database is None:
+        return sums_inexactly(sql)
+    try:
+        return sums_inexactly(sql, inexact_views(database))
+    except DatabaseUnreadable:  # then nothing ran on it
+        return False
+
+
+def agreed(results: Sequence[Result | None], policy: Denotation) -> list[str | None]:
+    """One digest for each result, the same exactly for those that agree; None for one that failed.
+
+    >>> third = Result(rows=[(0.3,)], ordered=False, inexact=True)
+    >>> other = Result(rows=[(0.1 + 0.2,)], ordered=False, inexact=True)
+    >>> len(set(agreed([third, other], "bird")))
+    1
+    """
+    # Most candidates have the very same rows: each different result is settled and digested once.
+    classes: dict[Hashable, list[int]] = {}
+    for index, one in enumerate(results):
+        if one is not None:
+            classes.setdefault(_exact(one, policy), []).append(index)
+    members = list(classes.values())
+    firsts = [results[indices[0]] for indices in members]
+    kept = [one for one in firsts if one is not None]
+    inexact = [any(one is not None and one.inexact for one in map(results.__getitem__, indices)) for indices in members]
+    digests: list[str | None] = [None] * len(results)
+    for one, rows, indices in zip(kept, settled([one.rows for one in kept], inexact), members, strict=True):
+        made = rows_digest(rows, policy=policy, ordered=one.ordered)
+        for index in indices:
+            digests[index] = made
+    return digests
+
+
+def _exact(one: Result, policy: Denotation) -> Hashable:
+    """The same only for results that are equal."""
+    if policy == "bird":
+        return frozenset(one.rows)
+    if one.ordered and len(one.rows) > 1:
+        return True, tuple(one.rows)
+    return False, frozenset(Counter(one.rows).items())
