@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from conf.schema.reward import RewardConfig
 from rewards.carriers import RewardResult, SqlTask
 from rewards.combine import RIGHT, Combiner, Components
-from rewards.components.execution import Judged
+from rewards.components.execution import Judged, agreed_digests
 from rewards.components.format import extract, format_reward
 from rewards.components.memory import MemoryComponent
 from rewards.components.penalties import Facts, penalties, penalty_weights
@@ -142,10 +142,17 @@ class Scorer:
             Facts(task=job.task, extraction=e, judged=NO_ANSWER if verdict is None else verdict.judged, length=length)
             for e, verdict, length in zip(extractions, verdicts, lengths, strict=True)
         ]
-        return tuple(self._result(*parts, flags) for parts in zip(facts, verdicts, alignments, strict=True))
+        digests = agreed_digests([one.judged for one in facts], job.task.denotation)
+        parts = zip(facts, verdicts, alignments, digests, strict=True)
+        return tuple(self._result(*one, flags) for one in parts)
 
     def _result(
-        self, facts: Facts, verdict: Verdict | None, alignment: float | None, flags: tuple[str, ...]
+        self,
+        facts: Facts,
+        verdict: Verdict | None,
+        alignment: float | None,
+        digest: str | None,
+        flags: tuple[str, ...],
     ) -> RewardResult:
         extraction, judged = facts.extraction, facts.judged
         if judged.unscorable:
@@ -165,7 +172,7 @@ class Scorer:
             components=components,
             sql=extraction.sql,
             correct=judged.level == RIGHT,
-            result_digest=judged.digest,
+            result_digest=digest,
             result_trivial=judged.trivial,
             error=judged.error,
             error_kind=judged.error_kind,

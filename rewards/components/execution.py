@@ -7,16 +7,19 @@ decided on all of them, so that an empty result alone proves nothing.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from conf.schema.data import Denotation
 from conf.schema.reward import ExecutionReward
 from rewards.carriers import ErrorKind, Execution
+from rewards.sql.agreement import Result, agreed, is_inexact
 from rewards.sql.denotation import digest, is_trivial
 from rewards.sql.executor import ExecutorPool, Query
 from rewards.sql.gold import Gold
 
 ERROR_CHARS = 300
+REAL_CELLS = 64
+"""Larger results of sums are told apart to the last bit; verdicts are cached, so they have to stay small."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +33,9 @@ class Judged:
     error: str | None = None
     digest: str | None = None
     """Of the primary instance's result."""
+    reals: Result | None = None
+    """The result itself where it holds floats and at most REAL_CELLS cells: other candidates' sums may differ from its
+    in the last bits alone."""
     trivial: bool = False
     unscorable: bool = False
     """The infrastructure failed; the level means nothing."""
@@ -60,13 +66,13 @@ class ExecutionJudge:
         executions = self._pool.run([self._query(c.databases[0], c.sql) for c in candidates])
         matching = [_matching(c, run) for c, run in zip(candidates, executions, strict=True)]
         pairs = zip(candidates, executions, matching, strict=True)
-        verdicts = [_verdict(run, bool(golds), c.policy, c.golds[0].ordered) for c, run, golds in pairs]
+        verdicts = [_verdict(c, run, bool(golds)) for c, run, golds in pairs]
         onward = [i for i, c in enumerate(candidates) if matching[i] and self._instances(c) > 1]
         queries = [self._query(path, candidates[i].sql) for i in onward for path in candidates[i].databases[1:]]
         more = iter(self._pool.run(queries))
         for i in onward:
             others = [next(more) for _ in candidates[i].databases[1:]]
-            verdicts[i] = _on_all_instances(verdicts[i], matching[i], others, candidates[i].policy)
+            verdicts[i] = _on_all_instances(candidates[i], verdicts[i], matching[i], others)
         return verdicts
 
     def _instances(self, candidate: Candidate) -> int:
@@ -85,26 +91,45 @@ def _matching(candidate: Candidate, execution: Execution) -> list[Gold]:
     return [gold for gold in candidate.golds if gold.accepts(0, execution, policy=candidate.policy)]
 
 
-def _verdict(execution: Execution, right: bool, policy: Denotation, ordered: bool) -> Judged:
+def agreed_digests(judged: Sequence[Judged | None], policy: Denotation) -> list[str | None]:
+    """The digests of one task's candidates, the same for results whose sums differ in the last bits alone."""
+    digests = [one.digest if one is not None else None for one in judged]
+    reals = [one.reals if one is not None else None for one in judged]
+    if not any(one is not None and one.inexact for one in reals):
+        return digests
+    together = agreed(reals, policy)
+    return [own if made is None else made for own, made in zip(digests, together, strict=True)]
+
+
+def _verdict(candidate: Candidate, execution: Execution, right: bool) -> Judged:
     if execution.status == "ok":
+        ordered = candidate.golds[0].ordered
         return Judged(
             level=2 if right else 1,
-            digest=digest(execution, policy=policy, ordered=ordered),
+            digest=digest(execution, policy=candidate.policy, ordered=ordered),
+            reals=_reals(candidate, execution, ordered),
             trivial=is_trivial(execution),
         )
     error = (execution.error or "")[:ERROR_CHARS]
     return Judged(level=0, error_kind=execution.error_kind, error=error, unscorable=execution.status == "unscorable")
 
 
+def _reals(candidate: Candidate, execution: Execution, ordered: bool) -> Result | None:
+    rows = execution.rows
+    if len(rows) * len(execution.columns) > REAL_CELLS or not any(type(v) is float for row in rows for v in row):
+        return None
+    return Result(rows=rows, ordered=ordered, inexact=is_inexact(candidate.sql, candidate.databases[0]))
+
+
 def _on_all_instances(
-    primary: Judged, matching: Sequence[Gold], others: Sequence[Execution], policy: Denotation
+    candidate: Candidate, primary: Judged, matching: Sequence[Gold], others: Sequence[Execution]
 ) -> Judged:
     """The verdict on a candidate that is right on the primary instance; one gold must match on all of them."""
     lost = next((execution for execution in others if execution.status == "unscorable"), None)
     if lost is not None:
-        return _verdict(lost, False, policy, False)
+        return _verdict(candidate, lost, False)
     right = any(
-        all(gold.accepts(number, other, policy=policy) for number, other in enumerate(others, start=1))
+        all(gold.accepts(number, other, policy=candidate.policy) for number, other in enumerate(others, start=1))
         for gold in matching
     )
-    return Judged(level=2 if right else 1, digest=primary.digest, trivial=primary.trivial)
+    return replace(primary, level=2 if right else 1)

@@ -5,7 +5,7 @@ on the order in which the results are listed.
 """
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from conf.schema.data import Denotation
@@ -29,15 +29,20 @@ class Result:
     """They may hold sums of reals."""
 
 
-def result(sql: str, execution: Execution, database: str | None = None) -> Result | None:
-    """What a query's execution gave, None when it failed. `database`: where its views can be looked up."""
-    if execution.status != "ok":
-        return None
-    return Result(
-        rows=execution.rows,
-        ordered=has_top_level_order_by(sql),
-        inexact=any(type(v) is float for row in execution.rows for v in row) and is_inexact(sql, database),
-    )
+def agreeing(
+    executions: Mapping[str, Execution], policy: Denotation, *, database: str | None = None
+) -> dict[str, str | None]:
+    """By query a digest of its result, the same for queries whose results agree; None for one that failed.
+
+    `database`: where the queries' views can be looked up; without it sums inside views are exact.
+    """
+    results = [
+        Result(rows=run.rows, ordered=has_top_level_order_by(sql), inexact=is_inexact(sql, database))
+        if run.status == "ok"
+        else None
+        for sql, run in executions.items()
+    ]
+    return dict(zip(executions, agreed(results, policy), strict=True))
 
 
 def is_inexact(sql: str, database: str | None) -> bool:

@@ -1,9 +1,12 @@
 """SQL executors that tell how much they were asked."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from rewards.carriers import Execution
 from rewards.sql.executor import ExecutorPool, Query
+
+T = TypeVar("T")
 
 
 class CountingPool(ExecutorPool):
@@ -11,6 +14,6 @@ class CountingPool(ExecutorPool):
 
     executed = 0
 
-    def run(self, queries: Sequence[Query]) -> list[Execution]:
+    def each(self, queries: Sequence[Query], take: Callable[[int, Execution], T]) -> list[T]:
         self.executed += len(queries)
-        return super().run(queries)
+        return super().each(queries, take)

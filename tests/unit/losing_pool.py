@@ -1,9 +1,12 @@
 """SQL executors that lose some queries, as an infrastructure that fails does."""
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from rewards.carriers import Execution
 from rewards.sql.executor import ExecutorPool, Query
+
+T = TypeVar("T")
 
 
 class LosingPool(ExecutorPool):
@@ -13,9 +16,6 @@ class LosingPool(ExecutorPool):
         super().__init__(executors)
         self.loses: Callable[[Query], bool] = lambda query: False
 
-    def run(self, queries: Sequence[Query]) -> list[Execution]:
+    def each(self, queries: Sequence[Query], take: Callable[[int, Execution], T]) -> list[T]:
         gone = Execution(status="unscorable", error="lost")
-        return [
-            gone if self.loses(query) else execution
-            for query, execution in zip(queries, super().run(queries), strict=True)
-        ]
+        return super().each(queries, lambda i, execution: take(i, gone if self.loses(queries[i]) else execution))

@@ -8,9 +8,9 @@ from conf.schema.data import Denotation
 from conf.schema.reward import RewardConfig
 from rewards.carriers import Execution
 from rewards.components.format import extract
-from rewards.sql.denotation import digest, is_trivial
+from rewards.sql.agreement import agreeing
+from rewards.sql.denotation import is_trivial
 from rewards.sql.executor import ExecutorPool, Query
-from rewards.sql.parse import has_top_level_order_by
 from rollout.carriers import Completion
 from selection.builder import VOTERS
 from selection.candidate import Candidate, Context
@@ -48,8 +48,9 @@ def choose(
         raise NoAnswer(f"none of {len(sqls)} candidates holds a query; the first said: {completions[0].text[:200]!r}")
     queries = [Query(database=database, sql=sql, budget=reward.execution.budget) for sql in written]
     results = dict(zip(written, executors.run(queries), strict=True))
+    digests = agreeing(results, denotation, database=database)
     candidates = [
-        _candidate(index, sql, results.get(sql), denotation, sum(completion.logprobs))
+        _candidate(index, sql, results.get(sql), digests.get(sql), sum(completion.logprobs))
         for index, (sql, completion) in enumerate(zip(sqls, completions, strict=True))
     ]
     ran = [candidate for candidate in candidates if not candidate.failed]
@@ -67,13 +68,7 @@ def choose(
     )
 
 
-def _candidate(index: int, sql: str, execution: Execution | None, denotation: Denotation, logprob: float) -> Candidate:
-    if execution is None or execution.status != "ok":
+def _candidate(index: int, sql: str, execution: Execution | None, digest: str | None, logprob: float) -> Candidate:
+    if execution is None or digest is None:
         return Candidate(index=index, sql=sql, digest=None, failed=True, logprob=logprob)
-    return Candidate(
-        index=index,
-        sql=sql,
-        digest=digest(execution, policy=denotation, ordered=has_top_level_order_by(sql)),
-        trivial=is_trivial(execution),
-        logprob=logprob,
-    )
+    return Candidate(index=index, sql=sql, digest=digest, trivial=is_trivial(execution), logprob=logprob)
