@@ -16,7 +16,7 @@ practice; `equal` decides.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from hashlib import blake2b
 
 from conf.schema.data import Denotation
@@ -61,12 +61,10 @@ def found_within(
     Both are non-empty and of one width. Groups of equal size are then equal bags; of a larger group of the gold, the
     prediction holds some rows. False also where the search takes more than SEARCH_CELLS.
     """
-    search = _Search(len(gold) + len(predicted))
-    start = search.refined(gold_groups, _kinds(gold), groups, _kinds(predicted))
-    if start is None:
-        return False
-    wanted, offered = list(zip(*gold, strict=True)), list(zip(*predicted, strict=True))
-    return search.permutation(wanted, offered, start, _choices(wanted, offered, start))
+    wanted, offered = _Side(gold, gold_groups), _Side(predicted, groups)
+    search = _Search(wanted, offered)
+    start = search.refined(wanted.groups, wanted.kinds(), offered.groups, offered.kinds())
+    return start is not None and search.permutation(start, search.choices(start))
 
 
 def digest(execution: Execution, *, policy: Denotation, ordered: bool) -> str:
@@ -97,14 +95,38 @@ def is_trivial(execution: Execution) -> bool:
 
 _Ids = tuple[Sequence[int], Sequence[int]]
 """A class for each row of the gold and of the prediction; rows can only be paired within one."""
-_Column = Sequence[Value]
+
+
+class _Side:
+    """The different rows of one result, with how often each stands in its group."""
+
+    def __init__(self, rows: Sequence[Row], groups: Sequence[int]) -> None:
+        counts = Counter(zip(groups, rows, strict=True))
+        self.groups = [group for group, _ in counts]
+        self.rows = [row for _, row in counts]
+        self.columns: list[Sequence[Value]] = list(zip(*self.rows, strict=True))
+        self.total = len(rows)
+        self._counts = None if len(counts) == len(rows) else list(counts.values())
+
+    def kinds(self) -> list[int]:
+        """For every row a hash of its cells in any order: what a column permutation leaves alone."""
+        return [hash(frozenset(Counter(row).items())) for row in self.rows]
+
+    def sums(self, ids: Sequence[Hashable]) -> Counter[Hashable]:
+        """How many rows each class holds."""
+        if self._counts is None:
+            return Counter(ids)
+        sums: Counter[Hashable] = Counter()
+        for key, count in zip(ids, self._counts, strict=True):
+            sums[key] += count
+        return sums
 
 
 class _Search:
     """Looks for a permutation of columns, depth first: each column that is assigned splits the classes of rows."""
 
-    def __init__(self, rows: int) -> None:
-        self._rows = rows
+    def __init__(self, wanted: _Side, offered: _Side) -> None:
+        self._wanted, self._offered = wanted, offered
         self._left = SEARCH_CELLS
 
     def refined(
@@ -112,17 +134,25 @@ class _Search:
     ) -> _Ids | None:
         """The classes split by the contents of one column of each side; None where a class then holds more predicted
         rows than gold ones."""
-        self._left -= self._rows
+        self._left -= len(gold_ids) + len(ids)
         names: dict[tuple[int, Value], int] = {}
         split = [names.setdefault(pair, len(names)) for pair in zip(gold_ids, column, strict=True)]
         found = [names.get(pair, -1) for pair in zip(ids, other, strict=True)]
-        held, needed = Counter(split), Counter(found)
+        held, needed = self._wanted.sums(split), self._offered.sums(found)
         return (split, found) if all(held[key] >= count for key, count in needed.items()) else None
 
-    def permutation(
-        self, wanted: Sequence[_Column], offered: Sequence[_Column], start: _Ids, choices: Sequence[Sequence[int]]
-    ) -> bool:
-        order = sorted(range(len(wanted)), key=lambda i: len(choices[i]))
+    def choices(self, start: _Ids) -> list[list[int]]:
+        """For every gold column the predicted columns that hold its cells, each in a row of the same class."""
+        held = [self._wanted.sums(list(zip(start[0], column, strict=True))) for column in self._wanted.columns]
+        needed = [self._offered.sums(list(zip(start[1], column, strict=True))) for column in self._offered.columns]
+        if self._wanted.total == self._offered.total:
+            kinds = [frozenset(counter.items()) for counter in needed]
+            return [[i for i, kind in enumerate(kinds) if kind == own] for own in (frozenset(h.items()) for h in held)]
+        return [[i for i, need in enumerate(needed) if need <= own] for own in held]
+
+    def permutation(self, start: _Ids, choices: Sequence[Sequence[int]]) -> bool:
+        """Whether one can be found before the work is used up."""
+        order = sorted(range(len(choices)), key=lambda i: len(choices[i]))
         states, used = [start], [-1] * len(order)
         waiting = [iter(choices[order[0]])]
         while waiting and self._left > 0:
@@ -135,7 +165,8 @@ class _Search:
             if column in used[:depth]:
                 continue
             gold_ids, ids = states[-1]
-            refined = self.refined(gold_ids, wanted[order[depth]], ids, offered[column])
+            wanted, offered = self._wanted.columns[order[depth]], self._offered.columns[column]
+            refined = self.refined(gold_ids, wanted, ids, offered)
             if refined is None:
                 continue
             if depth + 1 == len(order):
@@ -143,21 +174,6 @@ class _Search:
             states.append(refined)
             waiting.append(iter(choices[order[depth + 1]]))
         return False
-
-
-def _kinds(rows: Sequence[Row]) -> list[int]:
-    """For every row a hash of its cells in any order: what a column permutation leaves alone."""
-    return [hash(frozenset(Counter(row).items())) for row in rows]
-
-
-def _choices(wanted: Sequence[_Column], offered: Sequence[_Column], start: _Ids) -> list[list[int]]:
-    """For every gold column the predicted columns that hold its cells, each in a row of the same class."""
-    held = [Counter(zip(start[0], column, strict=True)) for column in wanted]
-    needed = [Counter(zip(start[1], column, strict=True)) for column in offered]
-    if len(start[0]) == len(start[1]):
-        kinds = [frozenset(counter.items()) for counter in needed]
-        return [[i for i, kind in enumerate(kinds) if kind == own] for own in (frozenset(h.items()) for h in held)]
-    return [[i for i, need in enumerate(needed) if need <= own] for own in held]
 
 
 def _canonical(rows: Sequence[Row]) -> Sequence[Row]:

@@ -233,7 +233,9 @@ def test_more_ties_than_are_fetched_are_unknown(pool: ExecutorPool, dogs: str, m
     assert (gold.order_dependent, gold.order_unknown, gold.order_lost) == (False, True, False)
 
 
-TABLES = st.lists(st.tuples(st.sampled_from("pqrs"), st.sampled_from([None, 0, 1, 1.5, "a", "A"])), min_size=2, max_size=8)
+TABLES = st.lists(
+    st.tuples(st.sampled_from("pqrs"), st.sampled_from([None, 0, 1, 1.5, "a", "A"])), min_size=2, max_size=8
+)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
