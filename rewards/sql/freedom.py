@@ -70,8 +70,11 @@ def _find_ties(cases: Sequence[_Case], pool: ExecutorPool, budget: BudgetConfig)
     asked: list[tuple[_Case, int, TieQuery]] = []
     for case in cases:
         for instance, execution in enumerate(case.gold.executions):
+            rows, gold = execution.rows, case.gold
+            if not rows:
+                continue
             try:
-                query = _tie_query(case, execution)
+                query = tie_query(gold.sql, len(rows[0]), len(rows), ordered=gold.ordered, with_keys=gold.inexact)
             except KeysUnknown:
                 case.shown.add("unknown")
                 continue
@@ -98,15 +101,6 @@ def _ask(
         for case, instance, query in asked
     ]
     return pool.each(queries, take)
-
-
-def _tie_query(case: _Case, execution: Execution) -> TieQuery | None:
-    """None where ties would change nothing: an order that does not count, or a single row that nothing was cut from."""
-    gold, rows = case.gold, len(execution.rows)
-    cut = "limit" in gold.sql.lower()
-    if not rows or (rows == 1 and not cut) or not (cut or gold.ordered):
-        return None
-    return tie_query(gold.sql, len(execution.rows[0]), rows, with_keys=gold.inexact)
 
 
 def _take_ties(case: _Case, instance: int, query: TieQuery, execution: Execution) -> Shown:

@@ -100,20 +100,23 @@ class Ties:
         )
 
 
-def tie_query(sql: str, width: int, rows: int, *, with_keys: bool) -> TieQuery | None:
-    """For a query whose result has `width` columns and `rows` rows; None where it has no ORDER BY at its top level.
+def tie_query(sql: str, width: int, rows: int, *, ordered: bool, with_keys: bool) -> TieQuery | None:
+    """For a query whose result has `width` columns and `rows` rows; None where ties at its top level change nothing.
 
+    That is so without an ORDER BY there, and where its order does not count (`ordered`) and no LIMIT cuts it.
     Raises KeysUnknown.
     """
+    if not ordered and "limit" not in sql.lower():
+        return None
     try:
         tree = parse_query(sql)
     except ParseFailure as failure:
         raise KeysUnknown(str(failure)) from failure
-    order = tree.args.get("order")
-    if order is None:
+    cut = tree.args.get("limit") is not None
+    if tree.args.get("order") is None or (rows == 1 and not cut) or not (ordered or cut):
         return None
     offset = _offset(tree)
-    fetched = None if tree.args.get("limit") is None and not offset else offset + rows + SPARE_ROWS
+    fetched = offset + rows + SPARE_ROWS if cut else None
     readings = _Readings(tree, width)
     texts = dict.fromkeys(readings.text(fetched, with_keys, replace) for replace in (False, True))
     return TieQuery(texts=tuple(texts), width=width, offset=offset, fetched=fetched)
