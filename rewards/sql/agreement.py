@@ -6,7 +6,7 @@ on the order in which the results are listed.
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from conf.schema.data import Denotation
 from rewards.carriers import Execution, Value
@@ -63,7 +63,7 @@ def agreed(results: Sequence[Result | None], policy: Denotation) -> list[str | N
     >>> len(set(agreed([third, other], "bird")))
     1
     """
-    # Most candidates have the very same rows: each different result is settled and digested once.
+    # Most candidates have the very same rows: what is equal is settled and digested once.
     classes: dict[Hashable, list[int]] = {}
     for index, one in enumerate(results):
         if one is not None:
@@ -72,11 +72,17 @@ def agreed(results: Sequence[Result | None], policy: Denotation) -> list[str | N
     firsts = [results[indices[0]] for indices in members]
     kept = [one for one in firsts if one is not None]
     inexact = [any(one is not None and one.inexact for one in map(results.__getitem__, indices)) for indices in members]
+    rows = [one.rows for one in kept]
+    if len(kept) > 1:
+        rows = settled(rows, inexact)
     digests: list[str | None] = [None] * len(results)
-    for one, rows, indices in zip(kept, settled([one.rows for one in kept], inexact), members, strict=True):
-        made = rows_digest(rows, policy=policy, ordered=one.ordered)
+    made: dict[Hashable, str] = {}
+    for one, own, indices in zip(kept, rows, members, strict=True):
+        key = _exact(replace(one, rows=own), policy)
+        if key not in made:
+            made[key] = rows_digest(own, policy=policy, ordered=one.ordered)
         for index in indices:
-            digests[index] = made
+            digests[index] = made[key]
     return digests
 
 
