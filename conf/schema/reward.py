@@ -44,7 +44,8 @@ class ExecutionReward(Section):
     instances: Literal["primary", "all"] = "primary"
     """all: right means right on every instance of the database."""
     order_dependent_gold: Literal["score", "unscorable"] = "score"
-    """What to do with a gold query whose rows depend on an order that SQL leaves open, or where that cannot be found out."""
+    """What to do with a gold query whose rows depend on an order that SQL leaves open, or of which that cannot be found
+    out."""
     budget: BudgetConfig = BudgetConfig()
 
 
