@@ -72,7 +72,10 @@ def _shuffle(tree: exp.Expr, desc: bool, sorted_known: bool) -> tuple[exp.Expr, 
 
 
 def _keeps_order(query: exp.Expr, tree: exp.Expr) -> bool:
-    """Whether a SELECT reads one subquery that is sorted."""
+    """Whether a SELECT reads one subquery that is sorted, or a recursion ends at its limit."""
+    holder = query.parent
+    if isinstance(holder, exp.CTE) and isinstance(query, exp.SetOperation):
+        return bool(holder.parent is not None and holder.parent.args.get("recursive"))
     source = query.args.get("from_")
     if not isinstance(query, exp.Select) or source is None or query.args.get("joins") or query.args.get("group"):
         return False

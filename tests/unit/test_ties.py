@@ -220,6 +220,7 @@ def test_what_cannot_be_enumerated_is_flagged(pool: ExecutorPool, dogs: str, sql
         "SELECT name, max(age) FROM dog",
         "SELECT o.total, d.kind, count(*) FROM dog d JOIN owner o ON d.kind = o.kind GROUP BY d.kind",
         "SELECT id FROM dog UNION SELECT id FROM owner LIMIT 100",
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 5) SELECT i FROM n",
     ],
 )
 def test_what_no_order_changes_is_not_flagged(pool: ExecutorPool, dogs: str, sql: str) -> None:
