@@ -69,7 +69,8 @@ class RewardResult:
     correct: bool = False
     """Equal to a gold answer on every instance asked for."""
     result_digest: str | None = None
-    """Full-length digest of the primary instance's result under the task's denotation; None when it did not run."""
+    """Full-length digest of the primary instance's result under the task's denotation; within one call, small results
+    that differ in the last bits of sums alone have the same. None when it did not run."""
     result_trivial: bool = False
     """The result is empty, or holds nothing but zeros and NULLs (value-aware voting leaves it out first)."""
     error: str | None = None

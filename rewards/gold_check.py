@@ -33,6 +33,8 @@ class GoldCheck:
     usable: bool
     reason: str | None = None
     order_dependent: bool = False
+    order_unknown: bool = False
+    """Whether its rows depend on an open order cannot be found out from this query and these databases."""
     infrastructure: bool = False
     """Not usable through no fault of the gold: worth another try."""
     faults: tuple[GoldFault | None, ...] = ()
@@ -48,13 +50,18 @@ def checked(golds: Sequence[Gold], order_dependent: OrderDependent) -> tuple[Gol
     if lost is not None:
         return GoldCheck(usable=False, reason=f"gold: {lost.detail}", infrastructure=True, faults=faults), []
     shaky = any(gold.usable and gold.order_dependent for gold in golds)
+    unknown = any(gold.usable and gold.order_unknown for gold in golds)
     if not counting:
         # Where some golds run and others fail, those that run have the reason worth knowing.
         fault = next((f for f in faults if f is not None and f.kind == "order-dependent"), faults[0])
         assert fault is not None
-        return GoldCheck(usable=False, reason=f"gold: {fault.detail}", order_dependent=shaky, faults=faults), []
-    flagged = shaky and order_dependent == "score"
-    return GoldCheck(usable=True, order_dependent=flagged, faults=faults), counting
+        return GoldCheck(
+            usable=False, reason=f"gold: {fault.detail}", order_dependent=shaky, order_unknown=unknown, faults=faults
+        ), []
+    scored = order_dependent == "score"
+    return GoldCheck(
+        usable=True, order_dependent=shaky and scored, order_unknown=unknown and scored, faults=faults
+    ), counting
 
 
 def _fault(gold: Gold, order_dependent: OrderDependent) -> GoldFault | None:
@@ -67,6 +74,8 @@ def _fault(gold: Gold, order_dependent: OrderDependent) -> GoldFault | None:
         return None
     if gold.order_dependent:
         return GoldFault(kind="order-dependent", detail="its rows depend on scan order")
-    if gold.order_unknown:
+    if gold.order_lost:
         return GoldFault(kind="unscorable", detail="whether its rows depend on scan order could not be found out")
+    if gold.order_unknown:
+        return GoldFault(kind="order-dependent", detail="whether its rows depend on scan order cannot be found out")
     return None

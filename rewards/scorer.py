@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from conf.schema.reward import RewardConfig
 from rewards.carriers import Cause, RewardResult, SqlTask
 from rewards.combine import RIGHT, Combiner, Components
-from rewards.components.execution import Judged
+from rewards.components.execution import Judged, agreed_digests
 from rewards.components.format import extract, format_reward
 from rewards.components.memory import MemoryComponent
 from rewards.components.penalties import Facts, penalties, penalty_weights
@@ -23,6 +23,7 @@ from rewards.sql.parse import MAX_COMPLETION_CHARS, Extraction
 from rewards.verdicts import Inquiry, Verdict, Verdicts
 
 ORDER_FLAG = "gold_order_dependent"
+UNKNOWN_FLAG = "gold_order_unknown"
 TOKEN_FLAG = "atomic_token_fallback"
 FAILED_GOLD_FLAG = "gold_failed"
 CONSTANT_FLAG = "constant_answer"
@@ -156,37 +157,46 @@ class Scorer:
             right = [_right(verdict) for verdict in verdicts]
             runs = [verdict is not None and verdict.judged.level > 0 for verdict in verdicts]
             alignments = self._memory.score(job.task, [e.reasoning for e in extractions], right, runs=runs)
-        flags = (ORDER_FLAG,) * check.order_dependent + (FAILED_GOLD_FLAG,) * inquiry.lost_golds
+        flags = (ORDER_FLAG,) * check.order_dependent + (UNKNOWN_FLAG,) * check.order_unknown
+        flags += (FAILED_GOLD_FLAG,) * inquiry.lost_golds
         lengths = job.lengths if job.lengths is not None else [0.0] * count
         facts = [
             Facts(task=job.task, extraction=e, judged=_unasked(e) if verdict is None else verdict.judged, length=length)
             for e, verdict, length in zip(extractions, verdicts, lengths, strict=True)
         ]
-        return tuple(self._result(*parts, flags) for parts in zip(facts, verdicts, alignments, strict=True))
+        digests = agreed_digests([one.judged for one in facts], job.task.denotation)
+        parts = zip(facts, verdicts, alignments, digests, strict=True)
+        return tuple(self._result(*one, flags) for one in parts)
 
     def _result(
-        self, facts: Facts, verdict: Verdict | None, alignment: float | None, flags: tuple[str, ...]
+        self,
+        facts: Facts,
+        verdict: Verdict | None,
+        alignment: float | None,
+        digest: str | None,
+        flags: tuple[str, ...],
     ) -> RewardResult:
         extraction, judged = facts.extraction, facts.judged
         if judged.unscorable:
             return self._unscored(extraction, judged.error, "policy" if judged.own_doing else "infrastructure")
         if verdict is not None:
             flags += (TOKEN_FLAG,) * verdict.token_fallback + (CONSTANT_FLAG,) * verdict.constant
+        level = 1 if verdict is not None and verdict.constant else judged.level
         values = Components(
             format=format_reward(extraction, self._config.format),
-            execution=judged.level,
+            execution=level,
             atomic=self._no_overlap if verdict is None else verdict.atomic,
             memory=alignment,
             penalties=penalties(facts, self._penalties),
         )
-        components = _reported(values, self._config)
+        components = _reported(values, self._config, executed=judged.level)
         return RewardResult(
             status="scored",
             total=self._combiner.total(values),
             components=components,
             sql=extraction.sql,
-            correct=judged.level == RIGHT,
-            result_digest=judged.digest,
+            correct=level == RIGHT,
+            result_digest=digest,
             result_trivial=judged.trivial,
             error=judged.error,
             error_kind=judged.error_kind,
@@ -211,14 +221,15 @@ def _right(verdict: Verdict | None) -> bool | None:
     """Of a completion; None where the infrastructure lost its query."""
     if verdict is None:
         return False
-    return None if verdict.judged.unscorable else verdict.judged.level == RIGHT
+    return None if verdict.judged.unscorable else verdict.judged.level == RIGHT and not verdict.constant
 
 
-def _reported(values: Components, config: RewardConfig) -> dict[str, float | None]:
-    """Raw values by name; None for a component that is switched off."""
+def _reported(values: Components, config: RewardConfig, *, executed: int) -> dict[str, float | None]:
+    """Raw values by name; None for a component that is switched off. `executed`: what execution showed, which is paid
+    less where the answer is a constant."""
     return {
         "format": values.format if config.format.enabled else None,
-        "execution": float(values.execution) if config.execution.enabled else None,
+        "execution": float(executed) if config.execution.enabled else None,
         "atomic": values.atomic,
         "memory": values.memory,
         **values.penalties,

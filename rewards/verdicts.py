@@ -2,7 +2,7 @@
 
 Guarantees: candidates of a task that mean the same to SQLite are executed and compared once; verdicts are cached by
 (database contents, golds, candidate, policy), bounded; nothing that the infrastructure lost is cached. However large a
-batch is, the results of the golds of TASKS_AT_ONCE tasks are held, and of each executor the one that it sends.
+batch is, HELD_BYTES of gold results are held (rewards/sql/gold.py), and of each executor the one that it sends.
 Single-threaded towards its caller.
 """
 
@@ -10,7 +10,7 @@ import gc
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from conf.schema.reward import RewardConfig
@@ -26,8 +26,8 @@ from rewards.sql.parse import canonical
 from rewards.sql.schema import DatabaseUnreadable, read_schema
 from rewards.sql.tables import reads_table
 
-TASKS_AT_ONCE = 8
-"""Tasks whose golds' results are held together; rewards/sql/gold.py limits those of one task."""
+CHECKED_TOGETHER = 64
+"""Tasks whose golds are executed in one batch where no candidates are asked for."""
 COLLECT_EVERY = 50_000
 """New objects between two looks for garbage during a batch. Syntax trees are cyclic; at Python's own 700 a quarter of a
 batch's time went into looking at trees that are still in use."""
@@ -104,11 +104,12 @@ class Verdicts:
         return self.check_many([task])[0]
 
     def check_many(self, tasks: Sequence[SqlTask]) -> list[GoldCheck]:
-        """`check` of several tasks; the results of the golds of TASKS_AT_ONCE are held at a time."""
+        """`check` of several tasks, some of them at a time."""
         found = []
-        for start in range(0, len(tasks), TASKS_AT_ONCE):
-            inquiries = [self._opened(task, ()) for task in tasks[start : start + TASKS_AT_ONCE]]
-            self._check_golds([inquiry for inquiry in inquiries if inquiry.check is None])
+        for start in range(0, len(tasks), CHECKED_TOGETHER):
+            inquiries = [self._opened(task, ()) for task in tasks[start : start + CHECKED_TOGETHER]]
+            for _ in self._with_golds(inquiries):
+                pass
             found += [inquiry.check for inquiry in inquiries if inquiry.check is not None]
         return found
 
@@ -159,22 +160,19 @@ class Verdicts:
         return new
 
     def _execute(self, inquiries: Sequence[Inquiry], new: Mapping[bytes, tuple[Inquiry, str]]) -> dict[bytes, Judged]:
-        """Golds first, then the new candidates of tasks that can be scored; some tasks at a time, since the results
-        of their golds are held meanwhile."""
+        """Golds first, then the new candidates of tasks that can be scored; so many tasks at a time as the results of
+        their golds, which are held meanwhile, allow."""
         judged: dict[bytes, Judged] = {}
-        waiting = [inquiry for inquiry in inquiries if inquiry.check is None]
-        for start in range(0, len(waiting), TASKS_AT_ONCE):
-            part = waiting[start : start + TASKS_AT_ONCE]
-            golds = {id(inquiry): found for inquiry, found in zip(part, self._check_golds(part), strict=True)}
+        for part in self._with_golds(inquiries):
             # A query that several tasks share is judged with the first that asks for it.
             due = {
                 key: Candidate(
                     sql=sql,
-                    golds=golds[id(inquiry)],
+                    golds=golds,
                     databases=self._databases(inquiry.task),
                     policy=inquiry.task.denotation,
                 )
-                for inquiry in part
+                for inquiry, golds in part
                 if inquiry.usable
                 for sql, key in inquiry.keys.items()
                 if key in new and new[key][0] is inquiry
@@ -182,19 +180,22 @@ class Verdicts:
             judged.update(zip(due, self._judge.judge(list(due.values())), strict=True))
         return judged
 
-    def _check_golds(self, inquiries: Sequence[Inquiry]) -> list[list[Gold]]:
-        """Checks the golds of some tasks; those that count, with their results."""
+    def _with_golds(self, inquiries: Sequence[Inquiry]) -> Iterator[list[tuple[Inquiry, list[Gold]]]]:
+        """Checks the golds of those that wait for it: some of them at a time, each with the golds that count."""
+        waiting = [inquiry for inquiry in inquiries if inquiry.check is None]
         requests = [
             GoldRequest(sqls=i.task.gold_sqls, databases=self._databases(i.task), policy=i.task.denotation)
-            for i in inquiries
+            for i in waiting
         ]
-        found = []
-        for inquiry, golds in zip(inquiries, self._golds.many(requests), strict=True):
-            inquiry.check, counted = checked(golds, self._config.execution.order_dependent_gold)
-            inquiry.counted = [gold.sql for gold in counted]
-            inquiry.passing = any(gold.infrastructure or gold.order_unknown for gold in golds)
-            found.append(counted)
-        return found
+        following = iter(waiting)
+        for chunk in self._golds.chunks(requests):
+            yield [self._checked(next(following), golds) for golds in chunk]
+
+    def _checked(self, inquiry: Inquiry, golds: Sequence[Gold]) -> tuple[Inquiry, list[Gold]]:
+        inquiry.check, counted = checked(golds, self._config.execution.order_dependent_gold)
+        inquiry.counted = [gold.sql for gold in counted]
+        inquiry.passing = any(gold.infrastructure or gold.order_lost for gold in golds)
+        return inquiry, counted
 
     def _similarities(self, new: Mapping[bytes, tuple[Inquiry, str]]) -> dict[bytes, Similarities]:
         """Of each new candidate to every gold of its task; whether a gold counts is being found out meanwhile."""
@@ -219,8 +220,6 @@ class Verdicts:
             judged = Judged(level=0, unscorable=True, error=f"the schema of {inquiry.task.db_id} cannot be read")
         constant = judged.level == 2 and self._config.execution.constant_answer == "wrong"
         constant = constant and not reads_table(sql) and all(reads_table(gold) for gold in inquiry.counted)
-        if constant:
-            judged = replace(judged, level=1)
         scores = [similarities[gold] for gold in inquiry.counted] if similarities else []
         best = max(scores, key=lambda score: score.similarity, default=None)
         verdict = Verdict(

@@ -1,21 +1,22 @@
 """Executes candidate files: from sampled queries to ballots, which hold what voters need and which candidates are
 right.
 
-Right is what training calls right (rewards/sql/denotation against the gold, on every instance asked for). The official
+Right is what training calls right (what the gold accepts, on every instance asked for). The official
 scores are the benchmarks' business and differ on a few questions.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
 from conf.schema.selection import CandidateFile
-from rewards.carriers import Execution
 from rewards.components.atomic import AtomicComparer
-from rewards.sql.denotation import digest, equal, is_trivial
+from rewards.sql.agreement import agreeing
+from rewards.sql.denotation import is_trivial
 from rewards.sql.executor import ExecutorPool, Query
-from rewards.sql.parse import has_top_level_order_by
+from rewards.sql.gold import Gold, GoldRequest, GoldStore
+from rewards.sql.results import Results
 from rewards.sql.schema import read_schema
 from selection.candidate import Candidate, Context
 from selection.questions import Sampled
@@ -24,7 +25,7 @@ from selection.soft_vote import ROWS_COMPARED
 BLOCK = 64
 """Questions executed together."""
 
-Known = Mapping[tuple[str, str], Execution]
+Known = Results[tuple[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,35 +49,39 @@ def ballots(sampled: Sequence[Sampled], config: CandidateFile) -> Iterator[Ballo
     infrastructure."""
     comparers: dict[str, AtomicComparer] = {}
     with ExecutorPool(config.execution.executors or os.cpu_count() or 1) as pool:
+        store = GoldStore(pool, config.execution.budget)
         for start in range(0, len(sampled), BLOCK):
             block = sampled[start : start + BLOCK]
             known = _execute(block, pool, config)
-            for one in block:
+            golds = (gold for chunk in store.chunks([_request(one) for one in block]) for (gold,) in chunk)
+            for one, gold in zip(block, golds, strict=True):
                 primary = one.task.databases[0]
-                golds = [known[database, one.task.gold_sqls[0]] for database in one.task.databases]
-                asked = [known[database, sql] for database in one.task.databases for sql in one.candidates]
-                if any(gold.status != "ok" for gold in golds) or any(run.lost for run in asked):
+                asked = ((database, sql) for database in one.task.databases for sql in one.candidates)
+                if not gold.usable or any(known[call].lost for call in asked):
                     continue
                 if primary not in comparers:
                     comparers[primary] = AtomicComparer(read_schema(primary))
-                yield _ballot(one, known, comparers[primary])
+                yield _ballot(one, gold, known, comparers[primary])
+
+
+def _request(one: Sampled) -> GoldRequest:
+    """The gold that decides: the question's first."""
+    return GoldRequest(sqls=one.task.gold_sqls[:1], databases=one.task.databases, policy=one.task.denotation)
 
 
 def _execute(block: Sequence[Sampled], pool: ExecutorPool, config: CandidateFile) -> Known:
-    calls = dict.fromkeys(
-        (database, sql)
-        for one in block
-        for sql in (one.task.gold_sqls[0], *one.candidates)
-        for database in one.task.databases
-    )
+    calls = dict.fromkeys((database, sql) for one in block for sql in one.candidates for database in one.task.databases)
     budget = config.execution.budget
     queries = [Query(database=database, sql=sql, budget=budget) for database, sql in calls]
-    return dict(zip(calls, pool.run(queries), strict=True))
+    known = Known()
+    keys = list(calls)
+    pool.each(queries, lambda index, execution: known.put(keys[index], execution))
+    return known
 
 
-def _ballot(one: Sampled, known: Known, comparer: AtomicComparer) -> Ballot:
+def _ballot(one: Sampled, gold: Gold, known: Known, comparer: AtomicComparer) -> Ballot:
     task = one.task
-    digests = {sql: _digests(sql, one, known) for sql in set(one.candidates)}
+    digests = _digests(one, known)
     candidates = tuple(
         Candidate(
             index=index,
@@ -88,7 +93,7 @@ def _ballot(one: Sampled, known: Known, comparer: AtomicComparer) -> Ballot:
         )
         for index, sql in enumerate(one.candidates)
     )
-    right = {sql for sql in digests if _right(sql, one, known)}
+    right = {sql for sql in digests if _right(sql, gold, one, known)}
     context = Context(
         question=task.question,
         evidence=task.evidence,
@@ -100,21 +105,19 @@ def _ballot(one: Sampled, known: Known, comparer: AtomicComparer) -> Ballot:
     return Ballot(db_id=task.db_id, question=task.question, candidates=candidates, context=context)
 
 
-def _digests(sql: str, one: Sampled, known: Known) -> tuple[str | None, str]:
-    """Digest on the primary instance (None when the query did not run there), and one for all instances together."""
-    ordered = has_top_level_order_by(sql)
+def _digests(one: Sampled, known: Known) -> dict[str, tuple[str | None, str]]:
+    """By query its digest on the primary instance (None when it did not run there), and one for all instances."""
+    sqls = set(one.candidates)
     each = [
-        digest(execution, policy=one.task.denotation, ordered=ordered) if execution.status == "ok" else "failed"
-        for execution in (known[database, sql] for database in one.task.databases)
-    ]
-    together = blake2b("\n".join(each).encode(), digest_size=32).hexdigest()
-    return (None if each[0] == "failed" else each[0]), together
-
-
-def _right(sql: str, one: Sampled, known: Known) -> bool:
-    gold = one.task.gold_sqls[0]
-    ordered = has_top_level_order_by(gold)
-    return all(
-        equal(known[database, gold], known[database, sql], policy=one.task.denotation, ordered=ordered)
+        agreeing({sql: known[database, sql] for sql in sqls}, one.task.denotation, database=database)
         for database in one.task.databases
+    ]
+    together = {sql: "\n".join(digests[sql] or "failed" for digests in each) for sql in sqls}
+    return {sql: (each[0][sql], blake2b(together[sql].encode(), digest_size=32).hexdigest()) for sql in sqls}
+
+
+def _right(sql: str, gold: Gold, one: Sampled, known: Known) -> bool:
+    return all(
+        gold.accepts(instance, known[database, sql], policy=one.task.denotation)
+        for instance, database in enumerate(one.task.databases)
     )

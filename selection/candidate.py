@@ -28,7 +28,8 @@ class Candidate:
     """Position in sampling order; what a voter returns."""
     sql: str
     digest: str | None
-    """Full-length digest of the result under the task's denotation; None when the query did not run."""
+    """Full-length digest of the result under the task's denotation; results that differ in the last bits of sums alone
+    have the same. None when the query did not run."""
     trivial: bool = False
     """The result is empty, or holds nothing but zeros and NULLs."""
     failed: bool = False

@@ -8,8 +8,8 @@ from benchmarks.carriers import Answer, BenchmarkError, Question
 from conf.schema.benchmark import BenchmarkConfig, VoterName
 from conf.schema.data import Denotation
 from rewards.carriers import Execution
-from rewards.sql.denotation import digest, is_trivial
-from rewards.sql.parse import has_top_level_order_by
+from rewards.sql.agreement import agreeing
+from rewards.sql.denotation import is_trivial
 from selection.builder import NEEDS_LOGPROBS, VOTERS
 from selection.candidate import Candidate, Context, NoCandidates, Voter
 
@@ -51,12 +51,14 @@ class Voting:
 
         return cls(config.selection, denotation, Reranking(config.reranker, questions))
 
-    def candidates(self, answer: Answer, executions: Mapping[str, Execution]) -> tuple[Candidate, ...]:
+    def candidates(
+        self, question: Question, answer: Answer, executions: Mapping[str, Execution]
+    ) -> tuple[Candidate, ...]:
         """The sampled candidates after execution of their texts on the primary instance."""
         if len(answer.candidates) == 1:  # nothing to vote on, so nothing to digest
             sql = answer.candidates[0]
             return (Candidate(index=0, sql=sql, digest=None, failed=executions[sql].status != "ok"),)
-        digests = {sql: self._digest(sql, executions[sql]) for sql in set(answer.candidates)}
+        digests = self._digests(answer, executions, question.databases[0])
         return tuple(
             Candidate(
                 index=index,
@@ -81,7 +83,7 @@ class Voting:
 
         Raises BenchmarkError when the configured voter lacks an input.
         """
-        candidates = self.candidates(answer, executions)
+        candidates = self.candidates(question, answer, executions)
         names = [name for name in self._voters if name == self._selection or self._has_input(name, answer)]
         if len(candidates) == 1 and answer.greedy is None and self._selection != "greedy":
             return Poll(candidates=candidates, chosen=0, choices=dict.fromkeys(names, 0))
@@ -92,7 +94,7 @@ class Voting:
             correct=frozenset(index for index, right in enumerate(rights) if right),
             greedy=len(candidates) if answer.greedy is not None else None,
             similarity=self._reranking.similarity(question) if self._reranking else None,
-            instance_digests=self._instance_digests(answer, [executions, *others]) if self._reranking else {},
+            instance_digests=self._instance_digests(question, answer, [executions, *others]) if self._reranking else {},
         )
         try:
             choices = {name: self._voters[name](candidates, context) for name in names}
@@ -105,14 +107,15 @@ class Voting:
             return answer.greedy is not None
         return answer.logprobs is not None or name not in NEEDS_LOGPROBS
 
-    def _instance_digests(self, answer: Answer, instances: Sequence[Mapping[str, Execution]]) -> dict[int, str]:
-        joined = {
-            sql: " ".join(self._digest(sql, executions[sql]) or "failed" for executions in instances)
-            for sql in set(answer.candidates)
-        }
+    def _instance_digests(
+        self, question: Question, answer: Answer, instances: Sequence[Mapping[str, Execution]]
+    ) -> dict[int, str]:
+        places = zip(instances, question.databases, strict=False)  # the further ones are not always executed
+        each = [self._digests(answer, executions, database) for executions, database in places]
+        joined = {sql: " ".join(digests[sql] or "failed" for digests in each) for sql in set(answer.candidates)}
         return {index: joined[sql] for index, sql in enumerate(answer.candidates)}
 
-    def _digest(self, sql: str, execution: Execution) -> str | None:
-        if execution.status != "ok":
-            return None
-        return digest(execution, policy=self._denotation, ordered=has_top_level_order_by(sql))
+    def _digests(self, answer: Answer, executions: Mapping[str, Execution], database: str) -> dict[str, str | None]:
+        """By text of a candidate, on one instance."""
+        texts = {sql: executions[sql] for sql in set(answer.candidates)}
+        return agreeing(texts, self._denotation, database=database)

@@ -60,9 +60,11 @@ class ExecutionReward(Section):
     instances: Literal["primary", "all"] = "primary"
     """all: right means right on every instance of the database."""
     order_dependent_gold: Literal["score", "unscorable"] = "score"
-    """What to do with a gold query whose rows depend on scan order. unscorable: a run leaves such tasks out."""
+    """What to do with a gold query whose rows depend on an order that SQL leaves open, or of which that cannot be found
+    out. unscorable: a run leaves such tasks out."""
     constant_answer: Literal["score", "wrong"] = "score"
-    """wrong: an answer that reads no table, although every gold does, is at most one that runs (execution 1)."""
+    """wrong: an answer that reads no table, although every gold does, is paid as one that runs and differs, whatever
+    its result; the component still says what execution showed."""
     budget: BudgetConfig = BudgetConfig()
 
 

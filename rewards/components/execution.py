@@ -12,11 +12,14 @@ from dataclasses import dataclass, replace
 from conf.schema.data import Denotation
 from conf.schema.reward import ExecutionReward
 from rewards.carriers import ErrorKind, Execution
+from rewards.sql.agreement import Result, agreed, is_inexact
 from rewards.sql.denotation import digest, is_trivial
 from rewards.sql.executor import ExecutorPool, Query
 from rewards.sql.gold import Gold
 
 ERROR_CHARS = 300
+REAL_CELLS = 64
+"""Larger results of sums are told apart to the last bit; verdicts are cached, so they have to stay small."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +33,9 @@ class Judged:
     error: str | None = None
     digest: str | None = None
     """Of the primary instance's result."""
+    reals: Result | None = None
+    """The result itself where it holds floats and at most REAL_CELLS cells: other candidates' sums may differ from its
+    in the last bits alone."""
     trivial: bool = False
     unscorable: bool = False
     """Nobody knows the result; the level means nothing."""
@@ -102,9 +108,11 @@ def _on_primary(candidate: Candidate, execution: Execution) -> _Primary:
     if execution.status != "ok":
         return _Primary(judged=_failed(execution), matching=())
     matching = [gold for gold in candidate.golds if gold.accepts(0, execution, policy=candidate.policy)]
+    ordered = candidate.golds[0].ordered
     judged = Judged(
         level=2 if matching else 1,
-        digest=digest(execution, policy=candidate.policy, ordered=candidate.golds[0].ordered),
+        digest=digest(execution, policy=candidate.policy, ordered=ordered),
+        reals=_reals(candidate, execution, ordered),
         trivial=is_trivial(execution),
     )
     return _Primary(judged=judged, matching=matching)
@@ -138,3 +146,20 @@ def _on_all_instances(primary: Judged, others: Sequence[frozenset[int] | Judged]
             return found
         accepting.append(found)
     return primary if frozenset.intersection(*accepting) else replace(primary, level=1)
+
+
+def agreed_digests(judged: Sequence[Judged | None], policy: Denotation) -> list[str | None]:
+    """The digests of one task's candidates, the same for results whose sums differ in the last bits alone."""
+    digests = [one.digest if one is not None else None for one in judged]
+    reals = [one.reals if one is not None else None for one in judged]
+    if not any(one is not None and one.inexact for one in reals):
+        return digests
+    together = agreed(reals, policy)
+    return [own if made is None else made for own, made in zip(digests, together, strict=True)]
+
+
+def _reals(candidate: Candidate, execution: Execution, ordered: bool) -> Result | None:
+    rows = execution.rows
+    if len(rows) * len(execution.columns) > REAL_CELLS or not any(type(v) is float for row in rows for v in row):
+        return None
+    return Result(rows=rows, ordered=ordered, inexact=is_inexact(candidate.sql, candidate.databases[0]))

@@ -1,8 +1,8 @@
 """When two results are the same answer: the one equality of rewards, voting, recall and benchmarks.
 
 Cells are typed and compare as in Python: 1 equals 1.0, '1' differs from 1, NULL equals only NULL and differs from '',
-text is case- sensitive, integers are exact at any size, there is no float tolerance. Column names never count,
-duplicate ones lose nothing.
+text is case-sensitive, integers are exact at any size, there is no float tolerance (inexact.py has the one for sums of
+reals). Column names never count, duplicate ones lose nothing.
 
 * `bird`: the sets of rows are equal, columns by position. Order and duplicates do not count.
 * `spider`: the bags of rows are equal (their sequences, where `ordered`) after one permutation of the predicted
@@ -16,16 +16,16 @@ practice; `equal` decides.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from hashlib import blake2b
 
 from conf.schema.data import Denotation
 from rewards.carriers import Execution, Value
 
 Row = tuple[Value, ...]
-MAX_ASSIGNMENTS = 10_000
-"""Column assignments tried before two bags count as different. Columns that differ in content never need a second
-try."""
+SEARCH_CELLS = 4_000_000
+"""Cells looked at in search of a column permutation before two results count as different. The largest results that
+a budget lets through need 1.4 million where every column can be told from the others by its contents."""
 EMPTY = "empty"
 
 
@@ -36,24 +36,49 @@ def equal(gold: Execution, predicted: Execution, *, policy: Denotation, ordered:
     """
     if gold.status != "ok" or predicted.status != "ok":
         return False
-    if not gold.rows or not predicted.rows:
-        return not gold.rows and not predicted.rows
+    return rows_equal(gold.rows, predicted.rows, policy=policy, ordered=ordered)
+
+
+def rows_equal(gold: Sequence[Row], predicted: Sequence[Row], *, policy: Denotation, ordered: bool) -> bool:
+    """The same of the rows of two executions that ran."""
+    if not gold or not predicted:
+        return not gold and not predicted
     if policy == "bird":
-        return set(gold.rows) == set(predicted.rows)
-    if len(gold.rows) != len(predicted.rows) or len(gold.rows[0]) != len(predicted.rows[0]):
+        return set(gold) == set(predicted)
+    if len(gold) != len(predicted) or len(gold[0]) != len(predicted[0]):
         return False
     if ordered:
-        return Counter(zip(*gold.rows, strict=True)) == Counter(zip(*predicted.rows, strict=True))
-    return _bags_equal(gold.rows, predicted.rows)
+        return Counter(zip(*gold, strict=True)) == Counter(zip(*predicted, strict=True))
+    return Counter(gold) == Counter(predicted) or found_within(gold, [0] * len(gold), predicted, [0] * len(gold))
+
+
+def found_within(
+    gold: Sequence[Row], gold_groups: Sequence[int], predicted: Sequence[Row], groups: Sequence[int]
+) -> bool:
+    """Whether one permutation of columns turns each predicted row into a gold row of the same group, each gold row
+    used once.
+
+    Both are non-empty and of one width. Groups of equal size are then equal bags; of a larger group of the gold, the
+    prediction holds some rows. False also where the search takes more than SEARCH_CELLS.
+    """
+    wanted, offered = _Side(gold, gold_groups), _Side(predicted, groups)
+    search = _Search(wanted, offered)
+    start = search.refined(wanted.groups, wanted.kinds(), offered.groups, offered.kinds())
+    return start is not None and search.permutation(start, search.choices(start))
 
 
 def digest(execution: Execution, *, policy: Denotation, ordered: bool) -> str:
     """64 hexadecimal digits, or "empty". Raises ValueError for a failed execution: it has no denotation."""
     if execution.status != "ok":
         raise ValueError(f"a failed execution has no denotation ({execution.error})")
-    if not execution.rows:
+    return rows_digest(execution.rows, policy=policy, ordered=ordered)
+
+
+def rows_digest(rows: Sequence[Row], *, policy: Denotation, ordered: bool) -> str:
+    """The same of the rows of an execution that ran."""
+    if not rows:
         return EMPTY
-    rows = _canonical(execution.rows)
+    rows = _canonical(rows)
     if policy == "bird":
         return _hash(sorted({repr(row) for row in rows}))
     if ordered and len(rows) > 1:  # one row is its own bag: a query with ORDER BY and one without agree on it
@@ -68,54 +93,87 @@ def is_trivial(execution: Execution) -> bool:
     return not any(value is not None and value != 0 for row in execution.rows for value in row)
 
 
-def _bags_equal(gold: Sequence[Row], predicted: Sequence[Row]) -> bool:
-    """Bags of rows, up to one permutation of columns; both non-empty and of equal shape."""
-    rows = Counter(gold)
-    if rows == Counter(predicted):
-        return True
-    signatures = [_signature(column, kinds) for table in (gold, predicted) for kinds, column in _columns(table)]
-    width = len(gold[0])
-    wanted, offered = signatures[:width], signatures[width:]
-    if Counter(wanted) != Counter(offered):
+_Ids = tuple[Sequence[int], Sequence[int]]
+"""A class for each row of the gold and of the prediction; rows can only be paired within one."""
+
+
+class _Side:
+    """The different rows of one result, with how often each stands in its group."""
+
+    def __init__(self, rows: Sequence[Row], groups: Sequence[int]) -> None:
+        counts = Counter(zip(groups, rows, strict=True))
+        self.groups = [group for group, _ in counts]
+        self.rows = [row for _, row in counts]
+        self.columns: list[Sequence[Value]] = list(zip(*self.rows, strict=True))
+        self.total = len(rows)
+        self._counts = None if len(counts) == len(rows) else list(counts.values())
+
+    def kinds(self) -> list[int]:
+        """For every row a hash of its cells in any order: what a column permutation leaves alone."""
+        return [hash(frozenset(Counter(row).items())) for row in self.rows]
+
+    def sums(self, ids: Sequence[Hashable]) -> Counter[Hashable]:
+        """How many rows each class holds."""
+        if self._counts is None:
+            return Counter(ids)
+        sums: Counter[Hashable] = Counter()
+        for key, count in zip(ids, self._counts, strict=True):
+            sums[key] += count
+        return sums
+
+
+class _Search:
+    """Looks for a permutation of columns, depth first: each column that is assigned splits the classes of rows."""
+
+    def __init__(self, wanted: _Side, offered: _Side) -> None:
+        self._wanted, self._offered = wanted, offered
+        self._left = SEARCH_CELLS
+
+    def refined(
+        self, gold_ids: Sequence[int], column: Sequence[Value], ids: Sequence[int], other: Sequence[Value]
+    ) -> _Ids | None:
+        """The classes split by the contents of one column of each side; None where a class then holds more predicted
+        rows than gold ones."""
+        self._left -= len(gold_ids) + len(ids)
+        names: dict[tuple[int, Value], int] = {}
+        split = [names.setdefault(pair, len(names)) for pair in zip(gold_ids, column, strict=True)]
+        found = [names.get(pair, -1) for pair in zip(ids, other, strict=True)]
+        held, needed = self._wanted.sums(split), self._offered.sums(found)
+        return (split, found) if all(held[key] >= count for key, count in needed.items()) else None
+
+    def choices(self, start: _Ids) -> list[list[int]]:
+        """For every gold column the predicted columns that hold its cells, each in a row of the same class."""
+        held = [self._wanted.sums(list(zip(start[0], column, strict=True))) for column in self._wanted.columns]
+        needed = [self._offered.sums(list(zip(start[1], column, strict=True))) for column in self._offered.columns]
+        if self._wanted.total == self._offered.total:
+            kinds = [frozenset(counter.items()) for counter in needed]
+            return [[i for i, kind in enumerate(kinds) if kind == own] for own in (frozenset(h.items()) for h in held)]
+        return [[i for i, need in enumerate(needed) if need <= own] for own in held]
+
+    def permutation(self, start: _Ids, choices: Sequence[Sequence[int]]) -> bool:
+        """Whether one can be found before the work is used up."""
+        order = sorted(range(len(choices)), key=lambda i: len(choices[i]))
+        states, used = [start], [-1] * len(order)
+        waiting = [iter(choices[order[0]])]
+        while waiting and self._left > 0:
+            depth = len(waiting) - 1
+            used[depth] = column = next(waiting[-1], -1)
+            if column < 0:
+                waiting.pop()
+                states.pop()
+                continue
+            if column in used[:depth]:
+                continue
+            gold_ids, ids = states[-1]
+            wanted, offered = self._wanted.columns[order[depth]], self._offered.columns[column]
+            refined = self.refined(gold_ids, wanted, ids, offered)
+            if refined is None:
+                continue
+            if depth + 1 == len(order):
+                return True
+            states.append(refined)
+            waiting.append(iter(choices[order[depth + 1]]))
         return False
-    choices = [[i for i in range(width) if offered[i] == signature] for signature in wanted]
-    tries = 0
-    for order in _assignments(choices, gold, predicted, []):
-        tries += 1
-        if len(order) == width or tries == MAX_ASSIGNMENTS:
-            return len(order) == width
-    return False
-
-
-def _columns(rows: Sequence[Row]) -> Iterator[tuple[list[int], tuple[Value, ...]]]:
-    """Each column with, for every row, a hash of that row's cells in any order: what a column permutation leaves
-    alone."""
-    kinds = [hash(frozenset(Counter(row).items())) for row in rows]
-    return ((kinds, column) for column in zip(*rows, strict=True))
-
-
-def _signature(column: Sequence[Value], kinds: Sequence[int]) -> frozenset[tuple[tuple[Value, int], int]]:
-    return frozenset(Counter(zip(column, kinds, strict=True)).items())
-
-
-def _assignments(
-    choices: list[list[int]], gold: Sequence[Row], predicted: Sequence[Row], chosen: list[int]
-) -> Iterator[list[int]]:
-    """Depth-first assignments of predicted columns whose projections equal the gold's first columns as bags.
-
-    Yields every partial assignment that holds, so that the caller can count the work; a full one is a solution.
-    """
-    yield chosen
-    if len(chosen) == len(choices):
-        return
-    width = len(chosen) + 1
-    wanted = Counter(row[:width] for row in gold)
-    for column in choices[len(chosen)]:
-        if column in chosen:
-            continue
-        candidate = [*chosen, column]
-        if Counter(tuple([row[i] for i in candidate]) for row in predicted) == wanted:
-            yield from _assignments(choices, gold, predicted, candidate)
 
 
 def _canonical(rows: Sequence[Row]) -> Sequence[Row]:

@@ -1,34 +1,36 @@
 """Gold answers: executed once per database content, cached with their status.
 
-A gold that fails or exceeds its budget is unusable, never "empty": nothing is scored against it. A gold whose rows hang
-on scan order is flagged. What the infrastructure did (a lost executor, a missing file) is reported and not cached.
-Golds that read the clock are executed for every call, so that they and the candidates see the same day.
+A gold that fails or exceeds its budget is unusable, never "empty": nothing is scored against it. What a gold leaves
+open is found out once: rows that its top-level ORDER BY does not tell apart may exchange (ties.py), the last bits of
+its sums do not count (inexact.py), and a gold that hangs on any other order is flagged (order.py). What the
+infrastructure did (a lost executor, a missing file) is reported and not cached.
+
+Memory: the golds of as many tasks are held at a time as take HELD_BYTES, and a task whose golds alone take more cannot
+be scored. What is executed to find out what a gold leaves open is compared as it comes and not held.
 """
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from conf.schema.data import Denotation
 from conf.schema.reward import BudgetConfig
 from rewards.carriers import Execution
-from rewards.sql.cache import BoundedCache
+from rewards.sql.cache import BoundedCache, rows_bytes
 from rewards.sql.content import content_key
-from rewards.sql.denotation import equal
+from rewards.sql.denotation import equal, rows_equal
 from rewards.sql.executor import ExecutorPool, Query
-from rewards.sql.order import TieProbe, tie_probes
+from rewards.sql.freedom import Place, examined
+from rewards.sql.inexact import inexact_views, settled, sums_inexactly
 from rewards.sql.parse import has_top_level_order_by
 from rewards.sql.schema import DatabaseUnreadable
+from rewards.sql.ties import Ties
 
-CACHED_CELLS = 4_000_000
-"""Cells of gold results kept in memory."""
-_CLOCK = re.compile(
-    r"""'now'|"now"|\bcurrent_(?:date|time|timestamp)\b|\b(?:date|time|datetime|julianday|unixepoch)\s*\(\s*\)"""
-    r"""|\bstrftime\s*\(\s*(?:'[^']*'|"[^"]*")\s*\)""",
-    re.I,
-)
-"""Without a time of their own, SQLite's time functions take the present; it reads "now" as text where no column has
-that name."""
+CACHED_BYTES = 128 * 2**20
+"""Gold results kept in memory between calls."""
+HELD_BYTES = 256 * 2**20
+"""Gold results of the tasks that `GoldStore.chunks` gives at a time, and of any one task."""
+GROUP_BYTES = 40
+"""Of the number of a row's group."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,32 +42,49 @@ class Gold:
     """Has a top-level ORDER BY."""
     executions: tuple[Execution, ...]
     """One for each database instance, in the task's order."""
+    ties: tuple[Ties | None, ...] = ()
+    """For each instance the rows that may exchange; None or absent: none."""
+    inexact: bool = False
+    """Holds sums whose last bits do not count."""
     order_dependent: bool = False
+    """Its rows hang on an order that SQL leaves open, beyond what `accepts` allows for."""
     order_unknown: bool = False
-    """Nothing showed that its rows hang on scan order, but the infrastructure lost a query that might have."""
+    """Nothing showed that they do, but not all of it could be found out."""
+    order_lost: bool = False
+    """It is unknown because the infrastructure lost a query that might have shown it: worth another try."""
 
     @property
     def usable(self) -> bool:
         return all(execution.status == "ok" for execution in self.executions)
 
     def accepts(self, instance: int, execution: Execution, *, policy: Denotation) -> bool:
-        """Whether an execution on the instance of this number is the answer that this gold gives there."""
-        return equal(self.executions[instance], execution, policy=policy, ordered=self.ordered)
+        """Whether an execution on the instance of this number is an answer that this gold gives there.
+
+        Equal under the policy, with rows that tie in another order and other last bits of sums. A failed execution is
+        none.
+        """
+        own = self.executions[instance]
+        if equal(own, execution, policy=policy, ordered=self.ordered):
+            return True
+        if own.status != "ok" or execution.status != "ok":
+            return False
+        ties = self.ties[instance] if self.ties else None
+        if ties is not None:
+            return ties.allow(own.rows, execution.rows, policy=policy, inexact=self.inexact)
+        if not self.inexact:
+            return False
+        gold, predicted = settled((own.rows, execution.rows), (True, True))
+        return rows_equal(gold, predicted, policy=policy, ordered=self.ordered)
 
     @property
     def infrastructure(self) -> bool:
         """Whether the infrastructure, not the query, kept it from running."""
-        return any(execution.status == "unscorable" for execution in self.executions)
+        return any(execution.lost for execution in self.executions)
 
     @property
     def reason(self) -> str | None:
         """Why it is unusable."""
         return next((str(execution.error) for execution in self.executions if execution.status != "ok"), None)
-
-
-def reads_clock(sql: str) -> bool:
-    """Whether the result may depend on when the query runs."""
-    return _CLOCK.search(sql) is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,6 +98,8 @@ class GoldRequest:
 
 _Key = tuple[tuple[str, ...], str, Denotation]
 """(contents of the instances, query, policy)."""
+_Keys = list[_Key] | str
+"""Of a task's golds, or why the database cannot be read."""
 
 
 class GoldStore:
@@ -87,38 +108,75 @@ class GoldStore:
     def __init__(self, pool: ExecutorPool, budget: BudgetConfig) -> None:
         self._pool = pool
         self._budget = budget
-        self._cache: BoundedCache[_Key, Gold] = BoundedCache(CACHED_CELLS, _cells)
+        self._cache: BoundedCache[_Key, Gold] = BoundedCache(CACHED_BYTES, _bytes)
 
     def results(self, sqls: Sequence[str], databases: Sequence[str], policy: Denotation) -> list[Gold]:
         """One Gold for each query. See `many`."""
         return self.many([GoldRequest(sqls=sqls, databases=databases, policy=policy)])[0]
 
     def many(self, requests: Sequence[GoldRequest]) -> list[list[Gold]]:
-        """The golds of several tasks, executed in one batch. A database that cannot be read makes its golds
-        unusable."""
+        """The golds of several tasks, all held at once. A database that cannot be read makes its golds unusable."""
+        return [golds for chunk in self.chunks(requests) for golds in chunk]
+
+    def chunks(self, requests: Sequence[GoldRequest]) -> Iterator[list[list[Gold]]]:
+        """The golds of the next few tasks, in order, as many at a time as HELD_BYTES hold: mostly all.
+
+        A caller that drops a chunk before it asks for the next never holds more.
+        """
+        parts = [list(requests)]
+        while parts:
+            part = parts.pop()
+            golds = self._settled(part)
+            if golds is not None:
+                yield golds
+            elif len(part) == 1:
+                yield [[_too_large(sql, len(part[0].databases)) for sql in part[0].sqls]]
+            else:
+                half = len(part) // 2
+                parts += [part[half:], part[:half]]
+
+    def _settled(self, requests: Sequence[GoldRequest]) -> list[list[Gold]] | None:
+        """The golds of some tasks, executed in one batch; None where they take more than HELD_BYTES."""
         found: dict[_Key, Gold] = {}
-        wanted: dict[_Key, _Plan] = {}
+        wanted: dict[_Key, Sequence[str]] = {}
         keys = [self._keys(request) for request in requests]
         for request, own in zip(requests, keys, strict=True):
             for key in own if isinstance(own, list) else []:
-                known = None if reads_clock(key[1]) else self._cache.get(key)
+                known = self._cache.get(key)
                 if known is not None:
                     found[key] = known
-                elif key not in wanted:
-                    wanted[key] = _plan(key[1], request.databases, key[2], self._budget)
-        executions = iter(self._pool.run([query for plan in wanted.values() for query in plan.queries]))
-        for key, plan in wanted.items():
-            gold = found[key] = plan.judge([next(executions) for _ in plan.queries])
-            if not gold.infrastructure and not gold.order_unknown and not reads_clock(gold.sql):
+                else:
+                    wanted[key] = request.databases
+        executed = self._executed(wanted, sum(map(_result_bytes, found.values())))
+        if executed is None:
+            return None
+        golds = [_gold(key, runs, wanted[key]) for key, runs in executed.items()]
+        places = [Place(databases=wanted[key], policy=key[2]) for key in executed]
+        for key, gold in zip(executed, examined(golds, places, self._pool, self._budget), strict=True):
+            found[key] = gold
+            if not gold.infrastructure and not gold.order_lost:
                 self._cache.put(key, gold)
         return [
             [found[key] for key in own] if isinstance(own, list) else [_lost(sql, own) for sql in request.sqls]
             for request, own in zip(requests, keys, strict=True)
         ]
 
+    def _executed(self, wanted: Mapping[_Key, Sequence[str]], held: int) -> dict[_Key, tuple[Execution, ...]] | None:
+        """The golds on their instances; None where with what is held already they take more than HELD_BYTES."""
+        queries = [Query(database=p, sql=key[1], budget=self._budget) for key, paths in wanted.items() for p in paths]
+
+        def take(index: int, execution: Execution) -> Execution | None:
+            nonlocal held
+            held += rows_bytes(execution.rows)
+            return execution if held <= HELD_BYTES else None
+
+        runs = iter(self._pool.each(queries, take))
+        executed = {key: tuple(run for _ in paths if (run := next(runs)) is not None) for key, paths in wanted.items()}
+        return executed if held <= HELD_BYTES else None
+
     @staticmethod
-    def _keys(request: GoldRequest) -> "list[_Key] | str":
-        """Cache keys, or why the database cannot be read."""
+    def _keys(request: GoldRequest) -> _Keys:
+        """Of the golds of one task."""
         try:
             contents = tuple(content_key(path) for path in request.databases)
         except DatabaseUnreadable as error:
@@ -126,51 +184,18 @@ class GoldStore:
         return [(contents, sql, request.policy) for sql in request.sqls]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Plan:
-    """The queries that settle one gold: itself on every instance, the same with scans reversed, and its probes."""
-
-    sql: str
-    policy: Denotation
-    ordered: bool
-    instances: int
-    probes: tuple[TieProbe, ...]
-    queries: tuple[Query, ...]
-
-    def judge(self, executions: Sequence[Execution]) -> Gold:
-        """The gold, from one execution for each of `queries`."""
-        count = self.instances
-        direct, reverse, tied = executions[:count], executions[count : 2 * count], executions[2 * count :]
-        moved = any(
-            first.status == second.status == "ok" and not equal(first, second, policy=self.policy, ordered=self.ordered)
-            for first, second in zip(direct, reverse, strict=True)
-        )
-        probes = [probe for probe in self.probes for _ in range(count)]
-        ties = any(probe.shows_tie(run.rows) for probe, run in zip(probes, tied, strict=True))
-        lost = any(run.status == "unscorable" for run in (*reverse, *tied))
-        return Gold(
-            sql=self.sql,
-            ordered=self.ordered,
-            executions=tuple(direct),
-            order_dependent=moved or ties,
-            order_unknown=lost and not (moved or ties),
-        )
-
-
-def _plan(sql: str, databases: Sequence[str], policy: Denotation, budget: BudgetConfig) -> _Plan:
-    probes = tuple(tie_probes(sql))
-    queries = [
-        *(Query(database=path, sql=sql, budget=budget) for path in databases),
-        *(Query(database=path, sql=sql, budget=budget, reverse_unordered=True) for path in databases),
-        *(Query(database=path, sql=probe.sql, budget=budget) for probe in probes for path in databases),
-    ]
-    return _Plan(
+def _gold(key: _Key, executions: tuple[Execution, ...], databases: Sequence[str]) -> Gold:
+    """A gold of which nothing else is known."""
+    _, sql, policy = key
+    try:
+        views = inexact_views(databases[0])
+    except DatabaseUnreadable:  # then no query on it runs
+        views = frozenset()
+    return Gold(
         sql=sql,
-        policy=policy,
         ordered=policy == "spider" and has_top_level_order_by(sql),
-        instances=len(databases),
-        probes=probes,
-        queries=tuple(queries),
+        executions=executions,
+        inexact=sums_inexactly(sql, views),
     )
 
 
@@ -178,5 +203,16 @@ def _lost(sql: str, reason: str) -> Gold:
     return Gold(sql=sql, ordered=False, executions=(Execution(status="unscorable", error=reason),))
 
 
-def _cells(gold: Gold) -> int:
-    return 50 + sum(len(run.rows) * (len(run.columns) + 1) for run in gold.executions)
+def _too_large(sql: str, instances: int) -> Gold:
+    message = f"the results of the task's golds take more than {HELD_BYTES // 2**20} MiB"
+    run = Execution(status="error", error_kind="too_large", error=message)
+    return Gold(sql=sql, ordered=False, executions=(run,) * instances)
+
+
+def _result_bytes(gold: Gold) -> int:
+    return sum(rows_bytes(run.rows) for run in gold.executions)
+
+
+def _bytes(gold: Gold) -> int:
+    ties = [ties for ties in gold.ties if ties is not None]
+    return _result_bytes(gold) + sum(rows_bytes(one.spare) + GROUP_BYTES * len(one.groups) for one in ties)

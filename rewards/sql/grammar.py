@@ -28,6 +28,9 @@ class TooManyReadings(Exception):
 class FaithfulParser(SQLiteParser):
     """Parses one text; make a new one for each."""
 
+    JOINS_HAVE_EQUAL_PRECEDENCE: ClassVar[bool] = False
+    """They have in SQLite. But sqlglot would then keep a comma as CROSS JOIN, which forbids SQLite to choose the order
+    of the tables: written back, such a query can take a thousand times as long."""
     FUNCTIONS: ClassVar[dict[str, Callable]] = {}
     FUNCTION_PARSERS: ClassVar[dict[str, Callable]] = {"CAST": lambda self: self._parse_sqlite_cast()}
     NO_PAREN_FUNCTION_PARSERS: ClassVar[dict[str, Callable]] = {"CASE": lambda self: self._parse_case()}

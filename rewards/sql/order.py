@@ -1,100 +1,211 @@
-"""Do a gold's rows hang on the order in which SQLite happens to scan its tables?
+"""Do a gold's rows hang on an order that SQL leaves open?
 
-Two probes. Rows that tie at a LIMIT's cut are found by asking for the sort keys and one more row on either side of it.
-Scans that no ORDER BY governs are run in the other direction (`Query.reverse_unordered`). Both find dependence that
-shows on the data at hand; neither proves its absence: bare columns of an aggregate and subqueries that only run inside
-their outer query are not probed. Ties inside a sorted result change its sequence but not its rows, and are left alone.
+`order_probes` writes variants of a query that mean the same, but let SQLite meet rows in another order: what a variant
+changes, the query does not determine. The scan itself is turned round by `Query.reverse_unordered`, which is no text.
+
+* shuffled: random numbers break the ties of every sorted part of the query, give an order to every LIMIT without one
+  and to every subquery that stands for one value, and break the ties of windows that count single rows. They come
+  twice, rising and falling, so that any two tied rows change places in one of the two. A LIMIT that reads a sorted
+  subquery, and nothing else, keeps its order, as SQLite keeps it.
+* bare: a column beside an aggregate, whose row SQLite chooses, is replaced by its smallest and by its largest value.
+
+They find dependence that shows on the data at hand; they do not prove its absence. Not probed: what a view does,
+bare columns beside a single min() or max(), which take its row, and bare columns in HAVING and ORDER BY. The ties of
+the query's own ORDER BY are no dependence where ties.py knows them: `sorted_known`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 from sqlglot import exp
 
-from rewards.carriers import Value
 from rewards.sql.parse import ParseFailure, parse_query
+from rewards.sql.ties import AGGREGATES
 
-Row = tuple[Value, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TieProbe:
-    """A query whose rows end with their sort keys."""
-
-    sql: str
-    keys: int
-    """Number of sort keys behind the visible columns."""
-    skipped: int
-    """Rows shown before the first that the gold returns (0 or 1)."""
-    kept: int
-    """Rows that the gold returns at most."""
-
-    def shows_tie(self, rows: Sequence[Row]) -> bool:
-        """Whether rows with equal keys and different contents stand on both sides of a cut."""
-        for cut in (self.skipped, self.skipped + self.kept):
-            if 0 < cut < len(rows):
-                group = [row for row in rows if self._key(row) == self._key(rows[cut])]
-                if self._key(rows[cut - 1]) == self._key(rows[cut]) and any(row != group[0] for row in group):
-                    return True
-        return False
-
-    def _key(self, row: Row) -> Row:
-        return row[len(row) - self.keys :]
+RANKED = frozenset(("rank", "dense_rank", "percent_rank", "cume_dist"))
+"""Window functions that give tied rows one value."""
+_ORDER_WORDS = ("order", "limit", "over")
 
 
-def tie_probes(sql: str) -> list[TieProbe]:
-    """One probe for every sorted SELECT that a LIMIT cuts; none for a query that cannot be parsed."""
-    if "limit" not in sql.lower():
-        return []
+class OrderUnknown(Exception):
+    """The query has parts whose order cannot be varied."""
+
+
+def order_probes(sql: str, *, sorted_known: bool) -> tuple[str, ...]:
+    """The variants, none for a query without such parts. Raises OrderUnknown."""
     try:
         tree = parse_query(sql)
-    except ParseFailure:
-        return []
-    probes = []
-    for select in tree.find_all(exp.Select):
-        if select.args.get("order") and select.args.get("limit"):
-            probe = _probe(select, tree.args.get("with_") if select is not tree else None)
-            if probe is not None:
-                probes.append(probe)
-    return probes
+    except ParseFailure as failure:
+        if any(word in sql.lower() for word in _ORDER_WORDS):
+            raise OrderUnknown(str(failure)) from failure
+        return ()
+    made = [
+        *(_shuffle(tree.copy(), desc, sorted_known) for desc in (False, True)),
+        *(_fix_bare(tree.copy(), name) for name in ("min", "max")),
+    ]
+    return tuple(variant.sql(dialect="sqlite") for variant, places in made if places)
 
 
-def _probe(select: exp.Select, ctes: exp.Expr | None) -> TieProbe | None:
-    probe = select.copy()
-    keys = [_resolved(ordered.this, probe) for ordered in probe.args["order"].expressions]
-    if probe.args.get("distinct") and any(key not in [p.unalias() for p in probe.expressions] for key in keys):
-        return None  # another column would change what is distinct
-    kept, offset = _number(probe.args.get("limit")), _number(probe.args.get("offset"))
-    if kept is None or offset is None:
-        return None
-    for key in keys:
-        probe.append("expressions", key.copy())
-    skipped = 1 if offset else 0
-    probe.limit(kept + 1 + skipped, copy=False)
-    if offset:
-        probe.offset(offset - 1, copy=False)
-    if ctes is not None and not probe.args.get("with_"):
-        probe.set("with_", ctes.copy())
-    return TieProbe(sql=probe.sql(dialect="sqlite"), keys=len(keys), skipped=skipped, kept=kept)
+def _random(desc: bool) -> exp.Ordered:
+    return exp.Ordered(this=exp.Anonymous(this="random"), desc=desc, nulls_first=not desc)
 
 
-def _resolved(key: exp.Expr, select: exp.Select) -> exp.Expr:
-    """The expression behind a sort key: an ordinal or an alias stands for its column of the select list."""
-    if isinstance(key, exp.Literal) and not key.is_string and key.name.isdigit():
-        position = int(key.name) - 1
-        if position < len(select.expressions):
-            chosen: exp.Expr = select.expressions[position].unalias()
-            return chosen
-    if isinstance(key, exp.Column) and not key.table:
-        for projection in select.expressions:
-            if isinstance(projection, exp.Alias) and projection.alias.lower() == key.name.lower():
-                return projection.this
-    return key
+def _shuffle(tree: exp.Expr, desc: bool, sorted_known: bool) -> tuple[exp.Expr, int]:
+    """The tree with random numbers in its orders, and in how many places."""
+    places = 0
+    root = exp.Subquery(this=tree)  # so that the tree itself can be replaced
+    for query in list(tree.find_all(exp.Select, exp.SetOperation, exp.Values)):
+        order, limit = query.args.get("order"), query.args.get("limit")
+        if order is not None and query is tree and sorted_known:
+            continue
+        if order is None and not (limit is not None and not _keeps_order(query, tree)) and not _is_value(query):
+            continue
+        if not isinstance(query, exp.Select):
+            query = _wrapped(query)
+            order = query.args.get("order")
+        terms = order.expressions if order is not None else []
+        query.set("order", exp.Order(expressions=[*terms, _random(desc)]))
+        places += 1
+    places += sum(_shuffle_window(window, desc) for window in list(root.find_all(exp.Window)))
+    made: exp.Expr = root.this
+    made.pop()
+    return made, places
 
 
-def _number(clause: exp.Expr | None) -> int | None:
-    """The literal of a LIMIT or OFFSET: 0 without one, None when it is no plain number."""
-    if clause is None:
-        return 0
-    value = clause.expression
-    return int(value.name) if isinstance(value, exp.Literal) and value.name.isdigit() else None
+def _keeps_order(query: exp.Expr, tree: exp.Expr) -> bool:
+    """Whether a SELECT reads one subquery that is sorted, or a recursion ends at its limit."""
+    holder = query.parent
+    if isinstance(holder, exp.CTE) and isinstance(query, exp.SetOperation):
+        return bool(holder.parent is not None and holder.parent.args.get("recursive"))
+    source = query.args.get("from_")
+    if not isinstance(query, exp.Select) or source is None or query.args.get("joins") or query.args.get("group"):
+        return False
+    body = source.this.this if isinstance(source.this, exp.Subquery) else _common_table(source.this, tree)
+    return body is not None and body.args.get("order") is not None
+
+
+def _common_table(source: exp.Expr, tree: exp.Expr) -> exp.Expr | None:
+    name = source.name.lower() if isinstance(source, exp.Table) else ""
+    return next((cte.this for cte in tree.find_all(exp.CTE) if name and cte.alias.lower() == name), None)
+
+
+def _is_value(query: exp.Expr) -> bool:
+    """Whether a query stands for the one value of its first row, and may have more."""
+    holder = query.parent
+    if not isinstance(query, exp.Select) or not isinstance(holder, exp.Subquery) or holder.parent is None:
+        return False
+    if isinstance(holder.parent, (exp.From, exp.Join, exp.In, exp.Exists, exp.SetOperation, exp.CTE, exp.Subquery)):
+        return False
+    return query.args.get("group") is not None or not any(map(_has_aggregate, query.expressions))
+
+
+def _wrapped(query: exp.Expr) -> exp.Select:
+    """Puts a set operation or VALUES into the FROM of a SELECT that takes over its order and limit."""
+    outer = exp.Select(expressions=[exp.Star()])
+    query.replace(outer)
+    for key in ("order", "limit", "offset"):
+        clause = query.args.get(key)
+        query.set(key, None)
+        if clause is not None:
+            outer.set(key, clause)
+    alias = exp.TableAlias(this=exp.to_identifier("quorum_rows"))
+    outer.set("from_", exp.From(this=exp.Subquery(this=query, alias=alias)))
+    return outer
+
+
+def _shuffle_window(window: exp.Window, desc: bool) -> bool:
+    """Breaks the ties of a window that tells tied rows apart; whether it does. Raises OrderUnknown."""
+    calls = _users(window) if isinstance(window.this, exp.Identifier) else [window]
+    if window.args.get("alias") is not None:
+        return False  # it names a window of the WINDOW clause, which is looked at itself
+    apart = [_tells_rows_apart(call, window) for call in calls]
+    if not any(apart):
+        return False
+    if not all(apart):
+        raise OrderUnknown("a named window is used in two ways")
+    terms = window.args["order"].expressions if window.args.get("order") is not None else []
+    window.set("order", exp.Order(expressions=[*terms, _random(desc)]))
+    return True
+
+
+def _users(window: exp.Window) -> list[exp.Window]:
+    """The calls over a window of the WINDOW clause."""
+    select = window.find_ancestor(exp.Select)
+    calls = select.find_all(exp.Window) if select is not None else ()
+    return [call for call in calls if call.args.get("alias") is not None and call.alias.lower() == window.name.lower()]
+
+
+def _tells_rows_apart(call: exp.Window, window: exp.Window) -> bool:
+    """Whether a window function may give rows with equal keys different values."""
+    function = call.this.find(exp.Anonymous)
+    name = function.name.lower() if function is not None else ""
+    spec = call.args.get("spec") or window.args.get("spec")
+    by_row = spec is not None and spec.args.get("kind") == "ROWS"
+    return name not in RANKED and (by_row or name not in AGGREGATES)
+
+
+def _fix_bare(tree: exp.Expr, name: str) -> tuple[exp.Expr, int]:
+    """The tree with min or max around bare columns, and around how many."""
+    places = 0
+    for select in list(tree.find_all(exp.Select)):
+        for column in list(_bare_columns(select)):
+            column.replace(exp.Anonymous(this=name, expressions=[column.copy()]))
+            places += 1
+    return tree, places
+
+
+def _bare_columns(select: exp.Select) -> Iterator[exp.Column]:
+    """Columns of the select list that no aggregate and no GROUP BY term settles."""
+    group = select.args.get("group")
+    if group is None and not any(map(_has_aggregate, select.expressions)):
+        return
+    if _takes_one_row(select):
+        return
+    terms = group.expressions if group is not None else []
+    names = {(c.table.lower(), c.name.lower()) for c in terms if isinstance(c, exp.Column)}
+    grouped = {name for _, name in names}
+    places = {int(t.name) for t in terms if isinstance(t, exp.Literal) and not t.is_string and t.name.isdigit()}
+    for place, item in enumerate(select.expressions, start=1):
+        if item.is_star:
+            raise OrderUnknown("all columns beside an aggregate")
+        if place in places or item.alias.lower() in grouped or item.unalias() in terms:
+            continue
+        for column in _own_columns(item):
+            if (column.table.lower(), column.name.lower()) not in names:
+                yield column
+
+
+def _takes_one_row(select: exp.Select) -> bool:
+    """Whether SQLite takes bare columns from the row of the only min() or max()."""
+    calls = [c for key in ("expressions", "having", "order") for part in _parts(select, key) for c in _calls(part)]
+    return len([c for c in calls if c.name.lower() in ("min", "max") and len(c.expressions) == 1]) == 1
+
+
+def _parts(select: exp.Select, key: str) -> list[exp.Expr]:
+    value = select.args.get(key)
+    return value if isinstance(value, list) else [value] if value is not None else []
+
+
+def _has_aggregate(item: exp.Expr) -> bool:
+    return any(True for _ in _calls(item))
+
+
+def _calls(item: exp.Expr) -> Iterator[exp.Anonymous]:
+    """Aggregate calls of this SELECT, not of one inside it and not over a window."""
+    for node in item.walk(prune=lambda n: isinstance(n, (exp.Query, exp.Window))):
+        if isinstance(node, exp.Anonymous) and node.name.lower() in AGGREGATES:
+            scalar = node.name.lower() in ("min", "max") and len(node.expressions) > 1
+            if not scalar:
+                yield node
+
+
+def _own_columns(item: exp.Expr) -> Iterator[exp.Column]:
+    """Columns outside aggregates, windows and subqueries."""
+
+    def closed(node: exp.Expr) -> bool:
+        return isinstance(node, (exp.Query, exp.Window, exp.Column)) or (
+            isinstance(node, exp.Anonymous) and node.name.lower() in AGGREGATES
+        )
+
+    for node in item.walk(prune=closed):
+        if isinstance(node, exp.Column):
+            yield node

@@ -6,16 +6,13 @@ For whoever needs many results side by side (benchmarks, ballots); scoring compa
 import pickle
 import tempfile
 from collections.abc import Hashable
-from sys import getsizeof
 from typing import IO, Generic, TypeVar
 
 from rewards.carriers import Execution
+from rewards.sql.cache import rows_bytes
 
 HELD_BYTES = 512 * 2**20
 """Rows held in memory; results that come after that many lie in a file."""
-ROW_BYTES = 64
-CELL_BYTES = 40
-"""What a row and a cell take beside the length of text and blobs."""
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -51,7 +48,7 @@ class Results(Generic[Key]):
 
     def put(self, key: Key, execution: Execution) -> None:
         """Keeps one more. Raises OSError where the file cannot be written."""
-        size = size_of(execution)
+        size = rows_bytes(execution.rows)
         if self._held + size <= self._limit:
             self._held += size
             self._executions[key] = execution
@@ -60,10 +57,3 @@ class Results(Generic[Key]):
             self._file = tempfile.TemporaryFile()
         self._places[key] = self._file.seek(0, 2)
         pickle.dump(execution, self._file, protocol=pickle.HIGHEST_PROTOCOL)
-
-
-def size_of(execution: Execution) -> int:
-    """Bytes that the rows take in memory, roughly."""
-    texts = sum(getsizeof(v) for row in execution.rows for v in row if isinstance(v, str | bytes))
-    width = len(execution.rows[0]) if execution.rows else 0
-    return 500 + texts + len(execution.rows) * (ROW_BYTES + CELL_BYTES * width)

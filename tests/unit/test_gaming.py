@@ -157,11 +157,11 @@ GOLD = "SELECT name FROM dog WHERE age > 4"
 def test_a_literal_copy_is_right_in_finer_and_never_in_strict(
     pool: ExecutorPool, instances: tuple[str, str], copy: str
 ) -> None:
-    for databases in (instances[:1], instances):
+    for databases, level in ((instances[:1], 2), (instances, 1)):
         ((execution, memory, total),), verified = score(pool, databases, "finer", GOLD, copy)
         assert (execution, memory, total, verified) == (2, 1.0, 4.0, 1)
         ((execution, memory, total),), verified = score(pool, databases, "strict", GOLD, copy)
-        assert (execution, verified) == (1, 0)
+        assert (execution, verified) == (level, 0)  # where one instance cannot tell, the total does
         assert memory < 0.6
         assert total < 0.75 * 4.0
 

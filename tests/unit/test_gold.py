@@ -6,16 +6,18 @@ from pathlib import Path
 import pytest
 
 from conf.schema.reward import BudgetConfig
+from rewards.sql import gold as gold_module
 from rewards.sql.cache import BoundedCache
 from rewards.sql.content import content_key
 from rewards.sql.executor import Query
-from rewards.sql.gold import GoldStore, reads_clock
-from rewards.sql.order import tie_probes
+from rewards.sql.gold import GoldRequest, GoldStore
+from rewards.sql.order import OrderUnknown, order_probes
 from rewards.sql.schema import DatabaseUnreadable
 from tests.dogs import write_dogs
 from tests.unit.counting_pool import CountingPool
 from tests.unit.losing_pool import LosingPool
 
+NESTED = "SELECT name FROM dog WHERE age IN (SELECT age FROM dog ORDER BY age LIMIT 1)"
 BUDGET = BudgetConfig(vm_steps=1_000_000, rows=1000)
 
 
@@ -36,17 +38,18 @@ def dogs(tmp_path: Path) -> str:
         ("SELECT name FROM dog", False),
         ("SELECT name FROM dog LIMIT 2", True),
         ("SELECT name FROM dog ORDER BY age LIMIT 1", False),
-        ("SELECT name FROM dog ORDER BY age LIMIT 2", True),
+        ("SELECT name FROM dog ORDER BY age LIMIT 2", False),
         ("SELECT name FROM dog ORDER BY age LIMIT 3", False),
         ("SELECT age FROM dog ORDER BY age LIMIT 2", False),
         ("SELECT name FROM dog ORDER BY age DESC LIMIT 1", False),
-        ("SELECT name FROM dog ORDER BY age LIMIT 1 OFFSET 2", True),
-        ("SELECT name FROM dog ORDER BY age LIMIT 2, 1", True),
+        ("SELECT name FROM dog ORDER BY age LIMIT 1 OFFSET 2", False),
+        ("SELECT name FROM dog ORDER BY age LIMIT 2, 1", False),
         ("SELECT name FROM dog ORDER BY 1 LIMIT 2", False),
-        ("SELECT name, age AS years FROM dog ORDER BY years LIMIT 2", True),
-        ("SELECT age, count(*) FROM dog GROUP BY age ORDER BY count(*) DESC LIMIT 1", True),
-        ("SELECT age FROM dog WHERE name = (SELECT name FROM dog ORDER BY age LIMIT 1 OFFSET 1)", True),
-        ("WITH old AS (SELECT * FROM dog WHERE age > 1) SELECT name FROM old ORDER BY age LIMIT 1", True),
+        ("SELECT name, age AS years FROM dog ORDER BY years LIMIT 2", False),
+        ("SELECT age, count(*) FROM dog GROUP BY age ORDER BY count(*) DESC LIMIT 1", False),
+        ("SELECT name FROM dog WHERE name = (SELECT name FROM dog ORDER BY age LIMIT 1 OFFSET 1)", True),
+        ("SELECT age FROM dog WHERE name = (SELECT name FROM dog ORDER BY age LIMIT 1 OFFSET 1)", False),
+        ("WITH old AS (SELECT * FROM dog WHERE age > 1) SELECT name FROM old ORDER BY age LIMIT 1", False),
         ("SELECT DISTINCT name FROM dog ORDER BY name LIMIT 2", False),
         ("SELECT group_concat(name) FROM dog", True),
     ],
@@ -57,8 +60,10 @@ def test_dependence_on_scan_order(pool: CountingPool, dogs: str, sql: str, depen
     assert gold.order_dependent is dependent
 
 
-def test_an_unparsable_query_has_no_probe() -> None:
-    assert tie_probes("SELECT FROM WHERE LIMIT") == []
+def test_the_order_of_an_unparsable_query_is_unknown_where_it_speaks_of_one() -> None:
+    assert order_probes("SELECT FROM WHERE", sorted_known=True) == ()
+    with pytest.raises(OrderUnknown):
+        order_probes("SELECT FROM WHERE LIMIT", sorted_known=True)
 
 
 def test_a_failing_gold_is_unusable_never_empty(pool: CountingPool, dogs: str) -> None:
@@ -108,31 +113,14 @@ def test_a_path_that_no_file_can_have_is_an_unreadable_database(path: str) -> No
         content_key(path)
 
 
-def test_golds_that_read_the_clock_run_every_time(pool: CountingPool, dogs: str) -> None:
+def test_golds_that_read_the_clock_are_kept_since_it_stands_still(pool: CountingPool, dogs: str) -> None:
     store = GoldStore(pool, BUDGET)
-    sql = "SELECT count(*) FROM dog WHERE age < strftime('%Y', 'now')"
-    store.results([sql], [dogs], "bird")
+    sql = "SELECT strftime('%Y-%m-%d %H:%M:%f', 'now'), julianday('now') - age FROM dog"
+    (first,) = store.results([sql], [dogs], "bird")
     executed = pool.executed
-    store.results([sql], [dogs], "bird")
-    assert pool.executed > executed
-
-
-@pytest.mark.parametrize(
-    ("sql", "reads"),
-    [
-        ("SELECT date('now')", True),
-        ("SELECT CURRENT_TIMESTAMP", True),
-        ("SELECT datetime()", True),
-        ("SELECT date(born) FROM t", False),
-        ("SELECT now FROM t", False),
-        ('SELECT date("now")', True),
-        ("SELECT strftime('%Y') - born FROM t", True),
-        ('SELECT strftime ( "%Y" )', True),
-        ("SELECT strftime('%Y', born) FROM t", False),
-    ],
-)
-def test_reads_clock(sql: str, reads: bool) -> None:
-    assert reads_clock(sql) is reads
+    (again,) = store.results([sql], [dogs], "bird")
+    assert (again, pool.executed) == (first, executed)
+    assert first.executions[0].rows[0][0] == "2026-01-01 00:00:00.000"
 
 
 def test_the_cache_is_bounded_and_forgets_the_oldest() -> None:
@@ -155,21 +143,66 @@ def test_both_directions_of_a_scan_are_really_run(pool: CountingPool, dogs: str)
     assert forward.rows == backward.rows[::-1]
 
 
-@pytest.mark.parametrize("sql", ["SELECT name FROM dog", "SELECT name FROM dog ORDER BY age LIMIT 1"])
-def test_a_lost_probe_settles_nothing_and_is_not_cached(dogs: str, sql: str) -> None:
+@pytest.mark.parametrize(
+    ("sql", "word"),
+    [("SELECT name FROM dog", ""), ("SELECT name FROM dog ORDER BY age LIMIT 1", "RANK"), (NESTED, "RANDOM")],
+)
+def test_a_lost_probe_settles_nothing_and_is_not_cached(dogs: str, sql: str, word: str) -> None:
     with LosingPool(1) as pool:
         store = GoldStore(pool, BUDGET)
-        probes = {probe.sql for probe in tie_probes(sql)}
-        pool.loses = lambda query: query.sql in probes if probes else query.reverse_unordered
+        pool.loses = lambda query: word in query.sql if word else query.reverse_unordered
         (gold,) = store.results([sql], [dogs], "spider")
-        assert (gold.usable, gold.order_dependent, gold.order_unknown) == (True, False, True)
+        assert (gold.usable, gold.order_dependent, gold.order_unknown, gold.order_lost) == (True, False, True, True)
         pool.loses = lambda query: False
         (gold,) = store.results([sql], [dogs], "spider")
-        assert (gold.order_dependent, gold.order_unknown) == (False, False)
+        assert (gold.order_dependent, gold.order_unknown, gold.order_lost) == (False, False, False)
 
 
 def test_one_probe_that_shows_dependence_is_enough(dogs: str) -> None:
     with LosingPool(1) as pool:
         pool.loses = lambda query: query.reverse_unordered
+        (gold,) = GoldStore(pool, BUDGET).results(["SELECT name FROM dog LIMIT 2"], [dogs], "spider")
+        assert (gold.order_dependent, gold.order_unknown, gold.order_lost) == (True, False, False)
+
+
+def test_a_probe_that_runs_out_of_its_budget_is_unknown_and_cached(tmp_path: Path) -> None:
+    dogs = write_dogs(tmp_path / "many.sqlite", [(str(i), i) for i in range(3000)])
+    with CountingPool(1) as pool:
+        store = GoldStore(pool, BudgetConfig(vm_steps=30_000))
+        sql = "SELECT count(*) FROM dog WHERE name IN (SELECT name FROM dog LIMIT 1)"
+        (gold,) = store.results([sql], [dogs], "bird")
+        assert (gold.usable, gold.order_dependent, gold.order_unknown, gold.order_lost) == (True, False, True, False)
+        executed = pool.executed
+        store.results([sql], [dogs], "bird")
+        assert pool.executed == executed
+
+
+def test_golds_are_given_in_chunks_that_fit_and_larger_tasks_are_unusable(
+    pool: CountingPool, dogs: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task is too large alone, whatever stands beside it; what fits is what it is without a bound."""
+    small, large = "SELECT name FROM dog", "SELECT a.name || b.age FROM dog a, dog b, dog c"
+    sqls = [[small], [large], [f"{small} WHERE age > 1", small], [f"{small} WHERE age > 2"]]
+    requests = [GoldRequest(sqls=own, databases=[dogs], policy="bird") for own in sqls]
+    expected = GoldStore(pool, BUDGET).many(requests)
+    monkeypatch.setattr(gold_module, "HELD_BYTES", 2_500)
+    store = GoldStore(pool, BUDGET)
+    chunks = list(store.chunks(requests))
+    assert len(chunks) > 1
+    golds = [own for chunk in chunks for own in chunk]
+    assert [[g.sql for g in own] for own in golds] == sqls
+    assert golds[1][0].executions[0].error_kind == "too_large"
+    assert "take more than" in str(golds[1][0].reason)
+    assert not golds[1][0].infrastructure
+    for i in (0, 2, 3):
+        assert golds[i] == expected[i]
+    again = GoldStore(pool, BUDGET).many(requests[::-1])[::-1]
+    assert [[g.usable for g in own] for own in again] == [[g.usable for g in own] for own in golds]
+
+
+def test_probes_are_not_held(dogs: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the gold's own executions are asked for as a whole."""
+    with CountingPool(1) as pool:
+        monkeypatch.setattr(pool, "run", None)
         (gold,) = GoldStore(pool, BUDGET).results(["SELECT name FROM dog ORDER BY age LIMIT 2"], [dogs], "spider")
-        assert (gold.order_dependent, gold.order_unknown) == (True, False)
+        assert gold.usable

@@ -11,7 +11,7 @@ from conf.schema.root import TrainConfig
 from rewards.carriers import SqlTask
 from rewards.scorer import Scorer
 from rewards.sql.executor import ExecutorPool
-from rewards.verdicts import TASKS_AT_ONCE
+from rewards.verdicts import CHECKED_TOGETHER
 from rollout.carriers import Prompt
 from rollout.prompt import PromptTooLong
 from rollout.tasks.check import check_golds, check_prompts
@@ -149,10 +149,10 @@ def test_many_tasks_are_checked_some_at_a_time_and_keep_their_order(databases):
             self.largest = max(self.largest, len(queries))
             return super().each(queries, take)
 
-    tasks = [task(str(n), databases[:1], f"SELECT name, {n} FROM dog") for n in range(3 * TASKS_AT_ONCE + 1)]
+    tasks = [task(str(n), databases[:1], f"SELECT name, {n} FROM dog") for n in range(3 * CHECKED_TOGETHER + 1)]
     with Counting(1) as pool:
         checked = check_golds(tasks, pool=pool, reward=strict(instances="primary"))
-        assert 0 < pool.largest <= 4 * TASKS_AT_ONCE
+        assert 0 < pool.largest <= 4 * CHECKED_TOGETHER
     assert list(checked.tasks) == tasks
 
 

@@ -17,7 +17,6 @@ from rewards.components.atomic import token_similarity
 from rewards.components.memory import bigram_ratio, column_mentions, column_phrases
 from rewards.components.repetition import repeated_share
 from rewards.embedders.hashing import HashingEmbedder
-from rewards.sql.gold import reads_clock
 from rewards.sql.marks import unfenced
 from rewards.sql.parse import ParseFailure, canonical, extract_sql, has_top_level_order_by, lex, parse_query
 from rewards.sql.sandbox.verdict import classify, first_keyword
@@ -62,7 +61,6 @@ READERS: dict[str, Callable[[str], object]] = {
     "sorting": lambda text: has_top_level_order_by(f"SELECT {text}"),
     "syntax tree": _parsed,
     "similarity": lambda text: token_similarity("SELECT 1", text),
-    "clock": reads_clock,
     "first keyword": first_keyword,
     "error kind": lambda text: classify(SYNTAX, f"with {text}"),
     "repetition": repeated_share,

@@ -59,6 +59,17 @@ def test_each_kind(sql: str, kind: str, mutant: str) -> None:
     assert mutants(sql, SCHEMA, kinds=[kind]) == [m for m in found if m.kind == kind]
 
 
+def test_a_comma_stays_a_comma_and_a_cross_join_stays_one() -> None:
+    """SQLite may choose the order of tables behind a comma; behind CROSS JOIN it may not."""
+    for sql, kept, absent in [
+        ("SELECT d.name FROM dog d, owner o WHERE d.id > 1", "dog AS d, owner AS o", "CROSS JOIN"),
+        ("SELECT d.name FROM dog d CROSS JOIN owner o WHERE d.id > 1", "dog AS d CROSS JOIN owner AS o", ", owner"),
+    ]:
+        texts = [mutant.sql for mutant in mutants(sql, SCHEMA, kinds={"operator"})]
+        assert texts
+        assert all(kept in text and absent not in text for text in texts)
+
+
 def test_unreadable_sql_is_refused() -> None:
     with pytest.raises(SqlSyntaxError):
         mutants("DROP TABLE dog", SCHEMA)

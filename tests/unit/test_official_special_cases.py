@@ -12,11 +12,10 @@ import pytest
 
 from benchmarks.carriers import Answer, Question, QuestionSet
 from benchmarks.scoring.bird import BirdJudge
-from benchmarks.scoring.runner import Runner
+from benchmarks.scoring.runner import Known, Runner
 from benchmarks.scoring.spider import SpiderJudge
 from benchmarks.scoring.voting import Voting
 from conf.schema.benchmark import BenchmarkExecution
-from rewards.carriers import Execution
 
 CONTENT = """
 CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT, x REAL, n INTEGER, b BLOB, value TEXT);
@@ -173,7 +172,7 @@ def test_a_long_list_of_values_runs_as_in_the_official_scripts(tmp_path: Path) -
     connection.close()
     file, numbers = str(tmp_path / "t.sqlite"), ", ".join(map(str, range(100_000)))
     sql = f"\ufeffSELECT id FROM t WHERE id IN ({numbers}) ORDER BY id; -- {len(numbers)} characters"
-    known: dict[tuple[str, str], Execution] = {}
+    known = Known()
     with Runner(BenchmarkExecution(executors=1), "strict") as runner:
         runner.run([(file, sql)], known)
     assert known[file, sql].rows == ((7,), (50000,))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rewards.carriers import Execution
-from rewards.sql.results import Results, size_of
+from rewards.sql.results import Results
 
 
 def execution(number: int, size: int = 1_000_000) -> Execution:
@@ -32,8 +32,3 @@ def test_small_results_behind_a_large_one_stay_in_memory(tmp_path: Path) -> None
     results.put("large", execution(1))
     results.put("small", execution(2, size=10))
     assert (results["large"], results["small"]) == (execution(1), execution(2, size=10))
-
-
-def test_the_size_counts_bytes_not_characters() -> None:
-    plain, wide = (Execution(status="ok", rows=((text,),)) for text in ("a" * 1000, "a" * 999 + "\U0001f600"))
-    assert size_of(wide) - size_of(plain) > 2_900

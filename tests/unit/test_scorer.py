@@ -1,6 +1,7 @@
 """Whole completions through the scorer, on a real database and its second instance."""
 
 import gc
+import sqlite3
 import time
 import tracemalloc
 from collections.abc import Iterator, Sequence
@@ -241,6 +242,39 @@ def test_an_order_dependent_gold_is_flagged_or_left_out(pool: CountingPool, data
     (left_out,) = score(pool, databases, gold, [THINK + gold], config(execution=strict))
     assert (left_out.status, left_out.total, left_out.cause) == ("unscorable", None, "data")
     assert not left_out.lost
+
+
+@pytest.mark.parametrize("policy", ["score", "unscorable"])
+def test_a_gold_whose_order_cannot_be_found_out_is_no_infrastructure_failure(
+    pool: CountingPool, databases: tuple[str, str], policy: str
+) -> None:
+    execution = ExecutionReward.model_validate({"budget": BUDGET, "order_dependent_gold": policy})
+    scorer = Scorer(config(execution=execution), pool)
+    asked = task(databases, "SELECT DISTINCT name FROM dog ORDER BY age")
+    (result,) = scorer.score(asked, [THINK + "SELECT DISTINCT name FROM dog ORDER BY age"])
+    check = scorer.check_gold(asked)
+    assert (check.usable, check.infrastructure, check.order_unknown) == (policy == "score", False, True)
+    assert (result.correct, result.flags) == ((True, ("gold_order_unknown",)) if policy == "score" else (False, ()))
+
+
+def test_sums_that_differ_in_the_last_bits_are_one_result(pool: CountingPool, tmp_path: Path) -> None:
+    path = tmp_path / "prices.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE item (price REAL)")
+        connection.executemany("INSERT INTO item VALUES (?)", [(0.1,), (0.2,), (0.3,), (100.5,)])
+    connection.close()
+    sums = [
+        "SELECT price + sum(price) OVER () FROM item WHERE 0 UNION SELECT 0.1 + 0.2 + 0.3",
+        "SELECT 0.3 + 0.2 + 0.1",
+    ]
+    sums.append("SELECT sum(price) FROM item WHERE price < 1")
+    sums.append("SELECT sum(p) FROM (SELECT price AS p FROM item WHERE price < 1 ORDER BY p DESC LIMIT 9)")
+    results = score(pool, (str(path),), "SELECT max(price) FROM item", [THINK + sql for sql in sums], config())
+    assert [result.components["execution"] for result in results] == [1] * 4
+    assert len({result.result_digest for result in results}) == 1
+    (alone,) = score(pool, (str(path),), "SELECT max(price) FROM item", [THINK + sums[1]], config())
+    (other,) = score(pool, (str(path),), "SELECT max(price) FROM item", [THINK + "SELECT 0.7"], config())
+    assert other.result_digest != alone.result_digest
 
 
 def test_a_lost_gold_leaves_its_task_unscorable(databases: tuple[str, str]) -> None:

@@ -1,6 +1,7 @@
 """Candidate files, ballots, features, the study and the reranker, on a small database."""
 
 import json
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,22 @@ def test_right_means_right_on_every_instance_asked_for(root: Path) -> None:
 def test_what_another_program_left_beside_a_database_is_no_instance(root: Path) -> None:
     (root / "database" / "dogs" / "._dogs.sqlite").write_bytes(b"Mac OS X" * 500)
     assert [ballot.right for ballot in polls(root)] == [{0, 1}, {0, 1}]
+
+
+def test_right_is_what_the_gold_accepts(root: Path) -> None:
+    """Two dogs of the second instance tie: whichever comes first, the answer is right."""
+    gold = "SELECT age FROM dog ORDER BY length(name) LIMIT 1"
+    (root / "dev.json").write_text(json.dumps([{"db_id": "dogs", "question": "?", "query": gold}]))
+    with sqlite3.connect(root / "database" / "dogs" / "dogs.sqlite") as connection:
+        connection.execute("INSERT INTO dog VALUES ('Cy', 8)")
+    connection.close()
+    rows = {"index": 0, "candidates": [gold, "SELECT age FROM dog ORDER BY length(name), age DESC LIMIT 1"]}
+    (root / "c.jsonl").write_text(json.dumps(rows) + "\n")
+    arguments = [f"candidates={root / 'c.jsonl'}", "data=spider", f"data.root={root}", "output=unused"]
+    config = load(StudyConfig, "selection_study", arguments)
+    (ballot,) = ballots(read_candidates(config), config)
+    assert ballot.right == {0, 1}
+    assert len({c.digest for c in ballot.candidates}) == 2
 
 
 def test_features_see_agreement_and_the_question(root: Path) -> None:

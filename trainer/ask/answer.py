@@ -9,9 +9,9 @@ from conf.schema.data import Denotation
 from conf.schema.reward import RewardConfig
 from rewards.carriers import Execution
 from rewards.components.format import extract
-from rewards.sql.denotation import digest, is_trivial
+from rewards.sql.agreement import agreeing
+from rewards.sql.denotation import is_trivial
 from rewards.sql.executor import ExecutorPool, Query
-from rewards.sql.parse import has_top_level_order_by
 from rollout.carriers import Completion
 from selection.builder import VOTERS
 from selection.candidate import Candidate, Context
@@ -52,8 +52,9 @@ def choose(
     budget = reward.execution.budget.model_copy(update={"clock": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}"})
     queries = [Query(database=database, sql=sql, budget=budget) for sql in written]
     results = dict(zip(written, executors.run(queries), strict=True))
+    digests = agreeing(results, denotation, database=database)
     candidates = [
-        _candidate(index, sql, results.get(sql), denotation, completion.logprob)
+        _candidate(index, sql, results.get(sql), digests.get(sql), completion.logprob)
         for index, (sql, completion) in enumerate(zip(sqls, completions, strict=True))
     ]
     ran = [candidate for candidate in candidates if not candidate.failed]
@@ -72,14 +73,8 @@ def choose(
 
 
 def _candidate(
-    index: int, sql: str, execution: Execution | None, denotation: Denotation, logprob: float | None
+    index: int, sql: str, execution: Execution | None, digest: str | None, logprob: float | None
 ) -> Candidate:
-    if execution is None or execution.status != "ok":
+    if execution is None or digest is None:
         return Candidate(index=index, sql=sql, digest=None, failed=True, logprob=logprob)
-    return Candidate(
-        index=index,
-        sql=sql,
-        digest=digest(execution, policy=denotation, ordered=has_top_level_order_by(sql)),
-        trivial=is_trivial(execution),
-        logprob=logprob,
-    )
+    return Candidate(index=index, sql=sql, digest=digest, trivial=is_trivial(execution), logprob=logprob)
