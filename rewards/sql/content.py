@@ -3,14 +3,13 @@
 from functools import lru_cache
 from hashlib import blake2b, file_digest
 
-from rewards.sql.snapshot import DatabaseUnreadable, Stamp, absolute, state_of
+from rewards.sql.snapshot import DatabaseUnreadable, Stamp, located
 
 
 def content_key(path: str) -> str:
     """Digest of the file's bytes and of the log or journal beside it; read again only when their sizes, times or
     inodes change. Raises DatabaseUnreadable."""
-    real = absolute(path)
-    database, wal, journal = state_of(real)
+    real, (database, wal, journal) = located(path)
     key = _digest(real, database)
     for suffix, stamp in (("-wal", wal), ("-journal", journal)):
         if stamp is not None:

@@ -38,37 +38,56 @@ def order_probes(sql: str, *, sorted_known: bool) -> tuple[str, ...]:
         if any(word in sql.lower() for word in _ORDER_WORDS):
             raise OrderUnknown(str(failure)) from failure
         return ()
-    made = [
-        *(_shuffle(tree.copy(), desc, sorted_known) for desc in (False, True)),
-        *(_fix_bare(tree.copy(), name) for name in ("min", "max")),
-    ]
-    return tuple(variant.sql(dialect="sqlite") for variant, places in made if places)
+    made = []
+    # Most queries have no such part, and a tree takes longer to copy than to look at.
+    if _open_queries(tree, sorted_known) or _open_windows(tree):
+        made += [_shuffle(tree.copy(), desc, sorted_known) for desc in (False, True)]
+    if any(True for select in tree.find_all(exp.Select) for _ in _bare_columns(select)):
+        made += [_fix_bare(tree.copy(), name) for name in ("min", "max")]
+    return tuple(variant.sql(dialect="sqlite") for variant in made)
 
 
 def _random(desc: bool) -> exp.Ordered:
     return exp.Ordered(this=exp.Anonymous(this="random"), desc=desc, nulls_first=not desc)
 
 
-def _shuffle(tree: exp.Expr, desc: bool, sorted_known: bool) -> tuple[exp.Expr, int]:
-    """The tree with random numbers in its orders, and in how many places."""
-    places = 0
-    root = exp.Subquery(this=tree)  # so that the tree itself can be replaced
-    for query in list(tree.find_all(exp.Select, exp.SetOperation, exp.Values)):
+def _open_queries(tree: exp.Expr, sorted_known: bool) -> list[exp.Expr]:
+    """The parts whose order SQL leaves open, or not all of it."""
+    found: list[exp.Expr] = []
+    for query in tree.find_all(exp.Select, exp.SetOperation, exp.Values):
         order, limit = query.args.get("order"), query.args.get("limit")
-        if order is not None and query is tree and sorted_known:
-            continue
-        if order is None and not (limit is not None and not _keeps_order(query, tree)) and not _is_value(query):
-            continue
+        if order is not None:
+            if query is not tree or not sorted_known:
+                found.append(query)
+        elif (limit is not None and not _keeps_order(query, tree)) or _is_value(query):
+            found.append(query)
+    return found
+
+
+def _open_windows(tree: exp.Expr) -> list[exp.Window]:
+    """The windows that tell tied rows apart. Raises OrderUnknown."""
+    return [window for window in tree.find_all(exp.Window) if _is_open(window)]
+
+
+def _shuffle(tree: exp.Expr, desc: bool, sorted_known: bool) -> exp.Expr:
+    """The tree with random numbers in its open orders."""
+    root = exp.Subquery(this=tree)  # so that the tree itself can be replaced
+    for query in _open_queries(tree, sorted_known):
         if not isinstance(query, exp.Select):
             query = _wrapped(query)
-            order = query.args.get("order")
-        terms = order.expressions if order is not None else []
-        query.set("order", exp.Order(expressions=[*terms, _random(desc)]))
-        places += 1
-    places += sum(_shuffle_window(window, desc) for window in list(root.find_all(exp.Window)))
+        _break_ties(query, desc)
+    for window in _open_windows(root):
+        _break_ties(window, desc)
     made: exp.Expr = root.this
     made.pop()
-    return made, places
+    return made
+
+
+def _break_ties(part: exp.Expr, desc: bool) -> None:
+    """Puts a random number behind the sort terms of a query or window."""
+    order = part.args.get("order")
+    terms = order.expressions if order is not None else []
+    part.set("order", exp.Order(expressions=[*terms, _random(desc)]))
 
 
 def _keeps_order(query: exp.Expr, tree: exp.Expr) -> bool:
@@ -112,19 +131,15 @@ def _wrapped(query: exp.Expr) -> exp.Select:
     return outer
 
 
-def _shuffle_window(window: exp.Window, desc: bool) -> bool:
-    """Breaks the ties of a window that tells tied rows apart; whether it does. Raises OrderUnknown."""
-    calls = _users(window) if isinstance(window.this, exp.Identifier) else [window]
+def _is_open(window: exp.Window) -> bool:
+    """Whether a window tells tied rows apart. Raises OrderUnknown."""
     if window.args.get("alias") is not None:
         return False  # it names a window of the WINDOW clause, which is looked at itself
+    calls = _users(window) if isinstance(window.this, exp.Identifier) else [window]
     apart = [_tells_rows_apart(call, window) for call in calls]
-    if not any(apart):
-        return False
-    if not all(apart):
+    if any(apart) and not all(apart):
         raise OrderUnknown("a named window is used in two ways")
-    terms = window.args["order"].expressions if window.args.get("order") is not None else []
-    window.set("order", exp.Order(expressions=[*terms, _random(desc)]))
-    return True
+    return any(apart)
 
 
 def _users(window: exp.Window) -> list[exp.Window]:
@@ -143,14 +158,12 @@ def _tells_rows_apart(call: exp.Window, window: exp.Window) -> bool:
     return name not in RANKED and (by_row or name not in AGGREGATES)
 
 
-def _fix_bare(tree: exp.Expr, name: str) -> tuple[exp.Expr, int]:
-    """The tree with min or max around bare columns, and around how many."""
-    places = 0
+def _fix_bare(tree: exp.Expr, name: str) -> exp.Expr:
+    """The tree with min or max around bare columns."""
     for select in list(tree.find_all(exp.Select)):
         for column in list(_bare_columns(select)):
             column.replace(exp.Anonymous(this=name, expressions=[column.copy()]))
-            places += 1
-    return tree, places
+    return tree
 
 
 def _bare_columns(select: exp.Select) -> Iterator[exp.Column]:

@@ -30,6 +30,7 @@ PREFIX = "quorum-databases-"
 """Of the folders with private copies, in the system's folder for temporary files."""
 ATTEMPTS = 3
 PAUSE_S = 0.05
+KNOWN_PATHS = 10_000
 JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 """Ends a journal that names another file (https://sqlite.org/fileformat.html, "The Rollback Journal")."""
 
@@ -49,8 +50,7 @@ def readable(path: str | Path) -> str:
 
     >>> uri = readonly_uri(readable("shop.sqlite"))
     """
-    real = absolute(path)
-    state = state_of(real)
+    real, state = located(path)
     if state[1] is None and state[2] is None:
         return real
     return _COPIES.copy(real, state)
@@ -61,33 +61,38 @@ def readonly_uri(path: str) -> str:
     return f"file:{quote(os.fsencode(path))}?mode=ro&immutable=1"
 
 
-def absolute(path: str | Path) -> str:
-    """Without symbolic links, since SQLite looks for logs and journals beside the real file. Raises
-    DatabaseUnreadable."""
+def located(path: str | Path) -> tuple[str, State]:
+    """The file's absolute path without symbolic links, since SQLite looks for logs and journals beside the real file,
+    and its state. Raises DatabaseUnreadable."""
     try:
-        # POSIX keeps two leading slashes apart from one, and a URI takes what follows them for a host.
-        return "/" + os.path.realpath(path).lstrip("/")
+        status = os.stat(path)
+        known = _REAL.get(path)
+        if known is None or known[:2] != (status.st_dev, status.st_ino):
+            # POSIX keeps two leading slashes apart from one, and a URI takes what follows them for a host.
+            real = "/" + os.path.realpath(path).lstrip("/")
+            if len(_REAL) >= KNOWN_PATHS:
+                _REAL.clear()
+            known = _REAL[path] = (status.st_dev, status.st_ino, real)
+        return known[2], _state(known[2], _stamp_of(path, status))
+    except FileNotFoundError as error:
+        raise DatabaseUnreadable(f"no database file at {path} ({error.strerror})") from error
     except (OSError, ValueError) as error:  # ValueError: a null character, or half a surrogate pair
         raise DatabaseUnreadable(f"no database file at {str(path)!r} ({error})") from error
 
 
-def state_of(path: str) -> State:
-    """The state of a file that `absolute` named. Raises DatabaseUnreadable."""
-    try:
-        found = _stamp(path)
-        wal, journal = _stamp(f"{path}-wal"), _stamp(f"{path}-journal")
-    except (OSError, ValueError) as error:
-        raise DatabaseUnreadable(f"no database file at {path!r} ({error})") from error
-    if found is None:
-        raise DatabaseUnreadable(f"no database file at {path} (No such file or directory)")
-    return found, _unless_empty(wal), _hot(f"{path}-journal", _unless_empty(journal))
+def _state(real: str, stamp: Stamp) -> State:
+    wal, journal = _stamp(f"{real}-wal"), _stamp(f"{real}-journal")
+    return stamp, _unless_empty(wal), _hot(f"{real}-journal", _unless_empty(journal))
 
 
 def _stamp(path: str) -> Stamp | None:
     try:
-        status = os.stat(path)
+        return _stamp_of(path, os.stat(path))
     except FileNotFoundError:
         return None
+
+
+def _stamp_of(path: str | Path, status: os.stat_result) -> Stamp:
     if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for somebody to write
         raise DatabaseUnreadable(f"{path} is not a regular file")
     return status.st_mtime_ns, status.st_size, status.st_ino
@@ -137,11 +142,11 @@ class _Copies:
         self._made += 1
         target = self._own_folder() / f"{self._made}.sqlite"
         for _ in range(ATTEMPTS):
-            before = state_of(path)
+            before = located(path)[1]
             for suffix, stamp in (("", before[0]), ("-wal", before[1]), ("-journal", before[2])):
                 if stamp is not None:
                     shutil.copyfile(path + suffix, f"{target}{suffix}")
-            if state_of(path) == before:
+            if located(path)[1] == before:
                 _settle(path, target)
                 return before, str(target)
             for suffix in ("", "-wal", "-journal"):
@@ -160,6 +165,8 @@ class _Copies:
 
 
 _COPIES = _Copies()
+_REAL: dict[str | Path, tuple[int, int, str]] = {}
+"""(device, inode, real path) by path: resolving links takes longer than all else that a warm cache does."""
 
 
 def _settle(path: str, copy: Path) -> None:
