@@ -118,7 +118,9 @@ def tie_query(sql: str, width: int, rows: int, *, ordered: bool, with_keys: bool
     offset = _offset(tree)
     fetched = offset + rows + SPARE_ROWS if cut else None
     readings = _Readings(tree, width)
-    texts = dict.fromkeys(readings.text(fetched, with_keys, replace) for replace in (False, True))
+    texts = [readings.text(fetched, with_keys, replace=False)]
+    if readings.two_fold:
+        texts.append(readings.text(fetched, with_keys, replace=True))
     return TieQuery(texts=tuple(texts), width=width, offset=offset, fetched=fetched)
 
 
@@ -195,8 +197,10 @@ class _Readings:
     def __init__(self, tree: exp.Expr, width: int) -> None:
         self._tree = tree
         self._width = width
+        self.two_fold = False
+        """Whether a sort expression holds a name that may be an alias or a column; known once `text` has run."""
 
-    def text(self, fetched: int | None, with_keys: bool, replace: bool) -> str:
+    def text(self, fetched: int | None, with_keys: bool, *, replace: bool) -> str:
         """`replace`: a name inside a sort expression is an alias, where it could also be a column."""
         inner = self._tree.copy()
         order = inner.args["order"]
@@ -257,6 +261,7 @@ class _Readings:
             key = aliases[key.name.lower()]  # on its own, the name is the alias before it is a column
         key = exp.paren(key.copy())
         for column in [c for c in key.find_all(exp.Column) if not c.table and c.name.lower() in aliases]:
+            self.two_fold = True
             if replace:
                 column.replace(exp.paren(aliases[column.name.lower()].copy()))
             elif column.this.args.get("quoted"):  # SQLite takes a quoted name that is no column for text
