@@ -1,6 +1,8 @@
 """What a completion is worth: components, budgets, combination and the reward server's size."""
 
+import time
 from datetime import UTC, datetime
+from functools import cache
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
@@ -11,10 +13,25 @@ LOST_LIMIT = 3
 """Reward actors that a group may be lost with before it is unscorable."""
 
 
+PRESENT = "present"
+
+
 def _moment(text: str) -> str:
-    if datetime.fromisoformat(text).tzinfo is not None:
+    if text == PRESENT:
+        return text
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"write {PRESENT}, or a time such as 2026-01-01 00:00:00, and not {text!r}") from None
+    if moment.tzinfo is not None:
         raise ValueError("leave the time zone out: SQLite's clock is in UTC")
     return text
+
+
+@cache
+def _started_ms() -> int:
+    """When this process first asked for the present: one time for all that it executes."""
+    return time.time_ns() // 1_000_000
 
 
 class BudgetConfig(Section):
@@ -37,11 +54,14 @@ class BudgetConfig(Section):
     wall_s: PositiveFloat = 30.0
     """Seconds until a silent executor is killed; its query is retried alone, unscorable when lost again."""
     clock: Annotated[str, AfterValidator(_moment)] = "2026-01-01 00:00:00"
-    """The time (UTC) that queries read as the present, so that golds and candidates see the same one, in every run."""
+    """The time (UTC) that queries read as the present, so that golds and candidates see the same one, in every run.
+    present: the time at which the process first asked, one for all that it executes."""
 
     @property
     def clock_ms(self) -> int:
         """Milliseconds since 1970 of `clock`."""
+        if self.clock == PRESENT:
+            return _started_ms()
         return int(datetime.fromisoformat(self.clock).replace(tzinfo=UTC).timestamp() * 1000)
 
 

@@ -211,3 +211,14 @@ def test_a_librarys_error_is_quoted_with_its_cause():
     with pytest.raises(ValidationError) as long:
         _Model(length=1, name="four" * 1000)
     assert len(first_line(long.value, otherwise="")) < 1000
+
+
+@pytest.mark.parametrize(
+    ("clock", "message"),
+    [
+        ("tomorrow", "write present, or a time such as 2026-01-01 00:00:00, and not 'tomorrow'"),
+        ("2026-01-01T00:00:00+02:00", "leave the time zone out: SQLite's clock is in UTC"),
+    ],
+)
+def test_a_clock_that_is_no_time_is_refused(clock: str, message: str):
+    assert refused(f"reward.execution.budget.clock='{clock}'") == f"reward.execution.budget.clock: {message}"

@@ -297,6 +297,15 @@ def test_the_clock_stands_still_wherever_it_is_read(pool: ExecutorPool, clocks: 
     assert run(pool, clocks, TIMES).rows == (MOMENT,)
 
 
+def test_the_present_is_one_time_for_all_that_a_process_executes(pool: ExecutorPool, clocks: str) -> None:
+    present = BUDGET.model_copy(update={"clock": "present"})
+    sql = "SELECT strftime('%s %f', 'now'), unixepoch()"
+    first = run(pool, clocks, sql, present)
+    time.sleep(0.01)
+    assert run(pool, clocks, sql, present).rows == first.rows
+    assert abs(int(str(first.rows[0][1])) - time.time()) < 600
+
+
 def test_functions_answer_the_same_where_sqlites_layer_cannot_be_reached(clocks: str) -> None:
     clock = Clock(layer=False)
     functions = Functions()

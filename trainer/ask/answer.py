@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from conf.errors import QuorumError
 from conf.schema.data import Denotation
-from conf.schema.reward import RewardConfig
+from conf.schema.reward import PRESENT, RewardConfig
 from rewards.carriers import Execution
 from rewards.components.format import extract
 from rewards.sql.agreement import agreeing
@@ -49,7 +48,7 @@ def choose(
     if not written:
         raise NoAnswer(f"none of {len(sqls)} candidates holds a query; the first said: {completions[0].text[:200]!r}")
     # The present, and one for all candidates: a question about today is not about the day that rewards take for it.
-    budget = reward.execution.budget.model_copy(update={"clock": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}"})
+    budget = reward.execution.budget.model_copy(update={"clock": PRESENT})
     queries = [Query(database=database, sql=sql, budget=budget) for sql in written]
     results = dict(zip(written, executors.run(queries), strict=True))
     digests = agreeing(results, denotation, database=database)
