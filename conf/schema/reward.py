@@ -12,8 +12,12 @@ LOST_LIMIT = 3
 
 
 def _moment(text: str) -> str:
-    if datetime.fromisoformat(text).tzinfo is not None:
-        raise ValueError("leave the time zone out: SQLite's clock is in UTC")
+    try:
+        zone = datetime.fromisoformat(text).tzinfo
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no moment: write it as YYYY-MM-DD HH:MM:SS, in UTC") from error
+    if zone is not None:
+        raise ValueError(f"{text!r} has a time zone: leave that out and give the time in UTC, which SQLite's clock has")
     return text
 
 

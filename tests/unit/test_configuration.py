@@ -52,6 +52,12 @@ def test_every_experiment_validates(experiment):
         ("rollout.group_timeout_s=900", "pipeline.stall_timeout_s=900 has ended the run"),
         ("reward.server.timeout_s=300", "lower the former below a third of the latter"),
         ("reward.server.timeout_s=30", "reward.execution.budget.wall_s=30: raise the former above the latter"),
+        ("reward.execution.budget.clock=tomorrow", "'tomorrow' is no moment: write it as YYYY-MM-DD HH:MM:SS, in UTC"),
+        ("reward.execution.budget.clock=2026-02-30", "'2026-02-30' is no moment"),
+        (
+            "reward.execution.budget.clock=2026-01-01T00:00:00Z",
+            "'2026-01-01T00:00:00Z' has a time zone: leave that out",
+        ),
         ("algo.importance.floor=4", "floor=4 must be smaller than cap=3"),
         ("learner.micro_batch_tokens=255", "rollout.sampling.max_tokens = 256, the longest sequence of a forward pass"),
         ("rollout.weight_transfer=nccl", "rollout.weight_transfer=nccl needs cluster.accelerator=gpu"),
