@@ -13,7 +13,6 @@ infrastructure's.
 """
 
 import asyncio
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -72,13 +71,14 @@ class _Work:
     job: ScoreJob
     future: asyncio.Future[tuple[RewardResult, ...]]
     since: float
+    """By the loop's clock, like every time here."""
     lost: int = 0
     first_lost: float = 0.0
-    """time.monotonic() of the first loss."""
+    """Time of the first loss."""
 
     @property
     def age_s(self) -> float:
-        return time.monotonic() - self.since
+        return self.future.get_loop().time() - self.since
 
 
 class RewardClient:
@@ -103,7 +103,7 @@ class RewardClient:
         self._given_up: Counter[Cause] = Counter()
         """Completions of the groups that were lost too often."""
         self._scored_at: dict[Seat, float] = {}
-        """time.monotonic() of each place's last scored groups."""
+        """Time of each place's last scored groups."""
         self._last_scored: ScoreJob | None = None
         self._peak = QueuePeak(groups=0, age_s=0.0)
         self._arrived = asyncio.Event()
@@ -134,10 +134,11 @@ class RewardClient:
             await self._room.wait()
         if self._failure is not None:
             raise self._failure
+        loop = asyncio.get_running_loop()
         work = _Work(
             job=ScoreJob(task=task, completions=tuple(completions), lengths=lengths),
-            future=asyncio.get_running_loop().create_future(),
-            since=time.monotonic(),
+            future=loop.create_future(),
+            since=loop.time(),
         )
         self._queue.append(work)
         self._note_queue()
@@ -273,7 +274,7 @@ class RewardClient:
             return
         seat.stats = reply.stats
         self._verified.update(reply.verified)
-        self._scored_at[seat] = time.monotonic()
+        self._scored_at[seat] = asyncio.get_running_loop().time()
         self._last_scored = batch[-1].job
         for work, results in zip(batch, reply.results, strict=True):
             self._sent.discard(work)
@@ -281,7 +282,7 @@ class RewardClient:
 
     async def _lost(self, seat: Seat, batch: list[_Work], reason: str) -> None:
         """Sends lost groups again, before all others; gives one up that was lost too often."""
-        now = time.monotonic()
+        now = asyncio.get_running_loop().time()
         for work in reversed(batch):
             work.lost += 1
             if work.lost == 1:

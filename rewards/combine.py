@@ -88,7 +88,7 @@ class Combiner:
         lowest_right -= sum(self._penalties.values())
         if lowest_right <= 0.0:
             raise ConfigError(
-                "reward.rank_correct_first needs right answers to earn something: enable reward.execution, or lower "
-                "reward.penalties below its weight"
+                "reward.rank_correct_first needs right answers to earn something: set "
+                "reward.execution.enabled=true and its weight above the sum of reward.penalties"
             )
         return min(1.0, RANK_GAP * lowest_right / highest_wrong) if highest_wrong > 0.0 else 1.0

@@ -84,6 +84,8 @@ class InstanceMaker:
     def make(self, db_id: str, golds: Sequence[tuple[str, Denotation]], files: Sequence[str], folder: Path) -> Outcome:
         """Fills `folder` with the existing files and the new instances. Raises DatabaseUnreadable, InstanceImpossible,
         OSError and sqlite3.Error."""
+        for file in files[1:]:
+            read_schema(file)  # one that cannot be read would make every task of the new folder unscorable
         queries = self._queries(golds, files)
         folder.mkdir(parents=True)
         for file in files:

@@ -50,8 +50,9 @@ def run(config: ScoreConfig) -> int:
     if Path(config.output).resolve() == source.resolve():
         raise QuorumError(f"output={config.output} is the input itself: choose another file")
     try:
-        with source.open("rb") as lines, open(config.output, "w", encoding="utf-8") as out:
-            with open_scorer(config.reward) as scorer:
+        # The scorer first: what it refuses costs no file that is there already.
+        with open_scorer(config.reward) as scorer, source.open("rb") as lines:
+            with open(config.output, "w", encoding="utf-8") as out:
                 return _score(read_cases(lines, root), scorer, config.batch_lines, out)
     except OSError as error:
         raise QuorumError(f"{error.filename or config.output}: {error.strerror}") from error

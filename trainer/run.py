@@ -19,6 +19,7 @@ from pathlib import Path
 from conf.errors import QuorumError
 from conf.load import to_yaml
 from conf.schema.root import TrainConfig
+from rewards.combine import Combiner
 from rollout.drawn_lengths import read_lengths
 from rollout.errors import WeightUpdateFailed
 from rollout.preflight import check_memory
@@ -49,6 +50,7 @@ from trainer.warmup.cache import left_out
 
 def run(config: TrainConfig) -> int:
     """Runs the job and returns 0. Raises QuorumError with the cause of an early end, KeyboardInterrupt when stopped."""
+    Combiner(config.reward)  # rewards that contradict each other leave no run behind
     path = Path(config.run.dir) / config.run.name
     with RunFolder(path, resume=config.resume == "auto") as folder:
         checkpoints = CheckpointStore(path / CHECKPOINTS, keep=config.checkpoint.keep)

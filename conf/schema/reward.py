@@ -20,11 +20,11 @@ def _moment(text: str) -> str:
     if text == PRESENT:
         return text
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError(f"write {PRESENT}, or a time such as 2026-01-01 00:00:00, and not {text!r}") from None
-    if moment.tzinfo is not None:
-        raise ValueError("leave the time zone out: SQLite's clock is in UTC")
+        zone = datetime.fromisoformat(text).tzinfo
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no moment: write it as YYYY-MM-DD HH:MM:SS, in UTC, or {PRESENT}") from error
+    if zone is not None:
+        raise ValueError(f"{text!r} has a time zone: leave that out and give the time in UTC, which SQLite's clock has")
     return text
 
 

@@ -8,6 +8,7 @@ changes, the query does not determine. The scan itself is turned round by `Query
   twice, rising and falling, so that any two tied rows change places in one of the two. A LIMIT that reads a sorted
   subquery, and nothing else, keeps its order, as SQLite keeps it.
 * bare: a column beside an aggregate, whose row SQLite chooses, is replaced by its smallest and by its largest value.
+* drawn: random(), which is seeded for each query, gives the complement, so that what it sorts is turned round.
 
 They find dependence that shows on the data at hand; they do not prove its absence. Not probed: what a view does,
 bare columns beside a single min() or max(), which take its row, and bare columns in HAVING and ORDER BY. The ties of
@@ -23,7 +24,7 @@ from rewards.sql.ties import AGGREGATES
 
 RANKED = frozenset(("rank", "dense_rank", "percent_rank", "cume_dist"))
 """Window functions that give tied rows one value."""
-_ORDER_WORDS = ("order", "limit", "over")
+_ORDER_WORDS = ("order", "limit", "over", "random")
 
 
 class OrderUnknown(Exception):
@@ -44,6 +45,8 @@ def order_probes(sql: str, *, sorted_known: bool) -> tuple[str, ...]:
         made += [_shuffle(tree.copy(), desc, sorted_known) for desc in (False, True)]
     if any(True for select in tree.find_all(exp.Select) for _ in _bare_columns(select)):
         made += [_fix_bare(tree.copy(), name) for name in ("min", "max")]
+    if "random" in sql.lower() and _draws(tree):
+        made.append(_redrawn(tree.copy()))
     return tuple(variant.sql(dialect="sqlite") for variant in made)
 
 
@@ -163,6 +166,20 @@ def _fix_bare(tree: exp.Expr, name: str) -> exp.Expr:
     for select in list(tree.find_all(exp.Select)):
         for column in list(_bare_columns(select)):
             column.replace(exp.Anonymous(this=name, expressions=[column.copy()]))
+    return tree
+
+
+def _draws(tree: exp.Expr) -> list[exp.Anonymous]:
+    """The calls of random(). Raises OrderUnknown."""
+    calls = [call for call in tree.find_all(exp.Anonymous) if call.name.lower() in ("random", "randomblob")]
+    if any(call.name.lower() == "randomblob" for call in calls):
+        raise OrderUnknown("random blobs have no complement")
+    return calls
+
+
+def _redrawn(tree: exp.Expr) -> exp.Expr:
+    for call in _draws(tree):
+        call.replace(exp.BitwiseNot(this=call.copy()))
     return tree
 
 

@@ -52,6 +52,11 @@ def dogs(tmp_path: Path) -> str:
         ("WITH old AS (SELECT * FROM dog WHERE age > 1) SELECT name FROM old ORDER BY age LIMIT 1", False),
         ("SELECT DISTINCT name FROM dog ORDER BY name LIMIT 2", False),
         ("SELECT group_concat(name) FROM dog", True),
+        ("SELECT name FROM dog ORDER BY random() LIMIT 1", True),
+        ("SELECT name FROM (SELECT name FROM dog WHERE age < 3 ORDER BY Random() LIMIT 1)", True),
+        ("SELECT name FROM dog WHERE random() % 2 = 0", True),
+        ("SELECT count(*) FROM dog ORDER BY random()", False),
+        ("SELECT count(*) FROM (SELECT name FROM dog ORDER BY random() LIMIT 2)", False),
     ],
 )
 def test_dependence_on_scan_order(pool: CountingPool, dogs: str, sql: str, dependent: bool) -> None:
@@ -64,6 +69,11 @@ def test_the_order_of_an_unparsable_query_is_unknown_where_it_speaks_of_one() ->
     assert order_probes("SELECT FROM WHERE", sorted_known=True) == ()
     with pytest.raises(OrderUnknown):
         order_probes("SELECT FROM WHERE LIMIT", sorted_known=True)
+
+
+def test_what_random_blobs_decide_is_unknown(pool: CountingPool, dogs: str) -> None:
+    (gold,) = GoldStore(pool, BUDGET).results(["SELECT name FROM dog ORDER BY randomblob(8) LIMIT 1"], [dogs], "bird")
+    assert (gold.usable, gold.order_dependent, gold.order_unknown, gold.order_lost) == (True, False, True, False)
 
 
 def test_a_failing_gold_is_unusable_never_empty(pool: CountingPool, dogs: str) -> None:

@@ -365,6 +365,15 @@ def test_a_database_that_fails_gives_one_line_and_costs_no_other(
     assert outcome["kept"]
 
 
+def test_an_existing_instance_that_cannot_be_read_is_named(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "dogs" / "dogs_v1.sqlite").write_bytes(b"no database at all" * 100)
+    assert run(config_for(tmp_path, root, "dogs")) == 1
+    assert "dogs_v1.sqlite cannot be read as a SQLite database" in capsys.readouterr().err
+    assert sorted(file.name for file in (tmp_path / "new").iterdir()) == ["instances.json"]
+
+
 def test_a_database_without_new_instances_says_why(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

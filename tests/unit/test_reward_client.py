@@ -1,7 +1,9 @@
-"""The reward client against actors that hang, die and fail: every group is scored once, or said to be unscorable."""
+"""The reward client against actors that hang, die and fail: every group is scored once, or said to be unscorable.
+
+Time is simulated: the limits are met to the instant, whatever else the machine does.
+"""
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,11 +16,16 @@ from rewards.client import RewardClient
 from rewards.memory_store import VerifiedTrace
 from rewards.port import ActorFailed, ActorGone, Reply
 from rewards.scorer import ScoreJob, ScorerStats
-from rewards.seat import RewardServerLost
+from rewards.seat import LOOKS, RewardServerLost
 from trainer.metrics import StepMetrics
+from trainer.simulation.clock import simulate
 from trainer.step_metrics import reward_server_metrics
 
 LIMIT_S = 0.2
+SILENT_S = LIMIT_S
+"""Until an actor that answers nothing is replaced."""
+STILL_S = LIMIT_S + LIMIT_S / LOOKS
+"""Until one is that answers for its progress and makes none: its time counts from the first look."""
 NOTHING = ScorerStats(
     tasks=0, completions=0, unscorable=0, cache_entries=0, cache_hits=0, cache_misses=0, executor_restarts=0,
     memory_traces=0,
@@ -109,6 +116,7 @@ class FakeActor:
         for _ in range(int(100 * crew.work_s) * len(names)):
             await asyncio.sleep(0.01)
             self._done += 1
+        await asyncio.sleep(0.0001)  # later than what led to the call
         verified = [VerifiedTrace(task_id=name, db_id="d", reasoning="because") for name in names]
         return Reply(results=[results(job) for job in jobs], verified=verified, stats=crew.stats)
 
@@ -128,18 +136,17 @@ async def score(client: RewardClient, number: int) -> tuple[RewardResult, ...]:
 
 
 def with_client(crew: Crew, use: Callable[[RewardClient], Coroutine[Any, Any, None]], **server: float) -> float:
-    """Seconds that it took."""
+    """Simulated seconds that it took."""
 
-    async def run() -> None:
+    async def run() -> float:
         client = RewardClient(config(**server), crew.actor, note=crew.notes.append)
         try:
             await use(client)
         finally:
             await client.close()
+        return asyncio.get_running_loop().time()
 
-    began = time.monotonic()
-    asyncio.run(asyncio.wait_for(run(), timeout=30))
-    return time.monotonic() - began
+    return simulate(asyncio.wait_for(run(), timeout=30))
 
 
 async def all_are_scored(client: RewardClient, count: int) -> None:
@@ -147,9 +154,11 @@ async def all_are_scored(client: RewardClient, count: int) -> None:
     assert [[r.total for r in group] for group in groups] == [[float(n)] * 2 for n in range(count)]
 
 
-@pytest.mark.parametrize("trouble", ["still_lives", "deaf_lives"])
+@pytest.mark.parametrize(("trouble", "replaced_s"), [("still_lives", STILL_S), ("deaf_lives", SILENT_S)])
 @pytest.mark.parametrize("count", [1, 8, 40])
-def test_an_actor_that_gets_nothing_done_is_replaced_as_soon_whatever_waits(trouble: str, count: int) -> None:
+def test_an_actor_that_gets_nothing_done_is_replaced_as_soon_whatever_waits(
+    trouble: str, replaced_s: float, count: int
+) -> None:
     crew = Crew(**{trouble: {0}})
 
     async def use(client: RewardClient) -> None:
@@ -159,7 +168,7 @@ def test_an_actor_that_gets_nothing_done_is_replaced_as_soon_whatever_waits(trou
     took = with_client(crew, use)
     assert crew.killed[0] == 0
     assert crew.notes == ["the reward actor was lost in score_batch: it got nothing done for 0.2 s; it is replaced"]
-    assert LIMIT_S <= took < 3 * LIMIT_S
+    assert took == pytest.approx(replaced_s, abs=0.01)
     # The groups that were lost together go alone.
     assert len(crew.sent[0]) == min(count, 8)
     assert all(len(names) == 1 for names in crew.sent[1 : 1 + len(crew.sent[0])])
@@ -172,7 +181,7 @@ def test_an_actor_with_much_to_do_is_left_at_work() -> None:
         await all_are_scored(client, 8)
         assert client.stats().actor_restarts == 0
 
-    assert with_client(crew, use) > 3 * LIMIT_S
+    assert with_client(crew, use) == pytest.approx(8 * LIMIT_S / 2, abs=0.01)
     assert crew.sent == [[str(number) for number in range(8)]]
 
 
@@ -189,7 +198,7 @@ def test_a_group_that_hangs_every_actor_is_given_up_within_the_limits_and_costs_
         # The fakes' own counters stand still.
         assert (stats.tasks, stats.completions, stats.unscorable) == (1, 2, 2)
 
-    assert with_client(crew, use) < (LOST_LIMIT + 1) * LIMIT_S
+    assert with_client(crew, use) == pytest.approx(LOST_LIMIT * STILL_S, abs=0.01)
 
 
 def test_a_group_that_no_actor_survives_is_the_policys_doing_while_others_are_served() -> None:
@@ -284,7 +293,7 @@ def test_a_step_is_told_how_long_its_groups_waited_and_what_was_replaced() -> No
         told = reward_server_metrics(client.stats(), client.take_peak())
         StepMetrics(step=1, version=1).update(told)  # registered, all of them
         # The last group waited while the eight before it were scored, one lost actor aside.
-        assert 8 * 0.05 < told.pop("async/reward_queue_s") < 5.0
+        assert told.pop("async/reward_queue_s") == pytest.approx(8 * 0.05, abs=0.01)
         assert told == {
             "async/reward_queue": 12.0,
             "async/reward_restarts": 1.0,
@@ -307,7 +316,7 @@ def test_the_peak_counts_what_still_waits() -> None:
         client.take_peak()
         peak = client.take_peak()
         assert peak.groups == 12
-        assert peak.age_s >= 0.1
+        assert peak.age_s == pytest.approx(0.1)
         for each in waiting:
             each.cancel()
 

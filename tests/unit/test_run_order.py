@@ -11,7 +11,7 @@ import pytest
 from transformers import Qwen2Config
 
 import trainer.run
-from conf.errors import QuorumError
+from conf.errors import ConfigError, QuorumError
 from conf.load import load
 from conf.schema.root import TrainConfig
 from rollout.errors import WeightUpdateFailed
@@ -62,6 +62,13 @@ def test_evaluations_without_held_out_tasks_are_refused_before_the_warm_up(start
         start({"good": GOLD}, heldout=False)
     with pytest.raises(WarmUpReached):
         start({"good": GOLD}, "evaluation=none", "evaluation.every=0", heldout=False)
+
+
+@pytest.mark.parametrize("override", ["reward.execution.enabled=false", "reward.execution.weight=0"])
+def test_rewards_that_contradict_each_other_leave_no_run(start, tmp_path, override):
+    with pytest.raises(ConfigError, match="set reward.execution.enabled=true and its weight above the sum"):
+        start({"good": GOLD}, "reward=strict", "reward.memory.enabled=false", override)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_recorded_lengths_are_read_before_the_warm_up(start, tmp_path):

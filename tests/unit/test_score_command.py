@@ -154,6 +154,14 @@ def test_wrong_settings_end_with_one_sentence(score: Score, override: str, words
     assert len(errors.splitlines()) == 1
 
 
+def test_rewards_that_contradict_each_other_cost_no_file_of_an_earlier_run(score: Score, tmp_path: Path) -> None:
+    (tmp_path / "scores.jsonl").write_text("kept")
+    code, told = score([case("a", "SELECT name FROM dog")], "reward=strict", "reward.execution.weight=0",
+                       "reward.memory.weight=0")  # fmt: skip
+    assert (code, "reward.rank_correct_first" in told) == (2, True)
+    assert (tmp_path / "scores.jsonl").read_text() == "kept"
+
+
 def test_the_command_starts_without_what_it_does_not_need() -> None:
     """pandas alone takes seconds to import."""
     program = "import sys, rewards.score; print(sorted({'pandas', 'sqlite_utils', 'torch', 'ray'} & set(sys.modules)))"
