@@ -178,10 +178,12 @@ class Verdicts:
                 if key in new and new[key][0] is inquiry
             }
             judged.update(zip(due, self._judge.judge(list(due.values())), strict=True))
+            due.clear()  # its golds are not needed any more, and the next ones come first
         return judged
 
     def _with_golds(self, inquiries: Sequence[Inquiry]) -> Iterator[list[tuple[Inquiry, list[Gold]]]]:
-        """Checks the golds of those that wait for it: some of them at a time, each with the golds that count."""
+        """Checks the golds of those that wait for it: some of them at a time, each with the golds that count. A list is
+        empty once the next one is asked for, so that the golds of two are never held."""
         waiting = [inquiry for inquiry in inquiries if inquiry.check is None]
         requests = [
             GoldRequest(sqls=i.task.gold_sqls, databases=self._databases(i.task), policy=i.task.denotation)
@@ -189,7 +191,10 @@ class Verdicts:
         ]
         following = iter(waiting)
         for chunk in self._golds.chunks(requests):
-            yield [self._checked(next(following), golds) for golds in chunk]
+            part = [self._checked(next(following), golds) for golds in chunk]
+            chunk.clear()
+            yield part
+            part.clear()
 
     def _checked(self, inquiry: Inquiry, golds: Sequence[Gold]) -> tuple[Inquiry, list[Gold]]:
         inquiry.check, counted = checked(golds, self._config.execution.order_dependent_gold)

@@ -13,13 +13,16 @@ from conf.schema.data import Denotation
 from conf.schema.reward import ExecutionReward
 from rewards.carriers import ErrorKind, Execution
 from rewards.sql.agreement import Result, agreed, is_inexact
+from rewards.sql.cache import rows_bytes
 from rewards.sql.denotation import digest, is_trivial
 from rewards.sql.executor import ExecutorPool, Query
 from rewards.sql.gold import Gold
 
 ERROR_CHARS = 300
 REAL_CELLS = 64
-"""Larger results of sums are told apart to the last bit; verdicts are cached, so they have to stay small."""
+REAL_BYTES = 6 * 2**10
+"""Larger results of sums are told apart to the last bit; verdicts are cached, so they have to stay small. REAL_CELLS
+numbers take less than REAL_BYTES, one text may take more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,8 +37,8 @@ class Judged:
     digest: str | None = None
     """Of the primary instance's result."""
     reals: Result | None = None
-    """The result itself where it holds floats and at most REAL_CELLS cells: other candidates' sums may differ from its
-    in the last bits alone."""
+    """The result itself where it holds floats and is small: other candidates' sums may differ from its in the last bits
+    alone."""
     trivial: bool = False
     unscorable: bool = False
     """Nobody knows the result; the level means nothing."""
@@ -161,5 +164,7 @@ def agreed_digests(judged: Sequence[Judged | None], policy: Denotation) -> list[
 def _reals(candidate: Candidate, execution: Execution, ordered: bool) -> Result | None:
     rows = execution.rows
     if len(rows) * len(execution.columns) > REAL_CELLS or not any(type(v) is float for row in rows for v in row):
+        return None
+    if rows_bytes(rows) > REAL_BYTES:
         return None
     return Result(rows=rows, ordered=ordered, inexact=is_inexact(candidate.sql, candidate.databases[0]))

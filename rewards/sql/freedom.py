@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Literal
 from conf.schema.data import Denotation
 from conf.schema.reward import BudgetConfig
 from rewards.carriers import Execution
+from rewards.sql.collations import collates
 from rewards.sql.executor import ExecutorPool, Query
 from rewards.sql.order import OrderUnknown, order_probes
-from rewards.sql.ties import KeysUnknown, TieQuery, Ties, find_ties, tie_query
+from rewards.sql.ties import KeysUnknown, TieQuery, Ties, find_ties, tie_query, ties_bytes
 
 if TYPE_CHECKING:
     from rewards.sql.gold import Gold
@@ -43,15 +44,17 @@ class _Case:
 
 
 def examined(
-    golds: Sequence["Gold"], places: Sequence[Place], pool: ExecutorPool, budget: BudgetConfig
-) -> list["Gold"]:
-    """The golds with their ties and flags; those that are unusable as they are."""
+    golds: Sequence["Gold"], places: Sequence[Place], pool: ExecutorPool, budget: BudgetConfig, room: int
+) -> list["Gold"] | None:
+    """The golds with their ties and flags; those that are unusable as they are. None where the rows that tie take more
+    than `room` bytes."""
     cases = [
         _Case(gold=gold, place=place, ties=[None] * len(place.databases))
         for gold, place in zip(golds, places, strict=True)
     ]
     running = [case for case in cases if case.gold.usable]
-    _find_ties(running, pool, budget)
+    if not _find_ties(running, pool, budget, room):
+        return None
     for case in running:
         if any(ties is not None for ties in case.ties):
             case.gold = replace(case.gold, ties=tuple(case.ties))
@@ -65,8 +68,8 @@ def _flagged(case: _Case) -> "Gold":
     return replace(case.gold, order_dependent=moved, order_unknown=unknown, order_lost=unknown and lost)
 
 
-def _find_ties(cases: Sequence[_Case], pool: ExecutorPool, budget: BudgetConfig) -> None:
-    """Asks for the ties of every case that may have some."""
+def _find_ties(cases: Sequence[_Case], pool: ExecutorPool, budget: BudgetConfig, room: int) -> bool:
+    """Asks for the ties of every case that may have some; whether they take no more than `room` bytes."""
     asked: list[tuple[_Case, int, TieQuery]] = []
     for case in cases:
         for instance, execution in enumerate(case.gold.executions):
@@ -80,20 +83,33 @@ def _find_ties(cases: Sequence[_Case], pool: ExecutorPool, budget: BudgetConfig)
                 continue
             if query is not None:
                 asked.append((case, instance, query))
-    refused = _ask(asked, 0, pool, budget)
-    _ask([ask for ask, again in zip(asked, refused, strict=True) if again], 1, pool, budget)
+    held = _Room(room)
+    refused = _ask(asked, 0, pool, budget, held)
+    _ask([ask for ask, again in zip(asked, refused, strict=True) if again], 1, pool, budget, held)
+    return held.left >= 0
+
+
+@dataclass(slots=True)
+class _Room:
+    """Bytes that the ties found from now on may take."""
+
+    left: int
 
 
 def _ask(
-    asked: Sequence[tuple[_Case, int, TieQuery]], reading: int, pool: ExecutorPool, budget: BudgetConfig
+    asked: Sequence[tuple[_Case, int, TieQuery]], reading: int, pool: ExecutorPool, budget: BudgetConfig, room: _Room
 ) -> list[bool]:
-    """Takes the ties that one reading of each query shows; for each whether SQLite refused it and another is left."""
+    """Takes the ties that one reading of each query shows, while there is room; for each whether SQLite refused it and
+    another is left."""
 
     def take(index: int, execution: Execution) -> bool:
         case, instance, query = asked[index]
         if execution.status == "error" and reading + 1 < len(query.texts):
             return True
         case.shown.add(_take_ties(case, instance, query, execution))
+        room.left -= ties_bytes(case.ties[instance])
+        if room.left < 0:
+            case.ties[instance] = None
         return False
 
     queries = [
@@ -120,7 +136,11 @@ def _probe(cases: Sequence[_Case], pool: ExecutorPool, budget: BudgetConfig) -> 
     queries: list[Query] = []
     for case in cases:
         try:
-            texts = order_probes(case.gold.sql, sorted_known=not case.shown & {"unknown", "lost"})
+            texts = order_probes(
+                case.gold.sql,
+                sorted_known=not case.shown & {"unknown", "lost"},
+                collated=collates(case.place.databases[0]),
+            )
         except OrderUnknown:
             case.shown.add("unknown")
             texts = ()

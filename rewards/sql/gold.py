@@ -23,14 +23,13 @@ from rewards.sql.freedom import Place, examined
 from rewards.sql.inexact import inexact_views, settled, sums_inexactly
 from rewards.sql.parse import has_top_level_order_by
 from rewards.sql.schema import DatabaseUnreadable
-from rewards.sql.ties import Ties
+from rewards.sql.ties import Ties, ties_bytes
 
 CACHED_BYTES = 128 * 2**20
 """Gold results kept in memory between calls."""
 HELD_BYTES = 256 * 2**20
-"""Gold results of the tasks that `GoldStore.chunks` gives at a time, and of any one task."""
-GROUP_BYTES = 40
-"""Of the number of a row's group."""
+"""Gold results, with the rows that tie with them, of the tasks that `GoldStore.chunks` gives at a time, and of any one
+task."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,12 +146,16 @@ class GoldStore:
                     found[key] = known
                 else:
                     wanted[key] = request.databases
-        executed = self._executed(wanted, sum(map(_result_bytes, found.values())))
+        executed = self._executed(wanted, sum(map(_bytes, found.values())))
         if executed is None:
             return None
         golds = [_gold(key, runs, wanted[key]) for key, runs in executed.items()]
         places = [Place(databases=wanted[key], policy=key[2]) for key in executed]
-        for key, gold in zip(executed, examined(golds, places, self._pool, self._budget), strict=True):
+        room = HELD_BYTES - sum(map(_bytes, (*found.values(), *golds)))
+        known_golds = examined(golds, places, self._pool, self._budget, room)
+        if known_golds is None:
+            return None
+        for key, gold in zip(executed, known_golds, strict=True):
             found[key] = gold
             if not gold.infrastructure and not gold.order_lost:
                 self._cache.put(key, gold)
@@ -209,10 +212,6 @@ def _too_large(sql: str, instances: int) -> Gold:
     return Gold(sql=sql, ordered=False, executions=(run,) * instances)
 
 
-def _result_bytes(gold: Gold) -> int:
-    return sum(rows_bytes(run.rows) for run in gold.executions)
-
-
 def _bytes(gold: Gold) -> int:
-    ties = [ties for ties in gold.ties if ties is not None]
-    return _result_bytes(gold) + sum(rows_bytes(one.spare) + GROUP_BYTES * len(one.groups) for one in ties)
+    """Of the gold's results and the rows that tie with them."""
+    return sum(rows_bytes(run.rows) for run in gold.executions) + sum(map(ties_bytes, gold.ties))

@@ -3,16 +3,26 @@
 `order_probes` writes variants of a query that mean the same, but let SQLite meet rows in another order: what a variant
 changes, the query does not determine. The scan itself is turned round by `Query.reverse_unordered`, which is no text.
 
-* shuffled: random numbers break the ties of every sorted part of the query, give an order to every LIMIT without one
+* broken ties: random numbers break the ties of every sorted part of the query, give an order to every LIMIT without one
   and to every subquery that stands for one value, and break the ties of windows that count single rows. They come
-  twice, rising and falling, so that any two tied rows change places in one of the two. A LIMIT that reads a sorted
+  twice, rising and falling, so that any two tied rows change places in one of the two; and what the part shows comes
+  in their place twice more, so that a LIMIT takes its smallest and its largest rows. A LIMIT that reads a sorted
   subquery, and nothing else, keeps its order, as SQLite keeps it.
+<<<<<<< HEAD
 * bare: a column beside an aggregate, whose row SQLite chooses, is replaced by its smallest and by its largest value.
 * drawn: random(), which is seeded for each query, gives the complement, so that what it sorts is turned round.
+=======
+* bare: what stands beside an aggregate, so that SQLite chooses its row, is replaced by its smallest and by its largest
+  value, and by NULL where one row has that; with `collated` so is what the group has in common.
+* mixed: the sources of a SELECT come in a random order, and in its reverse, where the order of its rows shows: in
+  group_concat and its kin, in bare columns beside a single min() or max(), which take the row of the first that ties,
+  and, with `collated`, where texts that a collation calls equal become one. `Query.reverse_unordered` does not reach
+  them: SQLite scans a SELECT with GROUP BY in its one direction.
+>>>>>>> r1
 
-They find dependence that shows on the data at hand; they do not prove its absence. Not probed: what a view does,
-bare columns beside a single min() or max(), which take its row, and bare columns in HAVING and ORDER BY. The ties of
-the query's own ORDER BY are no dependence where ties.py knows them: `sorted_known`.
+They find dependence that shows on the data at hand; they do not prove its absence. Not probed: what a view does, and
+bare columns in HAVING and ORDER BY. The ties of the query's own ORDER BY are no dependence where ties.py knows them:
+`sorted_known`.
 """
 
 from collections.abc import Iterator
@@ -24,15 +34,24 @@ from rewards.sql.ties import AGGREGATES
 
 RANKED = frozenset(("rank", "dense_rank", "percent_rank", "cume_dist"))
 """Window functions that give tied rows one value."""
+<<<<<<< HEAD
 _ORDER_WORDS = ("order", "limit", "over", "random")
+=======
+LISTING = frozenset(("group_concat", "string_agg", "json_group_array", "json_group_object"))
+"""Aggregates whose result shows the order of their rows."""
+_ORDER_WORDS = ("order", "limit", "over", *sorted(LISTING))
+>>>>>>> r1
 
 
 class OrderUnknown(Exception):
     """The query has parts whose order cannot be varied."""
 
 
-def order_probes(sql: str, *, sorted_known: bool) -> tuple[str, ...]:
-    """The variants, none for a query without such parts. Raises OrderUnknown."""
+def order_probes(sql: str, *, sorted_known: bool, collated: bool = False) -> tuple[str, ...]:
+    """The variants, none for a query without such parts. Raises OrderUnknown.
+
+    `collated`: the database has columns with a collation of their own.
+    """
     try:
         tree = parse_query(sql)
     except ParseFailure as failure:
@@ -42,16 +61,29 @@ def order_probes(sql: str, *, sorted_known: bool) -> tuple[str, ...]:
     made = []
     # Most queries have no such part, and a tree takes longer to copy than to look at.
     if _open_queries(tree, sorted_known) or _open_windows(tree):
+<<<<<<< HEAD
         made += [_shuffle(tree.copy(), desc, sorted_known) for desc in (False, True)]
     if any(True for select in tree.find_all(exp.Select) for _ in _bare_columns(select)):
         made += [_fix_bare(tree.copy(), name) for name in ("min", "max")]
     if "random" in sql.lower() and _draws(tree):
         made.append(_redrawn(tree.copy()))
+=======
+        made += [_shuffle(tree.copy(), desc, sorted_known, shown) for shown in (False, True) for desc in (False, True)]
+    collated = collated or "collate" in sql.lower()
+    if any(True for select in tree.find_all(exp.Select) for _ in _bare_parts(select, collated)):
+        made += [_fix_bare(tree.copy(), how, collated) for how in ("min", "max", "null")]
+    if any(_shows_row_order(select, collated) for select in tree.find_all(exp.Select)):
+        made += [_mix(tree.copy(), desc, collated) for desc in (False, True)]
+>>>>>>> r1
     return tuple(variant.sql(dialect="sqlite") for variant in made)
 
 
-def _random(desc: bool) -> exp.Ordered:
-    return exp.Ordered(this=exp.Anonymous(this="random"), desc=desc, nulls_first=not desc)
+def _random(desc: bool, *, other: bool = False) -> exp.Ordered:
+    """A random sort term; `other`: in another order than without it, since every query draws the same numbers."""
+    number: exp.Expr = exp.Anonymous(this="random")
+    if other:
+        number = exp.Mod(this=number, expression=exp.Literal.number(1_000_003))
+    return exp.Ordered(this=number, desc=desc, nulls_first=not desc)
 
 
 def _open_queries(tree: exp.Expr, sorted_known: bool) -> list[exp.Expr]:
@@ -72,25 +104,82 @@ def _open_windows(tree: exp.Expr) -> list[exp.Window]:
     return [window for window in tree.find_all(exp.Window) if _is_open(window)]
 
 
-def _shuffle(tree: exp.Expr, desc: bool, sorted_known: bool) -> exp.Expr:
-    """The tree with random numbers in its open orders."""
+def _shuffle(tree: exp.Expr, desc: bool, sorted_known: bool, shown: bool) -> exp.Expr:
+    """The tree with random numbers in its open orders; `shown`: with what they show instead, where that is known."""
     root = exp.Subquery(this=tree)  # so that the tree itself can be replaced
     for query in _open_queries(tree, sorted_known):
         if not isinstance(query, exp.Select):
             query = _wrapped(query)
-        _break_ties(query, desc)
+        _break_ties(query, _places(query, desc) if shown else [_random(desc)])
     for window in _open_windows(root):
-        _break_ties(window, desc)
+        _break_ties(window, [_random(desc, other=shown)])
     made: exp.Expr = root.this
     made.pop()
     return made
 
 
-def _break_ties(part: exp.Expr, desc: bool) -> None:
-    """Puts a random number behind the sort terms of a query or window."""
+def _places(query: exp.Expr, desc: bool) -> list[exp.Ordered]:
+    """Sort terms for all columns of a SELECT; a random number where they cannot be counted."""
+    if any(item.is_star for item in query.expressions):
+        return [_random(desc, other=True)]
+    places = range(1, len(query.expressions) + 1)
+    return [exp.Ordered(this=exp.Literal.number(place), desc=desc, nulls_first=not desc) for place in places]
+
+
+def _break_ties(part: exp.Expr, behind: list[exp.Ordered]) -> None:
+    """Puts terms behind the sort terms of a query or window."""
     order = part.args.get("order")
     terms = order.expressions if order is not None else []
-    part.set("order", exp.Order(expressions=[*terms, _random(desc)]))
+    part.set("order", exp.Order(expressions=[*terms, *behind]))
+
+
+def _shows_row_order(select: exp.Select, collated: bool) -> bool:
+    """Whether the order in which a SELECT meets its rows may show in them."""
+    if select.args.get("from_") is None:
+        return False
+    parts = [part for key in ("expressions", "having", "order") for part in _parts(select, key)]
+    calls = {call.name.lower() for part in parts for call in _calls(part)}
+    if calls & LISTING:
+        return True
+    if _takes_one_row(select) and (select.is_star or any(True for _ in _loose_parts(select, collated))):
+        return True
+    one = select.args.get("group") or select.args.get("distinct") or calls & {"min", "max"}
+    return collated and bool(one or isinstance(select.parent, exp.SetOperation))
+
+
+def _mix(tree: exp.Expr, desc: bool, collated: bool) -> exp.Expr:
+    """The tree with the rows of such SELECTs in a random order."""
+    for select in [one for one in tree.find_all(exp.Select) if _shows_row_order(one, collated)]:
+        for holder in (select.args["from_"], *(select.args.get("joins") or ())):
+            source = holder.this
+            named = isinstance(source, exp.Table) and isinstance(source.this, exp.Identifier)
+            if named and not _is_its_own(source, select):
+                _mix_source(source, desc)
+            elif isinstance(source, exp.Subquery):
+                if not isinstance(source.this, exp.Query):
+                    raise OrderUnknown("sources in brackets")
+                _mix_source(source, desc)
+    return tree
+
+
+def _is_its_own(source: exp.Expr, select: exp.Select) -> bool:
+    """Whether a recursive common table reads itself, which it may do in no subquery."""
+    holder = select.find_ancestor(exp.CTE)
+    while holder is not None:
+        if holder.alias.lower() == source.name.lower():
+            return True
+        holder = holder.find_ancestor(exp.CTE)
+    return False
+
+
+def _mix_source(source: exp.Expr, desc: bool) -> None:
+    """Without the LIMIT SQLite leaves the order of a subquery out."""
+    alias = source.args.get("alias")
+    name = alias.copy() if alias is not None else exp.TableAlias(this=source.this.copy()) if source.name else None
+    inner = exp.Select(expressions=[exp.Star()], from_=exp.From(this=source.copy()))
+    inner.set("order", exp.Order(expressions=[_random(desc)]))
+    inner.set("limit", exp.Limit(expression=exp.Neg(this=exp.Literal.number(1))))
+    source.replace(exp.Subquery(this=inner, alias=name))
 
 
 def _keeps_order(query: exp.Expr, tree: exp.Expr) -> bool:
@@ -161,14 +250,15 @@ def _tells_rows_apart(call: exp.Window, window: exp.Window) -> bool:
     return name not in RANKED and (by_row or name not in AGGREGATES)
 
 
-def _fix_bare(tree: exp.Expr, name: str) -> exp.Expr:
-    """The tree with min or max around bare columns."""
+def _fix_bare(tree: exp.Expr, how: str, collated: bool) -> exp.Expr:
+    """The tree with one value of the group in the place of what is bare."""
     for select in list(tree.find_all(exp.Select)):
-        for column in list(_bare_columns(select)):
-            column.replace(exp.Anonymous(this=name, expressions=[column.copy()]))
+        for part in list(_bare_parts(select, collated)):
+            part.replace(_fixed(part, how))
     return tree
 
 
+<<<<<<< HEAD
 def _draws(tree: exp.Expr) -> list[exp.Anonymous]:
     """The calls of random(). Raises OrderUnknown."""
     calls = [call for call in tree.find_all(exp.Anonymous) if call.name.lower() in ("random", "randomblob")]
@@ -185,11 +275,31 @@ def _redrawn(tree: exp.Expr) -> exp.Expr:
 
 def _bare_columns(select: exp.Select) -> Iterator[exp.Column]:
     """Columns of the select list that no aggregate and no GROUP BY term settles."""
+=======
+def _fixed(part: exp.Expr, how: str) -> exp.Expr:
+    """`min` and `max` as texts differ, whatever a collation says; `null`: NULL where the group has one."""
+    value = exp.Collate(this=exp.paren(part.copy()), expression=exp.var("BINARY"))
+    if how != "null":
+        return exp.Anonymous(this=how, expressions=[value])
+    known = exp.Anonymous(this="count", expressions=[value.copy()])
+    all_rows = exp.Anonymous(this="count", expressions=[exp.Star()])
+    least = exp.Anonymous(this="min", expressions=[value])
+    return exp.Case(ifs=[exp.If(this=exp.EQ(this=known, expression=all_rows), true=least)])
+
+
+def _bare_parts(select: exp.Select, collated: bool) -> Iterator[exp.Expr]:
+    """What no aggregate and no GROUP BY term settles in the select list; a term settles a text up to its collation."""
+>>>>>>> r1
     group = select.args.get("group")
     if group is None and not any(map(_has_aggregate, select.expressions)):
         return
-    if _takes_one_row(select):
-        return
+    if not _takes_one_row(select):
+        yield from _loose_parts(select, collated)
+
+
+def _loose_parts(select: exp.Select, collated: bool) -> Iterator[exp.Expr]:
+    """The same, also beside a single min() or max(): whole items where they hold no aggregate, else columns."""
+    group = select.args.get("group")
     terms = group.expressions if group is not None else []
     names = {(c.table.lower(), c.name.lower()) for c in terms if isinstance(c, exp.Column)}
     grouped = {name for _, name in names}
@@ -197,11 +307,15 @@ def _bare_columns(select: exp.Select) -> Iterator[exp.Column]:
     for place, item in enumerate(select.expressions, start=1):
         if item.is_star:
             raise OrderUnknown("all columns beside an aggregate")
-        if place in places or item.alias.lower() in grouped or item.unalias() in terms:
+        if place in places or item.alias.lower() in grouped:
+            continue  # what is grouped by can hold no aggregate
+        if item.unalias() in terms and not collated:
             continue
-        for column in _own_columns(item):
-            if (column.table.lower(), column.name.lower()) not in names:
-                yield column
+        loose = [c for c in _own_columns(item) if collated or (c.table.lower(), c.name.lower()) not in names]
+        if loose and not _has_aggregate(item) and item.find(exp.Query, exp.Window) is None:
+            yield item.unalias()
+        else:
+            yield from loose
 
 
 def _takes_one_row(select: exp.Select) -> bool:

@@ -17,6 +17,7 @@ from sqlglot import exp
 
 from conf.schema.data import Denotation
 from rewards.carriers import Value
+from rewards.sql.cache import rows_bytes
 from rewards.sql.denotation import found_within
 from rewards.sql.inexact import settled
 from rewards.sql.parse import ParseFailure, parse_query
@@ -26,6 +27,8 @@ SPARE_ROWS = 5_000
 """Rows behind a LIMIT that are looked at for ties with its last row."""
 ROWS = "quorum_rows"
 AGGREGATES = frozenset("count sum avg total min max group_concat string_agg json_group_array json_group_object".split())
+GROUP_BYTES = 40
+"""Of the number of a row's group."""
 UNSTEADY = AGGREGATES | {"random", "randomblob"}
 """Functions that are more than the values of their arguments."""
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -98,6 +101,13 @@ class Ties:
             and len(missing.difference(*(within[g] for g in cut if g != group))) <= chosen[group]
             for group, rows in edges.items()
         )
+
+
+def ties_bytes(ties: Ties | None) -> int:
+    """Memory of the rows left out and of the groups' numbers."""
+    if ties is None:
+        return 0
+    return rows_bytes(ties.spare) + GROUP_BYTES * (len(ties.groups) + len(ties.spare_groups))
 
 
 def tie_query(sql: str, width: int, rows: int, *, ordered: bool, with_keys: bool) -> TieQuery | None:
@@ -237,6 +247,8 @@ class _Readings:
             if not 1 <= place <= self._width:
                 raise KeysUnknown(f"there is no column {place}")
             return place
+        if isinstance(key, exp.Neg) and key.find(exp.Column) is None:
+            raise KeysUnknown("whether a sort key is a number of a column")  # `- -1` is
         arms = _arms(self._tree)
         for arm in arms:
             for place, item in enumerate(arm.expressions, start=1):
