@@ -1,4 +1,5 @@
-"""The rows of one table of a writable copy, each found by a key that no change touches.
+"""The rows of one table of a writable copy, each found by a key that no change touches; where a table has none, by all
+its values, so that a row that has been changed is not changed again.
 
 Values come and go as they stand in the database: text that is not UTF-8 keeps its bytes. What the schema refuses is
 left out, be it by a constraint, by a trigger or because it needs a function, module or collation that this SQLite
@@ -49,16 +50,14 @@ class Rows:
 
     @cached_property
     def keys(self) -> list[Key]:
-        """Those of the first rows, when first asked for; [] for a table without a usable key."""
-        if not self._key:
-            return []
+        """Those of the first rows, when first asked for."""
         key = ", ".join(self._key)
         return self._connection.execute(
             f"SELECT {key} FROM {self._name} ORDER BY {key} LIMIT {SAMPLED_ROWS}"
         ).fetchall()
 
     def read(self, key: Key, columns: list[str]) -> tuple[Value, ...] | None:
-        """None for a row that a trigger has removed meanwhile."""
+        """None for a row that a trigger has removed meanwhile, or a change where the key is all columns."""
         listed = ", ".join(map(identifier, columns))
         found: tuple[Value, ...] | None = self._connection.execute(
             f"SELECT {listed} FROM {self._name} WHERE {self._where(key)}", key
@@ -109,12 +108,14 @@ class Rows:
 
 
 def _key(table: Table) -> tuple[str, ...]:
-    """What names one row: the row id, under a name that no column has taken, else the primary key."""
+    """What names one row: the row id, under a name that no column has taken, else the primary key, else all columns,
+    which rows that are equal share."""
     taken = {fold(column.name) for column in table.columns}
     free = [name for name in _ROW_IDS if name not in taken]
     if free and not table.without_rowid:
         return (free[0],)
-    return tuple(identifier(column.name) for column in table.columns if column.primary_key)
+    primary = [column.name for column in table.columns if column.primary_key]
+    return tuple(map(identifier, primary or [column.name for column in table.columns]))
 
 
 def _mark(value: Value) -> str:

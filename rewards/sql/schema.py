@@ -3,7 +3,8 @@
 Reads on a read-only connection; never writes. Columns keep the order and spelling of their CREATE TABLE. Left out are
 relations that this SQLite cannot read (a module or tokenizer is absent, a view names what does not exist), names that
 are not UTF-8, and what SQLite keeps for itself (sqlite_sequence, the shadow tables of full-text and R-tree indexes).
-Every read is bounded in VM instructions, because a database may hold SQL that never ends. Needs SQLite 3.37.
+Every read is bounded in VM instructions, because a database may hold SQL that never ends, and in what SQLite looks up
+for it, because views that read views twice double the work of compiling. Needs SQLite 3.37.
 """
 
 import sqlite3
@@ -22,7 +23,11 @@ from rewards.sql.snapshot import readable, readonly_uri
 READ_STEPS = 5_000_000
 """VM instructions of one read: tenths of a second. A column's example values take some ten thousand."""
 _STEP_INTERVAL = 1000
-_OWN_FAULTS = frozenset((sqlite3.SQLITE_ERROR, sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_TOOBIG))
+READ_NAMES = 10_000
+"""Columns, tables and functions that SQLite may look up to compile one statement: five times the widest view."""
+_OWN_FAULTS = frozenset(
+    (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_AUTH)  # of _limit_names
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,6 +93,14 @@ def limit_steps(connection: sqlite3.Connection, steps: int) -> None:
     connection.set_progress_handler(lambda: next(calls) % limit == 0, _STEP_INTERVAL)
 
 
+def _limit_names(connection: sqlite3.Connection) -> None:
+    """From now on, a statement that needs more than READ_NAMES names is refused (SQLITE_AUTH). VM instructions do not
+    bound compiling: a view on fifteen others, each of which reads the one before twice, takes SQLite minutes."""
+    calls = count(1)
+    allowed, refused = sqlite3.SQLITE_OK, sqlite3.SQLITE_DENY
+    connection.set_authorizer(lambda *_: allowed if next(calls) <= READ_NAMES else refused)
+
+
 def is_own_fault(error: sqlite3.Error) -> bool:
     """Whether an error lies in what the database defines (an absent module, function or collation, SQL that never
     ends, a virtual table's own damage), so that the rest of the database can be used."""
@@ -107,8 +120,10 @@ def read_schema(path: str | Path) -> DatabaseSchema:
 def _relations(connection: sqlite3.Connection) -> tuple[Table, ...]:
     connection.text_factory = bytes
     limit_steps(connection, READ_STEPS)
+    _limit_names(connection)  # what lists the tables also compiles every view
     listed = connection.execute("SELECT name, type, wr FROM pragma_table_list WHERE schema = 'main'").fetchall()
     facts = {name: (kind.decode(), bool(without_rowid)) for name, kind, without_rowid in listed}
+    connection.set_authorizer(None)
     made = connection.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')").fetchall()
     relations: list[Table] = []
     primary_keys: dict[str, tuple[str, ...]] = {}
@@ -118,9 +133,9 @@ def _relations(connection: sqlite3.Connection) -> tuple[Table, ...]:
         if name is None or kind not in _KINDS or fold(name).startswith("sqlite_"):
             continue
         try:
+            if kind == "view":
+                _compile(connection, name)
             columns, primary_key = _columns(connection, name)
-            if kind == "view":  # it may need more than its columns show; EXPLAIN compiles the query and runs nothing
-                connection.execute(f"EXPLAIN SELECT * FROM {identifier(name)}").close()
         except sqlite3.Error as error:
             if not is_own_fault(error):
                 raise
@@ -134,6 +149,15 @@ def _relations(connection: sqlite3.Connection) -> tuple[Table, ...]:
         replace(relation, foreign_keys=_foreign_keys(connection, relation.name, parents, primary_keys))
         for relation in relations
     )
+
+
+def _compile(connection: sqlite3.Connection, view: str) -> None:
+    """A view may need more than its columns show; EXPLAIN compiles its query and runs nothing."""
+    _limit_names(connection)
+    try:
+        connection.execute(f"EXPLAIN SELECT * FROM {identifier(view)}").close()
+    finally:
+        connection.set_authorizer(None)
 
 
 def _columns(connection: sqlite3.Connection, table: str) -> tuple[tuple[Column, ...], tuple[str, ...]]:

@@ -187,6 +187,7 @@ def changed(tmp_path: Path, script: str, golds: tuple[str, ...] = (GOLD,), seeds
         "id INTEGER PRIMARY KEY, name TEXT, age INTEGER, RowId INT UNIQUE",
         "id TEXT PRIMARY KEY, _rowid_ TEXT, age INTEGER, rowid INT",
         "rowid TEXT PRIMARY KEY, _rowid_ TEXT, age INTEGER, oid INT",
+        "rowid TEXT, _rowid_ TEXT, age INTEGER, oid INT",
         "id INTEGER PRIMARY KEY, name TEXT, age INTEGER, w INT) WITHOUT ROWID; CREATE TABLE other (x INT",
         "id INTEGER, name TEXT, age INTEGER, w INT, PRIMARY KEY (name, id)) WITHOUT ROWID; CREATE TABLE other (x INT",
     ],
