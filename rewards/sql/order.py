@@ -8,17 +8,13 @@ changes, the query does not determine. The scan itself is turned round by `Query
   twice, rising and falling, so that any two tied rows change places in one of the two; and what the part shows comes
   in their place twice more, so that a LIMIT takes its smallest and its largest rows. A LIMIT that reads a sorted
   subquery, and nothing else, keeps its order, as SQLite keeps it.
-<<<<<<< HEAD
-* bare: a column beside an aggregate, whose row SQLite chooses, is replaced by its smallest and by its largest value.
-* drawn: random(), which is seeded for each query, gives the complement, so that what it sorts is turned round.
-=======
 * bare: what stands beside an aggregate, so that SQLite chooses its row, is replaced by its smallest and by its largest
   value, and by NULL where one row has that; with `collated` so is what the group has in common.
 * mixed: the sources of a SELECT come in a random order, and in its reverse, where the order of its rows shows: in
   group_concat and its kin, in bare columns beside a single min() or max(), which take the row of the first that ties,
   and, with `collated`, where texts that a collation calls equal become one. `Query.reverse_unordered` does not reach
   them: SQLite scans a SELECT with GROUP BY in its one direction.
->>>>>>> r1
+* drawn: random(), which is seeded for each query, gives the complement, so that what it sorts is turned round.
 
 They find dependence that shows on the data at hand; they do not prove its absence. Not probed: what a view does, and
 bare columns in HAVING and ORDER BY. The ties of the query's own ORDER BY are no dependence where ties.py knows them:
@@ -34,13 +30,9 @@ from rewards.sql.ties import AGGREGATES
 
 RANKED = frozenset(("rank", "dense_rank", "percent_rank", "cume_dist"))
 """Window functions that give tied rows one value."""
-<<<<<<< HEAD
-_ORDER_WORDS = ("order", "limit", "over", "random")
-=======
 LISTING = frozenset(("group_concat", "string_agg", "json_group_array", "json_group_object"))
 """Aggregates whose result shows the order of their rows."""
-_ORDER_WORDS = ("order", "limit", "over", *sorted(LISTING))
->>>>>>> r1
+_ORDER_WORDS = ("order", "limit", "over", "random", *sorted(LISTING))
 
 
 class OrderUnknown(Exception):
@@ -61,20 +53,14 @@ def order_probes(sql: str, *, sorted_known: bool, collated: bool = False) -> tup
     made = []
     # Most queries have no such part, and a tree takes longer to copy than to look at.
     if _open_queries(tree, sorted_known) or _open_windows(tree):
-<<<<<<< HEAD
-        made += [_shuffle(tree.copy(), desc, sorted_known) for desc in (False, True)]
-    if any(True for select in tree.find_all(exp.Select) for _ in _bare_columns(select)):
-        made += [_fix_bare(tree.copy(), name) for name in ("min", "max")]
-    if "random" in sql.lower() and _draws(tree):
-        made.append(_redrawn(tree.copy()))
-=======
         made += [_shuffle(tree.copy(), desc, sorted_known, shown) for shown in (False, True) for desc in (False, True)]
     collated = collated or "collate" in sql.lower()
     if any(True for select in tree.find_all(exp.Select) for _ in _bare_parts(select, collated)):
         made += [_fix_bare(tree.copy(), how, collated) for how in ("min", "max", "null")]
     if any(_shows_row_order(select, collated) for select in tree.find_all(exp.Select)):
         made += [_mix(tree.copy(), desc, collated) for desc in (False, True)]
->>>>>>> r1
+    if "random" in sql.lower() and _draws(tree):
+        made.append(_redrawn(tree.copy()))
     return tuple(variant.sql(dialect="sqlite") for variant in made)
 
 
@@ -258,7 +244,6 @@ def _fix_bare(tree: exp.Expr, how: str, collated: bool) -> exp.Expr:
     return tree
 
 
-<<<<<<< HEAD
 def _draws(tree: exp.Expr) -> list[exp.Anonymous]:
     """The calls of random(). Raises OrderUnknown."""
     calls = [call for call in tree.find_all(exp.Anonymous) if call.name.lower() in ("random", "randomblob")]
@@ -273,9 +258,6 @@ def _redrawn(tree: exp.Expr) -> exp.Expr:
     return tree
 
 
-def _bare_columns(select: exp.Select) -> Iterator[exp.Column]:
-    """Columns of the select list that no aggregate and no GROUP BY term settles."""
-=======
 def _fixed(part: exp.Expr, how: str) -> exp.Expr:
     """`min` and `max` as texts differ, whatever a collation says; `null`: NULL where the group has one."""
     value = exp.Collate(this=exp.paren(part.copy()), expression=exp.var("BINARY"))
@@ -289,7 +271,6 @@ def _fixed(part: exp.Expr, how: str) -> exp.Expr:
 
 def _bare_parts(select: exp.Select, collated: bool) -> Iterator[exp.Expr]:
     """What no aggregate and no GROUP BY term settles in the select list; a term settles a text up to its collation."""
->>>>>>> r1
     group = select.args.get("group")
     if group is None and not any(map(_has_aggregate, select.expressions)):
         return
