@@ -547,7 +547,8 @@ def test_what_is_damaged_in_one_virtual_table_is_not_seen_by_other_queries(tmp_p
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.executescript(
             "CREATE TABLE dog (name TEXT); INSERT INTO dog VALUES ('rex');"
-            "CREATE VIRTUAL TABLE r USING rtree(id, a, b); INSERT INTO r VALUES (1, 2, 3); UPDATE r_node SET data = x'00';"
+            "CREATE VIRTUAL TABLE r USING rtree(id, a, b); INSERT INTO r VALUES (1, 2, 3);"
+            "UPDATE r_node SET data = x'00';"
         )
     with ExecutorPool(1) as pool:
         dogs, boxes = pool.run(
