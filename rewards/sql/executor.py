@@ -69,11 +69,15 @@ class Query:
         message = f"the query has {len(self.sql)} characters, more than {self.budget.sql_chars}"
         return Execution(status="error", error_kind="too_large", error=message)
 
-    def request(self, *, cpu_budgets: float = 1) -> Request:
+    def request(self) -> Request:
         """Raises DatabaseUnreadable."""
+        return self.request_for(readable(self.database))
+
+    def request_for(self, file: str, *, cpu_budgets: float = 1) -> Request:
+        """The same for the file that `readable` has found."""
         limits = self.budget
         return (
-            *(readable(self.database), self.sql, limits.vm_steps, limits.rows, limits.bytes, limits.value_bytes),
+            *(file, self.sql, limits.vm_steps, limits.rows, limits.bytes, limits.value_bytes),
             *(cpu_budgets * limits.cpu_s, self.text_errors, self.reverse_unordered, limits.clock_ms),
         )
 
@@ -344,7 +348,7 @@ class _Dispatch:
         if code == -signal.SIGPROF:
             job.cpu_tries += 1
             if job.cpu_tries == 1:
-                job.request = job.query.request(cpu_budgets=CPU_AGAIN)
+                job.request = job.query.request_for(job.request[0], cpu_budgets=CPU_AGAIN)
                 self._jobs.append(job)
                 return
             message = f"out of the CPU budget of {job.query.budget.cpu_s:g} s, twice"
@@ -364,7 +368,7 @@ class _Dispatch:
     def _ask_harmless(self, job: _Job, reason: str) -> None:
         """Whether the query that lost its process each time is to blame shows in whether another is answered."""
         harmless = replace(job.query, sql=HARMLESS, reverse_unordered=False)
-        request = (job.request[0], *harmless.request()[1:])
+        request = harmless.request_for(job.request[0])
         self._jobs.append(_Job(index=job.index, query=harmless, request=request, lost=job.lost, blamed=reason))
 
     def _give_up(self, job: _Job, reason: str) -> None:

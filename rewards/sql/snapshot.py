@@ -34,8 +34,8 @@ KNOWN_PATHS = 10_000
 JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 """Ends a journal that names another file (https://sqlite.org/fileformat.html, "The Rollback Journal")."""
 
-Stamp = tuple[int, int, int]
-"""(time of the last change in ns, size, inode)."""
+Stamp = tuple[int, int, int, int]
+"""(time of the last change in ns, the same of its inode, size, inode). Who sets the first cannot set the second."""
 State = tuple[Stamp, Stamp | None, Stamp | None]
 """Of the file, its write-ahead log and its journal; None where there is none or it is empty."""
 
@@ -66,18 +66,27 @@ def located(path: str | Path) -> tuple[str, State]:
     and its state. Raises DatabaseUnreadable."""
     try:
         status = os.stat(path)
-        known = _REAL.get(path)
-        if known is None or known[:2] != (status.st_dev, status.st_ino):
+        real = _REAL.get(path)
+        if real is None or not _is_same(real, status):
             # POSIX keeps two leading slashes apart from one, and a URI takes what follows them for a host.
             real = "/" + os.path.realpath(path).lstrip("/")
             if len(_REAL) >= KNOWN_PATHS:
                 _REAL.clear()
-            known = _REAL[path] = (status.st_dev, status.st_ino, real)
-        return known[2], _state(known[2], _stamp_of(path, status))
+            _REAL[path] = real
+        return real, _state(real, _stamp_of(path, status))
     except FileNotFoundError as error:
         raise DatabaseUnreadable(f"no database file at {path} ({error.strerror})") from error
     except (OSError, ValueError) as error:  # ValueError: a null character, or half a surrogate pair
         raise DatabaseUnreadable(f"no database file at {str(path)!r} ({error})") from error
+
+
+def _is_same(real: str, status: os.stat_result) -> bool:
+    """Whether a path still leads to a file: folders move, and relative paths depend on where the process stands."""
+    try:
+        found = os.stat(real)
+    except OSError:
+        return False
+    return (found.st_dev, found.st_ino) == (status.st_dev, status.st_ino)
 
 
 def _state(real: str, stamp: Stamp) -> State:
@@ -95,11 +104,11 @@ def _stamp(path: str) -> Stamp | None:
 def _stamp_of(path: str | Path, status: os.stat_result) -> Stamp:
     if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for somebody to write
         raise DatabaseUnreadable(f"{path} is not a regular file")
-    return status.st_mtime_ns, status.st_size, status.st_ino
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
 
 def _unless_empty(stamp: Stamp | None) -> Stamp | None:
-    return stamp if stamp is not None and stamp[1] else None
+    return stamp if stamp is not None and stamp[2] else None
 
 
 def _hot(journal: str, stamp: Stamp | None) -> Stamp | None:
@@ -124,7 +133,8 @@ class _Copies:
         """The copy of a file in this state. Raises DatabaseUnreadable."""
         with self._lock:
             known = self._known.get(path)
-            if known is not None and known[0] == state:
+            # Folders for temporary files are swept in runs that last for days.
+            if known is not None and known[0] == state and os.path.isfile(known[1]):
                 return known[1]
             if known is not None:
                 del self._known[path]
@@ -155,18 +165,19 @@ class _Copies:
         raise DatabaseUnreadable(f"{path} is being written: it changed while it was copied, {ATTEMPTS} times")
 
     def _own_folder(self) -> Path:
-        if self._folder is None:
+        while self._folder is None or not self._folder.is_dir():
             _remove_abandoned()
             self._folder = Path(tempfile.mkdtemp(prefix=PREFIX))
-            self._lease = os.open(self._folder / "lease", os.O_RDWR | os.O_CREAT, 0o600)
-            fcntl.flock(self._lease, fcntl.LOCK_EX)
             atexit.register(shutil.rmtree, self._folder, ignore_errors=True)
+            self._lease = os.open(self._folder / "lease", os.O_RDWR | os.O_CREAT, 0o600)
+            # A process that found the lease before it was locked has removed the folder by the time it is.
+            fcntl.flock(self._lease, fcntl.LOCK_EX)
         return self._folder
 
 
 _COPIES = _Copies()
-_REAL: dict[str | Path, tuple[int, int, str]] = {}
-"""(device, inode, real path) by path: resolving links takes longer than all else that a warm cache does."""
+_REAL: dict[str | Path, str] = {}
+"""Real path by path: resolving links takes longer than all else that a warm cache does."""
 
 
 def _settle(path: str, copy: Path) -> None:

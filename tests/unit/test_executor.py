@@ -16,10 +16,12 @@ import pytest
 
 from conf.schema.reward import BudgetConfig
 from rewards.carriers import Execution
+from rewards.sql import executor
 from rewards.sql.executor import ExecutorPool, Query
 from rewards.sql.sandbox.clock import Clock
 from rewards.sql.sandbox.functions import Functions
 from rewards.sql.sandbox.run import Answer, Request
+from rewards.sql.snapshot import DatabaseUnreadable
 from rewards.sql.worker import Worker
 
 BUDGET = BudgetConfig(
@@ -547,3 +549,65 @@ def test_a_killed_parent_leaves_no_executor(database: str, tmp_path: Path) -> No
         time.sleep(0.02)
     else:
         assert not Path(f"/proc/{executor}").exists()
+
+
+def test_what_is_damaged_in_one_virtual_table_is_not_seen_by_other_queries(tmp_path: Path) -> None:
+    path = tmp_path / "a.sqlite"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.executescript(
+            "CREATE TABLE dog (name TEXT); INSERT INTO dog VALUES ('rex');"
+            "CREATE VIRTUAL TABLE r USING rtree(id, a, b); INSERT INTO r VALUES (1, 2, 3);"
+            "UPDATE r_node SET data = x'00';"
+        )
+    with ExecutorPool(1) as pool:
+        dogs, boxes = pool.run(
+            [Query(database=str(path), sql=sql, budget=BUDGET) for sql in ("SELECT name FROM dog", "SELECT * FROM r")]
+        )
+    assert dogs.rows == (("rex",),)
+    assert boxes.status != "ok"
+
+
+def test_random_blobs_take_their_size_from_text_as_sqlite_does(pool: ExecutorPool, database: str) -> None:
+    sql = (
+        "SELECT length(randomblob('5x')), length(randomblob(x'35')), length(randomblob(2.9)), length(randomblob(NULL))"
+    )
+    assert run(pool, database, sql).rows == ((5, 5, 2, 1),)
+
+
+def test_a_database_that_goes_before_the_second_try_is_no_exception(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.sqlite"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.executescript("CREATE TABLE big (n INTEGER); INSERT INTO big VALUES (1), (2), (3), (4), (5), (6);")
+    found = iter([executor.readable(path)])
+
+    def readable(path: str) -> str:
+        for file in found:
+            return file
+        raise DatabaseUnreadable("gone")
+
+    monkeypatch.setattr(executor, "readable", readable)
+    with ExecutorPool(1) as pool:
+        (execution,) = pool.run([Query(database=str(path), sql=BOMB, budget=BUDGET.model_copy(update={"cpu_s": 0.2}))])
+    assert (execution.status, execution.error_kind) == ("error", "timeout")
+
+
+def test_without_the_layer_the_newer_functions_stand_still_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What reaches SQLite's own function, where it has them."""
+    monkeypatch.setattr("rewards.sql.sandbox.clock.SUBSECONDS", True)
+    monkeypatch.setattr("rewards.sql.sandbox.clock.TIMEDIFF", True)
+    clock = Clock(layer=False)
+    clock.frozen_ms = BUDGET.clock_ms
+    calls = []
+
+    def native(*arguments: object) -> int:
+        calls.append(arguments)
+        return 0
+
+    with closing(sqlite3.connect(":memory:")) as connection:
+        clock.install(connection, native)
+        connection.execute("SELECT timediff('now', '2025-01-01'), unixepoch('subsec'), date(x'6e6f77')").fetchall()
+    assert calls == [
+        ("timediff", 2461041.5, "2025-01-01"), ("unixepoch", 2461041.5, "subsec"), ("date", 2461041.5)
+    ]  # fmt: skip

@@ -216,3 +216,23 @@ def test_probes_are_not_held(dogs: str, monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(pool, "run", None)
         (gold,) = GoldStore(pool, BUDGET).results(["SELECT name FROM dog ORDER BY age LIMIT 2"], [dogs], "spider")
         assert gold.usable
+
+
+def test_the_rows_that_tie_count_for_what_is_held(
+    pool: CountingPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each gold has one row, and 199 that tie with it, of 30 KB together."""
+    path = write_dogs(tmp_path / "dogs.sqlite", [(f"{i:0100}", 1) for i in range(200)])
+    requests = [
+        GoldRequest(sqls=[f"SELECT name, {i} FROM dog ORDER BY age LIMIT 1"], databases=[path], policy="bird")
+        for i in range(4)
+    ]
+    expected = GoldStore(pool, BUDGET).many(requests)
+    assert all(gold.ties[0] is not None and len(gold.ties[0].spare) == 199 for (gold,) in expected)
+    monkeypatch.setattr(gold_module, "HELD_BYTES", 110_000)
+    chunks = list(GoldStore(pool, BUDGET).chunks(requests))
+    assert len(chunks) == 2
+    assert [own for chunk in chunks for own in chunk] == expected
+    monkeypatch.setattr(gold_module, "HELD_BYTES", 20_000)
+    for (gold,) in GoldStore(pool, BUDGET).many(requests):
+        assert gold.executions[0].error_kind == "too_large"

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conf.schema.reward import BudgetConfig
+from conf.schema.reward import BudgetConfig, ExecutionReward
 from rewards.carriers import Execution, Value
+from rewards.components.execution import Candidate, ExecutionJudge
 from rewards.sql.agreement import Result, agreed, agreeing
 from rewards.sql.executor import ExecutorPool, Query
 from rewards.sql.gold import Gold, GoldStore
@@ -227,3 +228,13 @@ def test_candidates_that_add_in_another_order_vote_together(pool: ExecutorPool, 
     assert len({digests[sql] for sql in sqls[:3]}) == 1
     assert digests[sqls[3]] not in (None, digests[sqls[0]])
     assert digests[sqls[4]] is None
+
+
+def test_long_texts_beside_a_real_are_not_kept_with_the_verdict(pool: ExecutorPool, shop: str) -> None:
+    judge = ExecutionJudge(pool, ExecutionReward(), empty_needs_empty_everywhere=False)
+    sqls = ["SELECT sum(price) FROM item", "SELECT sum(price), printf('%.*c', 100000, 'x') FROM item"]
+    golds = GoldStore(pool, BUDGET).results(sqls[:1], [shop], "bird")
+    candidates = [Candidate(sql=sql, golds=golds, databases=[shop], policy="bird") for sql in sqls]
+    short, long = judge.judge(candidates)
+    assert short.reals is not None
+    assert (long.level, long.reals) == (1, None)

@@ -1,6 +1,7 @@
 """State beside a database file: write-ahead logs and journals of writers that were killed."""
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -140,3 +141,44 @@ def test_copies_go_with_the_process_and_those_of_killed_ones_with_the_next(tmp_p
     (left,) = run("; os._exit(0)")  # killed
     assert left not in run("; os._exit(0)")
     assert run("") == []
+
+
+def test_a_folder_that_moved_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a link to it, and by a path that is relative to it."""
+    (tmp_path / "old").mkdir()
+    abandoned(tmp_path / "old" / "a.sqlite", WAL)
+    (tmp_path / "link").symlink_to(tmp_path / "old")
+    monkeypatch.chdir(tmp_path / "old")
+    assert rows(str(tmp_path / "link" / "a.sqlite")) == rows("a.sqlite") == (2, 5)
+    (tmp_path / "old").rename(tmp_path / "new")
+    (tmp_path / "link").unlink()
+    (tmp_path / "link").symlink_to(tmp_path / "new")
+    monkeypatch.chdir(tmp_path / "new")
+    assert rows(str(tmp_path / "link" / "a.sqlite")) == rows("a.sqlite") == (2, 5)
+
+
+def test_a_file_that_changed_in_place_and_kept_its_time_is_read_anew(tmp_path: Path) -> None:
+    path, other = tmp_path / "a.sqlite", tmp_path / "b.sqlite"
+    for file, age in ((path, 3), (other, 7)):
+        with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+            connection.execute("CREATE TABLE dog(age INTEGER)")
+            connection.execute("INSERT INTO dog VALUES (?)", (age,))
+    times = os.stat(path)
+    key = content_key(str(path))
+    query = Query(database=str(path), sql=ROWS, budget=BudgetConfig())
+    with ExecutorPool(1) as pool:
+        assert pool.run([query])[0].rows == ((1, 3),)
+        with path.open("r+b") as file:
+            file.write(other.read_bytes())
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+        assert pool.run([query])[0].rows == ((1, 7),)
+    assert content_key(str(path)) != key
+
+
+def test_a_copy_that_was_swept_away_is_made_again(tmp_path: Path) -> None:
+    path = abandoned(tmp_path / "a.sqlite", WAL)
+    copy = Path(readable(path))
+    copy.unlink()
+    assert rows(path) == (2, 5)
+    shutil.rmtree(copy.parent)
+    assert rows(path) == (2, 5)

@@ -68,6 +68,7 @@ def accepted(pool: ExecutorPool, database: str, sql: str, answer: str, policy: P
         ("SELECT id, age AS a FROM dog ORDER BY a / 4", "{}, id DESC", "SELECT id, age FROM dog ORDER BY id"),
         ('SELECT id, age AS a FROM dog ORDER BY "a" / 4', "{}, id DESC", "SELECT id, age FROM dog ORDER BY id"),
         ("SELECT id, kind AS age FROM dog ORDER BY age + 0", "{}, id DESC", "SELECT id, kind FROM dog ORDER BY kind"),
+        ("SELECT id FROM dog ORDER BY +1", "{}, id DESC", "SELECT id FROM dog ORDER BY id DESC"),
         ("SELECT *, age AS a FROM dog ORDER BY a", "{}, id DESC", "SELECT *, age FROM dog ORDER BY id"),
         # how the keys compare: a column that ignores case, COLLATE, where NULLs stand
         ("SELECT name, id FROM dog ORDER BY name", "{}, id DESC", "SELECT name, id FROM dog ORDER BY name DESC, id"),
@@ -198,6 +199,20 @@ def test_a_comma_join_is_probed_within_the_budget_of_the_query(pool: ExecutorPoo
         "SELECT name FROM dog d WHERE id = (SELECT id FROM dog e WHERE e.age = d.age ORDER BY e.age LIMIT 1)",
         "SELECT kind, id FROM dog GROUP BY kind",
         "SELECT DISTINCT kind FROM dog ORDER BY age DESC LIMIT 1",
+        # the row of an extreme that ties, lists, texts that differ by case in a column that ignores it
+        "SELECT id, max(kind) FROM dog",
+        "SELECT *, max(kind) FROM dog",
+        "SELECT id, max(n) FROM (SELECT min(id) AS id, count(*) AS n FROM dog GROUP BY age) WHERE n = 2",
+        "SELECT kind, group_concat(id) FROM dog GROUP BY kind",
+        "WITH d AS (SELECT * FROM dog) SELECT json_group_array(id) FROM d GROUP BY kind",
+        "SELECT name, count(*) FROM dog GROUP BY name",
+        "SELECT DISTINCT name FROM dog",
+        "SELECT min(name) FROM dog",
+        "SELECT name FROM dog UNION SELECT name FROM dog",
+        # beside an aggregate: a value or NULL, two values of which the expression makes one at either end
+        "SELECT count(*), age FROM dog WHERE id IN (5, 6)",
+        "SELECT count(*), id % 2 FROM dog WHERE id IN (1, 2, 3)",
+        "SELECT id FROM dog WHERE kind = 1 LIMIT 3",
     ],
 )
 @pytest.mark.parametrize("policy", ["bird", "spider"])
@@ -221,11 +236,22 @@ def test_what_cannot_be_enumerated_is_flagged(pool: ExecutorPool, dogs: str, sql
         "SELECT o.total, d.kind, count(*) FROM dog d JOIN owner o ON d.kind = o.kind GROUP BY d.kind",
         "SELECT id FROM dog UNION SELECT id FROM owner LIMIT 100",
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 5) SELECT i FROM n",
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION SELECT i + 1 FROM n WHERE i < 5) SELECT i FROM n",
+        "SELECT upper(name) AS u, count(*) FROM dog GROUP BY u",
+        "SELECT kind, max(age), min(age) FROM dog AS d, (SELECT 1) GROUP BY kind",
+        "SELECT kind, group_concat(age) FROM dog WHERE age = 3 GROUP BY kind",
+        "SELECT name, max(age) FROM dog JOIN owner USING (kind) WHERE total = 10",
     ],
 )
 def test_what_no_order_changes_is_not_flagged(pool: ExecutorPool, dogs: str, sql: str) -> None:
     gold = gold_of(pool, dogs, sql, "spider")
     assert (gold.order_dependent, gold.order_unknown) == (False, False)
+
+
+def test_a_number_behind_signs_is_a_column_to_sqlite_and_accepts_no_other_order(pool: ExecutorPool, dogs: str) -> None:
+    sql = "SELECT id FROM dog ORDER BY - -1"
+    assert gold_of(pool, dogs, sql, "spider").order_unknown
+    assert not accepted(pool, dogs, sql, "SELECT id FROM dog ORDER BY id DESC", "spider")
 
 
 def test_more_ties_than_are_fetched_are_unknown(pool: ExecutorPool, dogs: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,9 @@ DAY_MS = 86_400_000.0
 _FUNCTIONS = ("date", "time", "datetime", "julianday", "unixepoch")
 _KEYWORDS = {"current_date": "date", "current_time": "time", "current_timestamp": "datetime"}
 
+SUBSECONDS = sqlite3.sqlite_version_info >= (3, 42)
+TIMEDIFF = sqlite3.sqlite_version_info >= (3, 43)
+
 _Float = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(ctypes.c_double))
 _Integer = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(ctypes.c_int64))
 _POINTERS = (
@@ -62,17 +65,22 @@ class Clock:
         def replaced(name: str, first: int) -> Callable[..., Value]:
             def call(*arguments: Value) -> Value:
                 given = list(arguments)
-                if len(given) == first:
-                    given.append("now")
-                if len(given) > first and isinstance(given[first], str) and str(given[first]).lower() == "now":
+                if len(given) == first or (SUBSECONDS and _word(given[first]) in ("subsec", "subsecond")):
+                    given.insert(first, "now")  # the modifier alone means the present
+                if _word(given[first]) == "now":
                     given[first] = self._julian_ms() / DAY_MS
                 return native(name, *given)
 
             return call
 
+        def difference(*moments: Value) -> Value:
+            return native("timediff", *(self._julian_ms() / DAY_MS if _word(m) == "now" else m for m in moments))
+
         for name in _FUNCTIONS:
             connection.create_function(name, -1, replaced(name, 0), deterministic=True)
         connection.create_function("strftime", -1, replaced("strftime", 1), deterministic=True)
+        if TIMEDIFF:
+            connection.create_function("timediff", 2, difference, deterministic=True)
         for keyword, name in _KEYWORDS.items():
             connection.create_function(keyword, 0, replaced(name, 0), deterministic=True)
 
@@ -87,6 +95,13 @@ class Clock:
     def _as_float(self, vfs: object, out: "ctypes._Pointer[ctypes.c_double]") -> int:
         out[0] = self._julian_ms() / DAY_MS
         return 0
+
+
+def _word(value: Value) -> str | None:
+    """An argument as SQLite's time functions read it, in lower case; None for numbers and NULL."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    return value.lower() if isinstance(value, str) else None
 
 
 def _default_vfs() -> "_Vfs | None":

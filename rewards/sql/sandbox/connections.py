@@ -54,10 +54,11 @@ def _declare_virtual_tables(connection: sqlite3.Connection) -> None:
     for source in ("json_each('[]')", "json_tree('[]')", *map(identifier, tables)):
         try:
             connection.execute(f"SELECT * FROM {source} LIMIT 0").close()
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
                 raise
-            # A module that this SQLite lacks, a declaration that is wrong: queries on it get the same error.
+            # A module that this SQLite lacks, a declaration that is wrong, damaged contents: queries on it get the
+            # same error, and others do not see it.
 
 
 class Connections:
@@ -75,7 +76,7 @@ class Connections:
             status = os.stat(path)
         except OSError as error:
             raise DatabaseBroken(f"no database file at {path} ({error.strerror})") from error
-        stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+        stamp = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
         key = (path, reverse, native)
         known = self._open.get(key)
         if known is not None and known[0] == stamp:

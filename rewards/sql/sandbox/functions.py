@@ -75,6 +75,8 @@ class Functions:
         return self._generator.getrandbits(64) - (1 << 63)
 
     def randomblob(self, size: Value) -> bytes:
+        if isinstance(size, str | bytes):
+            size = self._plain.execute("SELECT CAST(? AS INTEGER)", (size,)).fetchone()[0]
         count = max(1, int(size)) if isinstance(size, int | float) else 1
         if count > self.limit:
             raise OverflowError  # sqlite3 turns this into "string or blob too big"
