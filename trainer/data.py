@@ -1,6 +1,7 @@
 """From loaded tasks to what a run trains and evaluates on, in two steps around the warm-up: databases and golds checked
 before anything is imitated, then prompts rendered with the policy's tokenizer and a stream of the rest."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from rollout.prompt.described import SchemaReader
 from rollout.prompt.tokenizer import load_tokenizer
 from rollout.tasks import DataError, Dropped, Stream, TaskSet, build_stream
 from rollout.tasks.check import Checked, check_databases, check_golds, check_prompts
+from trainer.checkpoint import Checkpoint
 from trainer.evaluate import judging
 
 T = TypeVar("T")
@@ -88,6 +90,12 @@ def rendered(config: TrainConfig, tasks: TaskSet, policy: Path) -> PreparedData:
         heldout=tuple(heldout),
         dropped=dropped,
     )
+
+
+def restore(stream: Stream, checkpoint: Checkpoint) -> None:
+    """Lets the stream go on where the checkpoint left it. Raises StreamMismatch for one of other tasks."""
+    if checkpoint.stream.is_file():
+        stream.load_state_dict(json.loads(checkpoint.stream.read_text()))
 
 
 def _check(tasks: Sequence[SqlTask], config: TrainConfig, reward: RewardConfig, pool: ExecutorPool) -> Checked:

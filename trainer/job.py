@@ -16,7 +16,7 @@ from trainer.batch.batcher import Batcher
 from trainer.batch.rewards import component_weights
 from trainer.checkpoint import STREAM, Checkpoint, CheckpointFailed, CheckpointStore, RunState
 from trainer.console import RunConsole
-from trainer.data import PreparedData
+from trainer.data import PreparedData, restore
 from trainer.engines import Engines
 from trainer.evaluate import evaluate
 from trainer.memory_watch import MemoryWatch
@@ -52,8 +52,8 @@ class Job:
     """time.monotonic() at which this process began, less the seconds of the processes it continues."""
 
     def __post_init__(self) -> None:
-        if self.resumed and self.resumed.stream.is_file():
-            self.data.stream.load_state_dict(json.loads(self.resumed.stream.read_text()))
+        if self.resumed:
+            restore(self.data.stream, self.resumed)
         self.clock = StageClock()
         state = self.resumed.state if self.resumed else None
         self.skipped_in_a_row = 0

@@ -28,7 +28,7 @@ from rollout.prompt.tokenizer import load_tokenizer
 from rollout.tasks import load_tasks
 from trainer.checkpoint import Checkpoint, CheckpointInvalid, CheckpointStore
 from trainer.console import RunConsole, open_console
-from trainer.data import PreparedData, check_heldout, checked, rendered
+from trainer.data import PreparedData, check_heldout, checked, rendered, restore
 from trainer.engines import engines
 from trainer.guard import unless_lost
 from trainer.job import Job
@@ -148,6 +148,8 @@ class _Session:
                 console.note(f"left out {count} x {reason} ({folder.path / DROPPED})")
             if self._resumed:
                 console.note(f"resuming after step {self._resumed.state.step}")
+                # On a copy: other tasks than the checkpoint has seen are refused before the engines start.
+                restore(deepcopy(data.stream), self._resumed)
             job = partial(
                 Job,
                 config=config,

@@ -15,7 +15,9 @@ from conf.errors import ConfigError, QuorumError
 from conf.load import load
 from conf.schema.root import TrainConfig
 from rollout.errors import WeightUpdateFailed
-from rollout.tasks import Dropped, TaskSet
+from rollout.tasks import Dropped, StreamMismatch, TaskSet
+from trainer.checkpoint import STREAM, RunState
+from trainer.data import PreparedData
 from trainer.run import run
 from trainer.wandb_sink import WandbSink
 from trainer.warmup.cache import keep_left_out
@@ -118,6 +120,33 @@ def test_everything_that_was_left_out_is_written_with_its_reason(start, tmp_path
         ("long", "trace too long"),
     ]
     assert "size" in rows[0]["detail"]
+
+
+def test_a_checkpoint_of_other_tasks_is_refused_before_the_engines_start(start, tmp_path, monkeypatch):
+    policy = tmp_path / "policy"
+    Qwen2Config().save_pretrained(policy)
+    train_tokenizer([GOLD], 300, 512).save_pretrained(policy)
+    keep_left_out(policy, [])
+
+    async def warm_up(config: TrainConfig, tasks: TaskSet, note: Callable[[str], None]) -> Path:
+        return policy
+
+    async def run_job(session: trainer.run._Session, job: object, data: PreparedData, *rest: object) -> None:
+        async def write(folder: Path) -> None:
+            (folder / STREAM).write_text(json.dumps(data.stream.state_dict()))
+
+        await session._checkpoints.save(RunState(step=0, version=0, consumed=0, seed=0, wall_s=1.0), write)
+        raise EnginesReached("engines")
+
+    monkeypatch.setattr(trainer.run, "warmed_up", warm_up)
+    monkeypatch.setattr(trainer.run._Session, "_run_job", run_job)
+    both = {"good": GOLD, "first": "SELECT name FROM dog LIMIT 1"}
+    with pytest.raises(EnginesReached):
+        start(both)
+    with pytest.raises(EnginesReached):
+        start(both, "resume=auto")
+    with pytest.raises(StreamMismatch, match="other tasks than the 1 loaded now"):
+        start({"good": GOLD}, "resume=auto")
 
 
 class FakeEngines:
