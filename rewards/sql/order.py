@@ -4,13 +4,13 @@
 changes, the query does not determine. The scan itself is turned round by `Query.reverse_unordered`, which is no text.
 
 * broken ties: random numbers break the ties of every sorted part of the query, give an order to every LIMIT without one
-  and to every subquery that stands for one value, and break the ties of windows that count single rows. They come
-  twice, rising and falling, so that any two tied rows change places in one of the two; and what the part shows comes
-  in their place twice more, so that a LIMIT takes its smallest and its largest rows. A LIMIT that reads a sorted
-  subquery, and nothing else, keeps its order, as SQLite keeps it.
+  and to every subquery that stands for one value, and break the ties of windows that count single rows. Each of two
+  sets of numbers comes rising and falling, so that any two tied rows change places; and what the part shows comes in
+  their place twice more, so that a LIMIT takes its smallest and its largest rows. A LIMIT that reads a sorted subquery,
+  and nothing else, keeps its order, as SQLite keeps it.
 * bare: what stands beside an aggregate, so that SQLite chooses its row, is replaced by its smallest and by its largest
   value, and by NULL where one row has that; with `collated` so is what the group has in common.
-* mixed: the sources of a SELECT come in a random order, and in its reverse, where the order of its rows shows: in
+* mixed: the sources of a SELECT come in two random orders, and in their reverse, where the order of its rows shows: in
   group_concat and its kin, in bare columns beside a single min() or max(), which take the row of the first that ties,
   and, with `collated`, where texts that a collation calls equal become one. `Query.reverse_unordered` does not reach
   them: SQLite scans a SELECT with GROUP BY in its one direction.
@@ -22,6 +22,7 @@ bare columns in HAVING and ORDER BY. The ties of the query's own ORDER BY are no
 """
 
 from collections.abc import Iterator
+from typing import Literal
 
 from sqlglot import exp
 
@@ -32,6 +33,8 @@ RANKED = frozenset(("rank", "dense_rank", "percent_rank", "cume_dist"))
 """Window functions that give tied rows one value."""
 LISTING = frozenset(("group_concat", "string_agg", "json_group_array", "json_group_object"))
 """Aggregates whose result shows the order of their rows."""
+Way = Literal["random", "other", "shown"]
+WAYS: tuple[Way, ...] = ("random", "other", "shown")
 _ORDER_WORDS = ("order", "limit", "over", "random", *sorted(LISTING))
 
 
@@ -53,21 +56,22 @@ def order_probes(sql: str, *, sorted_known: bool, collated: bool = False) -> tup
     made = []
     # Most queries have no such part, and a tree takes longer to copy than to look at.
     if _open_queries(tree, sorted_known) or _open_windows(tree):
-        made += [_shuffle(tree.copy(), desc, sorted_known, shown) for shown in (False, True) for desc in (False, True)]
+        made += [_shuffle(tree.copy(), way, desc, sorted_known) for way in WAYS for desc in (False, True)]
     collated = collated or "collate" in sql.lower()
     if any(True for select in tree.find_all(exp.Select) for _ in _bare_parts(select, collated)):
         made += [_fix_bare(tree.copy(), how, collated) for how in ("min", "max", "null")]
     if any(_shows_row_order(select, collated) for select in tree.find_all(exp.Select)):
-        made += [_mix(tree.copy(), desc, collated) for desc in (False, True)]
+        made += [_mix(tree.copy(), way, desc, collated) for way in WAYS[:2] for desc in (False, True)]
     if "random" in sql.lower() and _draws(tree):
         made.append(_redrawn(tree.copy()))
     return tuple(variant.sql(dialect="sqlite") for variant in made)
 
 
-def _random(desc: bool, *, other: bool = False) -> exp.Ordered:
-    """A random sort term; `other`: in another order than without it, since every query draws the same numbers."""
+def _random(way: Way, desc: bool) -> exp.Ordered:
+    """A random sort term. Every query draws the same numbers: `random` takes them as they are, the other two ways by a
+    remainder, which is another order."""
     number: exp.Expr = exp.Anonymous(this="random")
-    if other:
+    if way != "random":
         number = exp.Mod(this=number, expression=exp.Literal.number(1_000_003))
     return exp.Ordered(this=number, desc=desc, nulls_first=not desc)
 
@@ -90,15 +94,15 @@ def _open_windows(tree: exp.Expr) -> list[exp.Window]:
     return [window for window in tree.find_all(exp.Window) if _is_open(window)]
 
 
-def _shuffle(tree: exp.Expr, desc: bool, sorted_known: bool, shown: bool) -> exp.Expr:
+def _shuffle(tree: exp.Expr, way: Way, desc: bool, sorted_known: bool) -> exp.Expr:
     """The tree with random numbers in its open orders; `shown`: with what they show instead, where that is known."""
     root = exp.Subquery(this=tree)  # so that the tree itself can be replaced
     for query in _open_queries(tree, sorted_known):
         if not isinstance(query, exp.Select):
             query = _wrapped(query)
-        _break_ties(query, _places(query, desc) if shown else [_random(desc)])
+        _break_ties(query, _places(query, desc) if way == "shown" else [_random(way, desc)])
     for window in _open_windows(root):
-        _break_ties(window, [_random(desc, other=shown)])
+        _break_ties(window, [_random(way, desc)])
     made: exp.Expr = root.this
     made.pop()
     return made
@@ -107,7 +111,7 @@ def _shuffle(tree: exp.Expr, desc: bool, sorted_known: bool, shown: bool) -> exp
 def _places(query: exp.Expr, desc: bool) -> list[exp.Ordered]:
     """Sort terms for all columns of a SELECT; a random number where they cannot be counted."""
     if any(item.is_star for item in query.expressions):
-        return [_random(desc, other=True)]
+        return [_random("shown", desc)]
     places = range(1, len(query.expressions) + 1)
     return [exp.Ordered(this=exp.Literal.number(place), desc=desc, nulls_first=not desc) for place in places]
 
@@ -133,18 +137,18 @@ def _shows_row_order(select: exp.Select, collated: bool) -> bool:
     return collated and bool(one or isinstance(select.parent, exp.SetOperation))
 
 
-def _mix(tree: exp.Expr, desc: bool, collated: bool) -> exp.Expr:
+def _mix(tree: exp.Expr, way: Way, desc: bool, collated: bool) -> exp.Expr:
     """The tree with the rows of such SELECTs in a random order."""
     for select in [one for one in tree.find_all(exp.Select) if _shows_row_order(one, collated)]:
         for holder in (select.args["from_"], *(select.args.get("joins") or ())):
             source = holder.this
             named = isinstance(source, exp.Table) and isinstance(source.this, exp.Identifier)
             if named and not _is_its_own(source, select):
-                _mix_source(source, desc)
+                _mix_source(source, way, desc)
             elif isinstance(source, exp.Subquery):
                 if not isinstance(source.this, exp.Query):
                     raise OrderUnknown("sources in brackets")
-                _mix_source(source, desc)
+                _mix_source(source, way, desc)
     return tree
 
 
@@ -158,12 +162,12 @@ def _is_its_own(source: exp.Expr, select: exp.Select) -> bool:
     return False
 
 
-def _mix_source(source: exp.Expr, desc: bool) -> None:
+def _mix_source(source: exp.Expr, way: Way, desc: bool) -> None:
     """Without the LIMIT SQLite leaves the order of a subquery out."""
     alias = source.args.get("alias")
     name = alias.copy() if alias is not None else exp.TableAlias(this=source.this.copy()) if source.name else None
     inner = exp.Select(expressions=[exp.Star()], from_=exp.From(this=source.copy()))
-    inner.set("order", exp.Order(expressions=[_random(desc)]))
+    inner.set("order", exp.Order(expressions=[_random(way, desc)]))
     inner.set("limit", exp.Limit(expression=exp.Neg(this=exp.Literal.number(1))))
     source.replace(exp.Subquery(this=inner, alias=name))
 
