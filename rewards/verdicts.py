@@ -46,7 +46,7 @@ class Verdict:
     token_fallback: bool
     """The similarity is that of tokens."""
     constant: bool = False
-    """Has a gold's result, and counts as wrong: it says nothing about the database (reward.execution.constant_answer)."""
+    """Has a gold's result, and counts as wrong: it says nothing of the database (reward.execution.constant_answer)."""
 
 
 @dataclass(kw_only=True, slots=True)
