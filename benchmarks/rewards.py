@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from benchmarks.carriers import BenchmarkError
 from benchmarks.reward_speed import gaming, reference, soak, throughput
 from conf.cli import run_entrypoint
 from conf.schema.reward_benchmark import Measure, RewardBenchmarkConfig
@@ -36,7 +37,11 @@ MEASURES: dict[Measure, dict[str, Callable[[RewardBenchmarkConfig], Figures]]] =
 
 
 def run(config: RewardBenchmarkConfig) -> int:
-    """Runs the measures and prints one line a figure."""
+    """Runs the measures and prints one line a figure. Raises BenchmarkError."""
+    if config.instances is not None and not Path(config.instances).is_dir():
+        raise BenchmarkError(f"instances={config.instances}: no such folder")
+    if config.output is not None and (Path(config.output).is_dir() or not Path(config.output).parent.is_dir()):
+        raise BenchmarkError(f"output={config.output}: a file in a folder that exists expected")
     found: dict[str, Figures | str] = {"machine": f"{platform.machine()}, {os.cpu_count()} CPUs"}
     for measure in config.measures:
         for name, take in MEASURES[measure].items():

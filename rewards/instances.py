@@ -247,6 +247,8 @@ def run(config: InstancesConfig) -> int:
     root, target = Path(config.databases), Path(config.output)
     if not Path(config.input).is_file():
         raise QuorumError(f"input={config.input}: no such file")
+    if not root.is_dir():
+        raise QuorumError(f"databases={root}: no such folder")
     golds = _golds_by_database(config)
     _make_folder(target)
     outcomes, failed = [], 0

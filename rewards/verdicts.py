@@ -24,7 +24,7 @@ from rewards.sql.executor import ExecutorPool
 from rewards.sql.gold import Gold, GoldRequest, GoldStore
 from rewards.sql.parse import canonical
 from rewards.sql.schema import DatabaseUnreadable, read_schema
-from rewards.sql.tables import reads_table
+from rewards.sql.tables import is_constant
 
 CHECKED_TOGETHER = 64
 """Tasks whose golds are executed in one batch where no candidates are asked for."""
@@ -46,7 +46,7 @@ class Verdict:
     token_fallback: bool
     """The similarity is that of tokens."""
     constant: bool = False
-    """Has a gold's result, and counts as wrong because it reads no table (reward.execution.constant_answer)."""
+    """Has a gold's result, and counts as wrong: it says nothing of the database (reward.execution.constant_answer)."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -224,7 +224,7 @@ class Verdicts:
         if self._config.atomic.enabled and similarities is None:
             judged = Judged(level=0, unscorable=True, error=f"the schema of {inquiry.task.db_id} cannot be read")
         constant = judged.level == 2 and self._config.execution.constant_answer == "wrong"
-        constant = constant and not reads_table(sql) and all(reads_table(gold) for gold in inquiry.counted)
+        constant = constant and is_constant(sql, inquiry.counted)
         scores = [similarities[gold] for gold in inquiry.counted] if similarities else []
         best = max(scores, key=lambda score: score.similarity, default=None)
         verdict = Verdict(

@@ -84,6 +84,8 @@ def measure(config: RewardBenchmarkConfig, dataset: Dataset, mode: Mode) -> dict
         scorer = Scorer(reward, pool, memory)
         seen = list(_seen(tasks, _remember(memory, scorer, tasks), pool, reward, config.seed))
         figures = {"questions": float(len(seen)), "traces": float(len(memory))}
+        if config.instances is not None:
+            figures["with made instances"] = float(sum(_made(one.task, config.instances) != () for one in seen))
         for name, policy in POLICIES.items():
             results = _score(scorer, [ScoreJob(task=one.task, completions=[policy(one)]) for one in seen])
             verified = len(scorer.take_verified())
@@ -106,8 +108,12 @@ def _tasks(config: RewardBenchmarkConfig, dataset: Dataset) -> list[SqlTask]:
 
 
 def _instances(task: SqlTask, made: str | None) -> tuple[str, ...]:
-    others = instance_files(Path(made), task.db_id) if made is not None else ()
+    others = _made(task, made) if made is not None else ()
     return others or expected_files(Path(task.databases[0]).parent.parent, task.db_id)
+
+
+def _made(task: SqlTask, made: str) -> tuple[str, ...]:
+    return instance_files(Path(made), task.db_id)
 
 
 def _remember(memory: MemoryComponent, scorer: Scorer, tasks: Sequence[SqlTask]) -> list[VerifiedTrace]:

@@ -83,8 +83,8 @@ class ExecutionReward(Section):
     """What to do with a gold query whose rows depend on an order that SQL leaves open, or of which that cannot be found
     out. unscorable: a run leaves such tasks out."""
     constant_answer: Literal["score", "wrong"] = "score"
-    """wrong: an answer that reads no table, although every gold does, is paid as one that runs and differs, whatever
-    its result; the component still says what execution showed."""
+    """wrong: an answer that reads no table, or uses nothing of its rows, although every gold does, is paid as one that
+    runs and differs, whatever its result; the component still says what execution showed."""
     budget: BudgetConfig = BudgetConfig()
 
 

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from conf.schema.base import Section
 
@@ -12,7 +12,7 @@ Measure = Literal["throughput", "memory", "reference", "soak", "gaming"]
 class RewardBenchmarkConfig(Section):
     root: str
     """Folder with spider/, bird/ (published layouts) and predictions/*.txt, *.json."""
-    measures: tuple[Measure, ...] = ("throughput", "memory", "reference", "soak", "gaming")
+    measures: tuple[Measure, ...] = Field(("throughput", "memory", "reference", "soak", "gaming"), min_length=1)
     executors: PositiveInt = 2
     repeats: PositiveInt = 3
     """Throughput runs, each with cold caches; the median counts."""
@@ -24,7 +24,8 @@ class RewardBenchmarkConfig(Section):
     limit: PositiveInt | None = None
     """gaming: this many questions of each data set, evenly spaced (None: all)."""
     instances: str | None = None
-    """gaming: a folder that python -m rewards.instances made; its databases take the place of those of `root`."""
+    """gaming: a folder that python -m rewards.instances made; its databases take the place of those of `root`,
+    which keeps those that are not there."""
     output: str | None = None
     """JSON file for the figures."""
     seed: NonNegativeInt = 0

@@ -12,7 +12,7 @@ from conf.schema.data import BirdData, SpiderData
 class CandidateFile(Section):
     """Executed candidates: a file of them, and the questions and databases that they answer."""
 
-    candidates: str | tuple[str, ...]
+    candidates: str | Annotated[tuple[str, ...], Field(min_length=1)]
     """JSON lines {"index" or "question_id", "candidates": [..], "logprobs": [..]}; the candidates of several files,
     of several models for instance, are pooled by question."""
     data: Annotated[SpiderData | BirdData, Field(discriminator="type")] | None = None

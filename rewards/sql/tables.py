@@ -1,9 +1,11 @@
-"""Does a query read a table? One that does not says the same whatever the database holds.
+"""Does a query say something about the database? One that reads no table says the same whatever the database holds,
+and so, but for how often, does one that uses nothing of the rows it reads.
 
 `reads_table` answers False only where FROM and IN name no table and no view of the database: SQLite's own tables
 (`sqlite_...`), table-valued functions and common table expressions are none. Text that has no tokens or no syntax tree
-here counts as reading one. A query that names a table and ignores its rows counts as reading it too: further instances
-of the database show that.
+here counts as reading one. `uses_rows` answers False only where a query names no column (nor joins by one), has no
+star, counts nothing and asks for no existence: `SELECT 3 FROM dog LIMIT 1`. A column that is named and changes nothing
+counts as used: further instances of the database show that.
 """
 
 from collections.abc import Sequence
@@ -11,6 +13,59 @@ from collections.abc import Sequence
 from sqlglot import exp
 
 from rewards.sql.parse import ParseFailure, Token, lex, parse_query
+
+_COUNTING = frozenset({"count", "sum", "total", "group_concat", "json_group_array", "json_group_object"})
+"""Functions that say how many rows there are, whatever is given to them."""
+_BEFORE_COLUMN = frozenset({"select", "distinct", "where", "by"})
+_NO_COLUMN = frozenset(
+    "all case cast current_date current_time current_timestamp distinct exists false not null raise true".split()
+)
+_BEFORE_STAR = frozenset({"select", "distinct", "all", "(", ",", "."})
+
+
+def is_constant(sql: str, golds: Sequence[str]) -> bool:
+    """Whether a query says nothing about the database in a way in which every gold does.
+
+    >>> is_constant("SELECT 3 FROM dog LIMIT 1", ["SELECT count(*) FROM dog"])
+    True
+    """
+    return any(not says(sql) and all(map(says, golds)) for says in (reads_table, uses_rows))
+
+
+def uses_rows(sql: str) -> bool:
+    """Whether the rows that are read matter. Seldom needs the syntax tree.
+
+    >>> uses_rows("SELECT count(*) FROM dog"), uses_rows("SELECT max(3) FROM dog")
+    (True, False)
+    """
+    tokens = lex(sql)
+    if tokens is None or _plainly_uses_rows(tokens):
+        return True
+    try:
+        tree = parse_query(sql)
+    except ParseFailure:
+        return True
+    kinds = (exp.Column, exp.Star, exp.Exists, exp.Window, exp.Anonymous, exp.Join)
+    return any(_uses(node) for node in tree.find_all(*kinds))
+
+
+def _uses(node: exp.Expr) -> bool:
+    if isinstance(node, exp.Join):
+        return node.args.get("using") is not None or node.method == "NATURAL"
+    return not isinstance(node, exp.Anonymous) or node.name.lower() in _COUNTING
+
+
+def _plainly_uses_rows(tokens: Sequence[Token]) -> bool:
+    """A star, or a bare name where an expression begins."""
+    ends = Token("op", ";")
+    for before, token, after in zip([ends, *tokens], tokens, [*tokens[1:], ends], strict=False):
+        previous = before.text.lower()
+        if token.text == "*" and previous in _BEFORE_STAR:
+            return True
+        if token.kind == "word" and previous in _BEFORE_COLUMN and after.text != "(":
+            if token.text.lower() not in _NO_COLUMN:
+                return True
+    return False
 
 
 def reads_table(sql: str) -> bool:

@@ -13,7 +13,7 @@ from rollout.prompt.messages import Message
 
 
 class TemplateUnfit(QuorumError):
-    """The policy's chat template contradicts prompt.thinking, or changes the messages."""
+    """The policy's chat template contradicts prompt.thinking, or changes or refuses the messages."""
 
 
 def opened_by(text: str, messages: Sequence[Message], *, thinking: bool) -> str:

@@ -9,7 +9,9 @@ where those alone exceed the budget, PromptTooLong is raised.
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from conf.errors import QuorumError
+from jinja2 import TemplateError
+
+from conf.errors import QuorumError, first_line
 from conf.schema.prompt import PromptConfig
 from rewards.carriers import SqlTask
 from rollout.carriers import Prompt
@@ -18,7 +20,7 @@ from rollout.prompt.compact import serialise_compact
 from rollout.prompt.ddl import serialise_ddl
 from rollout.prompt.described import Described, DescribedColumn, SchemaReader
 from rollout.prompt.messages import TEMPLATES, Message
-from rollout.prompt.opened import opened_by
+from rollout.prompt.opened import TemplateUnfit, opened_by
 from rollout.prompt.relevance import least_relevant_first
 
 SERIALISERS: dict[str, Callable[[Sequence[DescribedColumn]], str]] = {
@@ -107,7 +109,14 @@ class PromptRenderer:
     def _rendered(self, messages: list[Message]) -> tuple[str, str]:
         """The text, and what it has opened of the answer."""
         thinking = self._config.thinking
-        text = self._tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, enable_thinking=thinking
-        )
+        try:
+            text = self._tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, enable_thinking=thinking
+            )
+        except TemplateError as error:  # some know no system message and say so (Gemma 2)
+            reason = first_line(error, otherwise="no reason")
+            raise TemplateUnfit(
+                f"the chat template of the policy's tokenizer refuses the messages ({reason}): "
+                "prompt.template=bare has no system message"
+            ) from error
         return text, opened_by(text, messages, thinking=thinking)

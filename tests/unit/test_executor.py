@@ -25,7 +25,7 @@ from rewards.sql.snapshot import DatabaseUnreadable
 from rewards.sql.worker import Worker
 
 BUDGET = BudgetConfig(
-    vm_steps=2_000_000, rows=1_000, bytes=2**20, value_bytes=2**20, heap_mib=64, cpu_s=1.0, wall_s=10.0
+    vm_steps=2_000_000, rows=1_000, bytes=2**20, value_bytes=2**20, heap_mib=64, cpu_s=1.0, wall_s=60.0
 )
 BOMB = (
     "SELECT sum(printf('%.*c', 1000000, 'a') LIKE replace(printf('%.*c', 450, 'x'), 'x', '%a') || 'b' || a.n)"

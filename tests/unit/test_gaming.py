@@ -17,7 +17,7 @@ from rewards.memory_store import VerifiedTrace
 from rewards.scorer import Scorer
 from rewards.sql.cheats import Cheat, cheats, rows_as_sql
 from rewards.sql.executor import ExecutorPool, Query
-from rewards.sql.tables import reads_table
+from rewards.sql.tables import is_constant, reads_table, uses_rows
 from tests.dogs import write_dogs
 
 PUBLIC = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -128,7 +128,37 @@ def test_every_public_gold_reads_a_table() -> None:
     files = {"spider/dev.json": "query", "bird/dev.json": "SQL", "spider_full/train_spider.json": "query"}
     golds = [entry[key] for file, key in files.items() for entry in json.loads((PUBLIC / file).read_text())]
     assert len(golds) > 9000
-    assert [gold for gold in golds if not reads_table(gold)] == []
+    assert [gold for gold in golds if not (reads_table(gold) and uses_rows(gold))] == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "constant"),
+    [
+        ("SELECT 3 FROM dog LIMIT 1", True),
+        ("SELECT DISTINCT 3 FROM dog", True),
+        ("SELECT max(3), 'dog.name', NULL FROM dog", True),
+        ("SELECT 3 FROM dog GROUP BY 1", True),
+        ("SELECT 'a' UNION SELECT 'b' FROM dog", True),
+        ("SELECT (SELECT CASE WHEN 1 THEN 3 END FROM dog LIMIT 1)", True),
+        ("SELECT 2 * 3 FROM dog, (SELECT 1) LIMIT 1", True),
+        ("SELECT count(*) FROM dog", False),
+        ("SELECT sum(1) FROM dog", False),
+        ("SELECT count(1) FROM dog", False),
+        ("SELECT row_number() OVER () FROM dog", False),
+        ("SELECT 'yes' WHERE EXISTS (SELECT 1 FROM dog)", False),
+        ("SELECT 'yes' WHERE 3 IN dog", False),
+        ("SELECT 'yes' FROM dog WHERE age > 8", False),
+        ("SELECT 'yes' FROM dog NATURAL JOIN cat", False),
+        ("SELECT 'yes' FROM dog JOIN cat USING (name)", False),
+        ('SELECT "name" FROM dog', False),
+        ("SELECT max(age) FROM dog", False),
+        ("SELECT * FROM dog", False),
+        ("SELECT 1 FROM dog ORDER BY rowid", False),
+    ],
+)
+def test_a_constant_beside_a_table_says_nothing(answer: str, constant: bool) -> None:
+    assert is_constant(answer, ["SELECT name FROM dog", "SELECT count(*) FROM dog"]) is constant
+    assert not is_constant(answer, ["SELECT name FROM dog", "SELECT 1 FROM dog", "SELECT 1"])
 
 
 def score(
@@ -153,7 +183,16 @@ def score(
 GOLD = "SELECT name FROM dog WHERE age > 4"
 
 
-@pytest.mark.parametrize("copy", ["SELECT 'ace'", "VALUES ('ace')", "WITH dog AS (SELECT 'ace') SELECT * FROM dog"])
+@pytest.mark.parametrize(
+    "copy",
+    [
+        "SELECT 'ace'",
+        "VALUES ('ace')",
+        "WITH dog AS (SELECT 'ace') SELECT * FROM dog",
+        "SELECT DISTINCT 'ace' FROM dog",
+        "SELECT max('ace') FROM dog",
+    ],
+)
 def test_a_literal_copy_is_right_in_finer_and_never_in_strict(
     pool: ExecutorPool, instances: tuple[str, str], copy: str
 ) -> None:
@@ -167,7 +206,7 @@ def test_a_literal_copy_is_right_in_finer_and_never_in_strict(
 
 
 def test_a_copy_beside_a_table_takes_another_instance(pool: ExecutorPool, instances: tuple[str, str]) -> None:
-    beside = "SELECT 'ace' FROM dog LIMIT 1"
+    beside = "SELECT iif(age > 0, 'ace', '') FROM dog LIMIT 1"
     for databases, level in ((instances[:1], 2), (instances, 1)):
         ((execution, _, _), (gold, _, total)), verified = score(pool, databases, "strict", GOLD, beside, GOLD)
         assert (execution, gold, total) == (level, 2, 4.0)
@@ -237,6 +276,7 @@ def test_further_instances_refute_a_copy_beside_a_table(data: Path, tmp_path: Pa
     config = RewardBenchmarkConfig(root=str(data), measures=("gaming",), executors=1, instances=str(made.parent))
     figures = gaming.measure(config, "bird", "strict")
     assert (figures["gold: right"], figures["literal + table: right"]) == (1.0, 0.0)
+    assert (figures["questions"], figures["with made instances"]) == (4, 2)
 
 
 def test_a_limit_takes_questions_evenly(data: Path) -> None:
@@ -249,6 +289,22 @@ def test_the_command_prints_every_data_set_and_mode(data: Path, capsys: pytest.C
     lines = capsys.readouterr().out.splitlines()
     assert {line.split()[0] for line in lines} == {"spider/finer", "spider/strict", "bird/finer", "bird/strict"}
     assert "bird/strict   literal: right                 0" in lines
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("instances=/nowhere/at/all", "no such folder"),
+        ("output=/nowhere/at/all.json", "a file in a folder that exists expected"),
+        ("measures=[]", "at least 1 item"),
+    ],
+)
+def test_settings_that_cannot_serve_are_refused_at_once(
+    data: Path, setting: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([f"root={data}", "measures=[gaming]", setting]) != 0
+    said = capsys.readouterr()
+    assert (said.out, message in said.err) == ("", True)
 
 
 @pytest.mark.parametrize("setting", ["limit=3", "instances=somewhere"])

@@ -142,6 +142,13 @@ def test_a_gold_whose_order_could_not_be_probed_counts_no_kill(
     assert (outcome["killed_before"], outcome["killed_after"]) == (0, 0)
 
 
+def test_databases_that_are_no_folder_are_refused_at_once(root: Path, tmp_path: Path) -> None:
+    config = config_for(tmp_path, root, "dogs").model_copy(update={"databases": str(tmp_path / "nowhere")})
+    with pytest.raises(QuorumError, match="nowhere: no such folder"):
+        run(config)
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.parametrize("name", ["file", "file/below"])
 def test_an_output_that_cannot_be_a_folder_is_refused(root: Path, tmp_path: Path, name: str) -> None:
     cases = tmp_path / "golds.jsonl"

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from conf.errors import ConfigError
 from conf.load import load
 from conf.output import OutputTaken
 from conf.schema.selection import RerankerTraining, StudyConfig
@@ -301,3 +302,8 @@ def test_damaged_rerankers(change: dict[str, object], message: str, tmp_path: Pa
     file.write_text("[1]")
     with pytest.raises(RerankerUnusable, match="a file written by selection.train_reranker expected"):
         load_reranker(str(file), frozenset())
+
+
+def test_no_file_of_candidates_is_no_study() -> None:
+    with pytest.raises(ConfigError, match="candidates=.*at least 1 item"):
+        load(StudyConfig, "selection_study", ["candidates=[]", "output=unused"])

@@ -108,6 +108,8 @@ def test_what_the_template_opens(template: str, thinking: bool, opened: str, que
         (R1, False, "prompt.thinking=true"),
         (SEEDED, False, "prompt.thinking=true"),
         (PLAIN.replace("m.content | trim", "m.content | upper"), True, "changes the text"),
+        ("{{ raise_exception('System role not supported') }}" + PLAIN, True, "System role not supported"),
+        ("{% for m in messages %}{{ m.content.nothing.at_all }}{% endfor %}", True, "refuses the messages"),
     ],
 )
 def test_a_template_that_no_completion_can_follow_is_refused_at_once(
