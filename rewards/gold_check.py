@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rewards.carriers import ErrorKind
-from rewards.sql.gold import Gold
+from rewards.sql.gold_answer import Gold
 
 FaultKind = Literal["fails", "over budget", "order-dependent", "unscorable"]
 """unscorable: the infrastructure kept the gold, or a query that shows whether its rows depend on scan order, from

@@ -33,7 +33,8 @@ from rewards.perturb import InstanceImpossible, make_instance, read_hints
 from rewards.sql.cheats import cheats
 from rewards.sql.executor import ExecutorPool, Query
 from rewards.sql.files import expected_files
-from rewards.sql.gold import Gold, GoldStore
+from rewards.sql.gold import GoldStore
+from rewards.sql.gold_answer import Gold
 from rewards.sql.mutants import mutants
 from rewards.sql.parse import ParseFailure
 from rewards.sql.schema import DatabaseUnreadable, read_schema

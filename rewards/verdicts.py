@@ -21,7 +21,8 @@ from rewards.gold_check import GoldCheck, checked
 from rewards.sql.cache import BoundedCache
 from rewards.sql.content import content_key
 from rewards.sql.executor import ExecutorPool
-from rewards.sql.gold import Gold, GoldRequest, GoldStore
+from rewards.sql.gold import GoldRequest, GoldStore
+from rewards.sql.gold_answer import Gold
 from rewards.sql.parse import canonical
 from rewards.sql.schema import DatabaseUnreadable, read_schema
 from rewards.sql.tables import is_constant

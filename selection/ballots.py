@@ -15,7 +15,8 @@ from rewards.components.atomic import AtomicComparer
 from rewards.sql.agreement import agreeing
 from rewards.sql.denotation import is_trivial
 from rewards.sql.executor import ExecutorPool, Query
-from rewards.sql.gold import Gold, GoldRequest, GoldStore
+from rewards.sql.gold import GoldRequest, GoldStore
+from rewards.sql.gold_answer import Gold
 from rewards.sql.results import Results
 from rewards.sql.schema import read_schema
 from selection.candidate import Candidate, Context

@@ -16,7 +16,7 @@ from rewards.sql.agreement import Result, agreed, is_inexact
 from rewards.sql.cache import rows_bytes
 from rewards.sql.denotation import digest, is_trivial
 from rewards.sql.executor import ExecutorPool, Query
-from rewards.sql.gold import Gold
+from rewards.sql.gold_answer import Gold
 
 ERROR_CHARS = 300
 REAL_CELLS = 64

@@ -8,18 +8,16 @@ worth another try.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from conf.schema.data import Denotation
 from conf.schema.reward import BudgetConfig
 from rewards.carriers import Execution
 from rewards.sql.collations import collates
 from rewards.sql.executor import ExecutorPool, Query
+from rewards.sql.gold_answer import Gold
 from rewards.sql.order import OrderUnknown, order_probes
 from rewards.sql.ties import KeysUnknown, TieQuery, Ties, find_ties, tie_query, ties_bytes
-
-if TYPE_CHECKING:
-    from rewards.sql.gold import Gold
 
 Shown = Literal["same", "moved", "unknown", "lost"]
 """What a variant shows."""
@@ -37,15 +35,15 @@ class Place:
 class _Case:
     """One gold that ran, with what has been found out."""
 
-    gold: "Gold"
+    gold: Gold
     place: Place
     ties: list[Ties | None]
     shown: set[Shown] = field(default_factory=set)
 
 
 def examined(
-    golds: Sequence["Gold"], places: Sequence[Place], pool: ExecutorPool, budget: BudgetConfig, room: int
-) -> list["Gold"] | None:
+    golds: Sequence[Gold], places: Sequence[Place], pool: ExecutorPool, budget: BudgetConfig, room: int
+) -> list[Gold] | None:
     """The golds with their ties and flags; those that are unusable as they are. None where the rows that tie take more
     than `room` bytes."""
     cases = [
@@ -62,7 +60,7 @@ def examined(
     return [_flagged(case) for case in cases]
 
 
-def _flagged(case: _Case) -> "Gold":
+def _flagged(case: _Case) -> Gold:
     moved, lost = "moved" in case.shown, "lost" in case.shown
     unknown = not moved and (lost or "unknown" in case.shown)
     return replace(case.gold, order_dependent=moved, order_unknown=unknown, order_lost=unknown and lost)

@@ -16,7 +16,8 @@ from rewards.carriers import Execution, Value
 from rewards.components.execution import Candidate, ExecutionJudge
 from rewards.sql.agreement import Result, agreed, agreeing
 from rewards.sql.executor import ExecutorPool, Query
-from rewards.sql.gold import Gold, GoldStore
+from rewards.sql.gold import GoldStore
+from rewards.sql.gold_answer import Gold
 from rewards.sql.inexact import inexact_views, near, settled, sums_inexactly
 
 BUDGET = BudgetConfig()
