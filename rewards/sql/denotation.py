@@ -153,17 +153,22 @@ class _Search:
     def permutation(self, start: _Ids, choices: Sequence[Sequence[int]]) -> bool:
         """Whether one can be found before the work is used up."""
         order = sorted(range(len(choices)), key=lambda i: len(choices[i]))
-        states, used = [start], [-1] * len(order)
+        states, taken = [start], [-1] * len(order)
+        used: set[int] = set()
         waiting = [iter(choices[order[0]])]
         while waiting and self._left > 0:
             depth = len(waiting) - 1
-            used[depth] = column = next(waiting[-1], -1)
+            used.discard(taken[depth])  # what was tried at this depth before
+            taken[depth] = column = next(waiting[-1], -1)
             if column < 0:
                 waiting.pop()
                 states.pop()
                 continue
-            if column in used[:depth]:
+            if column in used:
+                taken[depth] = -1  # it belongs to another depth
+                self._left -= 1
                 continue
+            used.add(column)
             gold_ids, ids = states[-1]
             wanted, offered = self._wanted.columns[order[depth]], self._offered.columns[column]
             refined = self.refined(gold_ids, wanted, ids, offered)
