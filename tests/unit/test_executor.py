@@ -581,7 +581,8 @@ def test_a_database_that_goes_before_the_second_try_is_no_exception(
 ) -> None:
     path = tmp_path / "a.sqlite"
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.executescript("CREATE TABLE big (n INTEGER); INSERT INTO big VALUES (1), (2), (3), (4), (5), (6);")
+        connection.execute("CREATE TABLE big (n INTEGER)")
+        connection.executemany("INSERT INTO big VALUES (?)", [(n,) for n in range(100)])
     found = iter([executor.readable(path)])
 
     def readable(path: str) -> str:
