@@ -6,8 +6,9 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from conf.errors import ConfigError, QuorumError
+from conf.errors import QuorumError
 from conf.load import groups, load, to_yaml
+from conf.terminal import tell
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -31,12 +32,8 @@ def run_entrypoint(
             sys.stdout.write(to_yaml(config))
             return 0
         return job(config)
-    except ConfigError as error:
-        sys.stderr.write(f"configuration: {error}\n")
-        return error.exit_code
     except QuorumError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
+        return tell(error)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return 130

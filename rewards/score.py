@@ -18,6 +18,7 @@ from typing import TextIO
 from conf.cli import run_entrypoint
 from conf.errors import QuorumError
 from conf.schema.score import ScoreConfig
+from conf.terminal import visible
 from rewards.builder import open_scorer
 from rewards.carriers import RewardResult
 from rewards.cases import BadLine, Case, read_cases
@@ -65,7 +66,7 @@ def _score(items: Iterable[Case | BadLine], scorer: Scorer, batch_lines: int, ou
         for item in batch:
             if isinstance(item, BadLine):
                 bad += 1
-                sys.stderr.write(f"line {item.number}: {item.reason}\n")
+                sys.stderr.write(f"line {item.number}: {visible(item.reason)}\n")
         results = scorer.score_batch([ScoreJob(task=case.task, completions=[case.completion]) for case in cases])
         for case, (result,) in zip(cases, results, strict=True):
             out.write(json.dumps(as_record(case.id, result)) + "\n")

@@ -24,6 +24,7 @@ from conf.cli import run_entrypoint
 from conf.output import new_output
 from conf.pages import content_policy
 from conf.schema.selection import StudyConfig
+from conf.terminal import aligned, visible
 from selection.ballots import Ballot, ballots
 from selection.builder import NEEDS_LOGPROBS, VOTERS
 from selection.candidate import Voter
@@ -135,9 +136,8 @@ def job(config: StudyConfig) -> int:
     (output / "study.json").write_text(json.dumps({"questions": len(polls), "curves": values}) + "\n", encoding="utf-8")
     (output / "study.html").write_text(_page(curves, counts, title), encoding="utf-8")
     rows = [["", *(f"n={k}" for k in counts)], *_rows(curves, counts)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    sys.stdout.write(title + "\n" + "\n".join(lines) + f"\n{output / 'study.html'}\n")
+    lines = [visible(title), *aligned(rows), visible(str(output / "study.html"))]
+    sys.stdout.writelines(f"{line}\n" for line in lines)
     return 0
 
 

@@ -14,6 +14,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from conf.errors import QuorumError
+from conf.terminal import tell
 from trainer.finished import Trained, trained
 
 LOOPBACK = "127.0.0.1"
@@ -85,8 +86,7 @@ def main() -> int:
         if find_spec("vllm") is None:
             raise ServeRefused("vLLM is not installed: install the cpu or the gpu extra")
     except QuorumError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
+        return tell(error)
     os.execve(line[0], line, os.environ | environment(chosen))
 
 
