@@ -73,7 +73,7 @@ def _run(
         "selection": config.selection,
         "limit": config.limit,
     }
-    summary |= summarise(*(judged, answers, benchmark.metrics, benchmark.levels, config.metrics.resamples, config.seed))
+    summary |= summarise(judged, answers, benchmark.metrics, benchmark.levels)
     benchmark.write_official(output, questions.questions, [j.verdict["sql"] for j in judged])
     _write_lines(output / "verdicts.jsonl", [j.verdict for j in judged])
     key = next(iter(judged[0].verdict))

@@ -107,16 +107,17 @@ async def evaluate(
 
 
 def _summarise(outcomes: Sequence[_Outcome], n: int) -> dict[str, float]:
+    scored = [outcome for outcome in outcomes if not (outcome.causes["infrastructure"] or outcome.causes["data"])]
     causes = sum((outcome.causes for outcome in outcomes), start=Counter[Cause]())
     counts = {
         "eval/tasks": float(len(outcomes)),
+        "eval/scored": float(len(scored)),
         "eval/n": float(n),
         "eval/unscorable": float(causes["infrastructure"]),
         "eval/unscorable_data": float(causes["data"]),
         "eval/unscorable_policy": float(causes["policy"]),
         "eval/tokens_mean": fmean(outcome.tokens for outcome in outcomes) / n,
     }
-    scored = [outcome for outcome in outcomes if not (outcome.causes["infrastructure"] or outcome.causes["data"])]
     if not scored:
         return counts
     return counts | {

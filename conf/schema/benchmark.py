@@ -100,8 +100,6 @@ class BenchmarkMetrics(Section):
     """BIRD only: time right answers against the gold (VES and R-VES)."""
     ves_repeats: PositiveInt = 10
     """Timed runs of both queries."""
-    resamples: PositiveInt = 2000
-    """Bootstrap resamples of the 95 % intervals."""
 
 
 OFFICIAL_BUDGET = BudgetConfig(
