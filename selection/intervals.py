@@ -39,9 +39,12 @@ def share_interval(share: float, count: int) -> Interval:
     square = Z95**2 / count
     centre = (share + square / 2) / (1 + square)
     half = Z95 / (1 + square) * sqrt(share * (1 - share) / count + square / (4 * count))
+    low, high = min(share, centre - half), max(share, centre + half)
     seen = round(share * count)
-    low = min(share, centre - half, POISSON.get(seen, count) / count)
-    high = max(share, centre + half, 1.0 - POISSON.get(count - seen, count) / count)
+    if 2 * seen <= count and seen in POISSON:
+        low = min(low, POISSON[seen] / count)
+    if 2 * seen >= count and count - seen in POISSON:
+        high = max(high, 1.0 - POISSON[count - seen] / count)
     return Interval(share, max(0.0, low), min(1.0, high))
 
 

@@ -27,6 +27,7 @@ def test_wilsons_interval_by_hand() -> None:
     assert high == pytest.approx(0.2775, abs=1e-4)
     # One wrong of 50: Wilson's upper end is 0.9965, which 5 % of all samples from 0.999 would miss.
     assert share_interval(0.98, 50)[1:] == (pytest.approx(0.8950, abs=1e-4), pytest.approx(1 - 0.051293 / 50))
+    assert share_interval(1.0, 2)[1:] == (pytest.approx(0.3424, abs=1e-4), 1.0)
     assert mean_interval([1.0] * 800 + [0.0] * 200) == share_interval(0.8, 1000)
     assert mean_interval([1] * 50)[1:] == (pytest.approx(0.9287, abs=1e-4), 1.0)
 
