@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from conf.errors import ConfigError, first_line
 from conf.explain import explain_validation, nearest
+from conf.passwords import NO_PASSWORD, with_password, without_secrets
 
 WRITE = "write settings as name=value, and values with special characters in quotes: 'name=\"VALUE\"'"
 FOLDER = Path(__file__).resolve().parent
@@ -54,6 +55,10 @@ def load(schema: type[Config], primary: str, overrides: Sequence[str]) -> Config
     except HydraException as error:
         raise ConfigError(" ".join(str(error).split())) from error
     assert isinstance(values, dict)
+    # Before the schema looks: its refusals repeat the value.
+    name = with_password(values)
+    if name is not None:
+        raise ConfigError(f"{name}: {NO_PASSWORD}")
     try:
         return schema.model_validate(values)
     except ValidationError as error:
@@ -70,9 +75,9 @@ def _prepare(override: str) -> str:
     try:
         parsed = OverridesParser.create().parse_override(override)
     except HydraException as error:
-        raise ConfigError(f"cannot read {override!r}: {WRITE}") from error
+        raise ConfigError(f"cannot read {without_secrets(override)!r}: {WRITE}") from error
     if not parsed.key_or_group:
-        raise ConfigError(f"cannot read {override!r}: {WRITE}")
+        raise ConfigError(f"cannot read {without_secrets(override)!r}: {WRITE}")
     available = groups()
     if parsed.key_or_group in available:
         _check_option(parsed.key_or_group, parsed.value(), available[parsed.key_or_group])

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from conf.errors import ConfigError, QuorumError
+from conf.passwords import without_passwords
 
 _NO_LINES = "\n\t"
 _HIDDEN = (
@@ -23,7 +24,6 @@ _ACTING = re.compile(f"[{_HIDDEN}]")
 _ACTING_OR_LINE = re.compile(f"[{_NO_LINES}{_HIDDEN}]")
 _ESCAPED = re.compile(f'[{_NO_LINES}{_HIDDEN}"\\\\]')
 _COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
-_USER_INFO = re.compile(r"(?<=://)\S*@")
 _BLOB = re.compile(r"[xX]'[0-9a-fA-F]*'")
 _NAMED = {"\n": r"\n", "\t": r"\t", "\r": r"\r", '"': r"\"", "\\": r"\\"}
 
@@ -107,15 +107,6 @@ def table(
     for number, row in enumerate(cells, start=1):
         lines += [f"row {number}", *(f"  {line}" for line in aligned(list(zip(headings, row, strict=True))))]
     return lines or headings
-
-
-def without_passwords(text: str) -> str:
-    """The text with what stands before the @ of a URL replaced.
-
-    >>> without_passwords("https://me:secret@host/v1 refused")
-    'https://...@host/v1 refused'
-    """
-    return _USER_INFO.sub("...@", text)
 
 
 def tell(error: QuorumError) -> int:

@@ -18,6 +18,7 @@ from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 from conf.errors import QuorumError
+from conf.passwords import NO_PASSWORD
 
 REQUEST_S = 30.0
 """Longest wait for one answer."""
@@ -69,6 +70,8 @@ class JobsClient:
     """One cluster's jobs, at the address of its dashboard."""
 
     def __init__(self, address: str) -> None:
+        if "@" in address:
+            raise JobsUnavailable(f"the address of the dashboard: {NO_PASSWORD}")
         if not address.startswith(("http://", "https://")):
             raise JobsUnavailable(f"{address} is no address of a Ray dashboard: write http://HEAD:8265")
         self.address = address.rstrip("/")
