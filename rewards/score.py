@@ -17,6 +17,7 @@ from typing import TextIO
 
 from conf.cli import run_entrypoint
 from conf.errors import QuorumError
+from conf.output import refuse_input
 from conf.schema.score import ScoreConfig
 from conf.terminal import visible
 from rewards.builder import open_scorer
@@ -48,8 +49,7 @@ def run(config: ScoreConfig) -> int:
         raise QuorumError(f"input={source}: no such file")
     if not root.is_dir():
         raise QuorumError(f"databases={root}: no such folder")
-    if Path(config.output).resolve() == source.resolve():
-        raise QuorumError(f"output={config.output} is the input itself: choose another file")
+    refuse_input("output", Path(config.output), {"input": source, "reward.memory.store": config.reward.memory.store})
     try:
         # The scorer first: what it refuses costs no file that is there already.
         with open_scorer(config.reward) as scorer, source.open("rb") as lines:
