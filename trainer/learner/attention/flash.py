@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import AttentionInterface
 
+from trainer.learner.attention.served import refuse_unserved
 from trainer.learner.compiled import compiled
 from trainer.learner.packing.batch import PrefixLayout
 
@@ -68,6 +69,7 @@ class Sequences:
 class Row:
     """A row as the two attentions see it."""
 
+    layout: PrefixLayout
     own: Sequences
     """Every prompt and completion over itself."""
     shared: Sequences
@@ -96,6 +98,7 @@ def row_of(layout: PrefixLayout, device: torch.device) -> Row:
         lengths += [prompt, *members]
     alone = len(layout.lengths) == 1
     return Row(
+        layout=layout,
         own=_sequences(lengths, lengths, causal=True, device=device),
         shared=_sequences(queries, keys, causal=False, device=device),
         completions=slice(lengths[0], None) if alone else torch.cat(completions).to(device, non_blocking=True),
@@ -160,10 +163,11 @@ def flash_attention(
     scaling: float,
     *,
     prefix_row: Row,
-    **_: Any,
+    **keywords: Any,
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention signature: `query` [1, Hq, N, D], `key` and `value` [1, Hkv, N, D] -> ([1, N, Hq, D],
-    None)."""
+    None). Raises LearnerError for attention of another kind."""
+    refuse_unserved(attention_mask, prefix_row.layout, keywords)
     rows = (part[0].transpose(0, 1).to(value.dtype) for part in (query, key, value))
     out: torch.Tensor = _FlashAttention.apply(*rows, prefix_row, scaling)
     return out.unsqueeze(0), None

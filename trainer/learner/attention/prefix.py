@@ -15,6 +15,7 @@ from transformers import AttentionInterface
 
 from trainer.learner.attention.joint import joint_attention
 from trainer.learner.attention.merged import merged_attention
+from trainer.learner.attention.served import refuse_unserved
 from trainer.learner.packing.batch import PrefixLayout
 
 NAME = "quorum_shared_prefix"
@@ -32,11 +33,12 @@ def prefix_attention(
     scaling: float,
     *,
     prefix_layout: PrefixLayout,
-    **_: Any,
+    **keywords: Any,
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention signature: `query` [1, Hq, N, D], `key` and `value` [1, Hkv, N, D] -> ([1, N, Hq, D],
-    None)."""
+    None). Raises LearnerError for attention of another kind."""
     layout = prefix_layout
+    refuse_unserved(attention_mask, layout, keywords)
     blocks, longest_prompt = layout.prompt.shape
     _, most, longest = layout.completion.shape
     if longest_prompt < MERGE_FROM:

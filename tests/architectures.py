@@ -1,0 +1,77 @@
+"""Tiny configurations of architectures of transformers, and whether the learner serves them: the table of
+docs/models.md, which `python -m tests.architectures` prints. Imports transformers when called.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+_SIZE: dict[str, Any] = {
+    "vocab_size": 96,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 128,
+    "pad_token_id": None,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_WINDOWED = {"sliding_window": 16}
+_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "num_local_experts": 4}
+_MAMBA = {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_chunk_size": 8}
+_LINEAR = {
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+}
+
+ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "Bloom": ("bloom", {}),
+    "Cohere": ("cohere", {}),
+    "Cohere2": ("cohere2", _WINDOWED),
+    "Exaone4": ("exaone4", _WINDOWED | {"sliding_window_pattern": 4}),
+    "Falcon": ("falcon", {"attention_dropout": 0.1}),
+    "Falcon (ALiBi)": ("falcon", {"alibi": True, "new_decoder_architecture": False}),
+    "Falcon-H1": ("falcon_h1", _MAMBA | {"lm_head_multiplier": 0.3}),
+    "Gemma": ("gemma", {}),
+    "Gemma 2": ("gemma2", _WINDOWED),
+    "Gemma 3": ("gemma3_text", _WINDOWED | {"num_hidden_layers": 6}),
+    "GPT-2": ("gpt2", {}),
+    "GPT-J": ("gptj", {"rotary_dim": 4}),
+    "GPT-NeoX": ("gpt_neox", {}),
+    "Granite": ("granite", {"logits_scaling": 0.25, "attention_dropout": 0.1}),
+    "Llama": ("llama", {}),
+    "Mamba 2": ("mamba2", {"num_heads": 8, "head_dim": 8, "state_size": 8, "n_groups": 1, "chunk_size": 8}),
+    "MiniCPM3": ("minicpm3", {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8}),
+    "Mistral": ("mistral", _WINDOWED),
+    "Mistral (no window)": ("mistral", {"sliding_window": None}),
+    "Mixtral": ("mixtral", _WINDOWED | _EXPERTS),
+    "Nemotron": ("nemotron", {}),
+    "OLMo 2": ("olmo2", {}),
+    "OPT": ("opt", {"ffn_dim": 48, "word_embed_proj_dim": 32, "pad_token_id": 1}),
+    "Phi": ("phi", {}),
+    "Phi-3": ("phi3", _WINDOWED | {"pad_token_id": 0}),
+    "Qwen2": ("qwen2", {}),
+    "Qwen2 (windows)": ("qwen2", _WINDOWED | {"use_sliding_window": True, "max_window_layers": 2}),
+    "Qwen2-MoE": ("qwen2_moe", _EXPERTS | {"shared_expert_intermediate_size": 16}),
+    "Qwen3": ("qwen3", {}),
+    "Qwen3-MoE": ("qwen3_moe", _EXPERTS),
+    "Qwen3.5": ("qwen3_5_text", _LINEAR),
+    "RecurrentGemma": ("recurrent_gemma", {"attention_window_size": 16, "lru_width": 32}),
+    "SmolLM3": ("smollm3", {}),
+    "StableLM": ("stablelm", {}),
+    "Starcoder2": ("starcoder2", _WINDOWED),
+}
+"""Name -> (model_type, what differs from the size that all share)."""
+
+
+def config_of(name: str) -> "PreTrainedConfig":
+    from transformers import CONFIG_MAPPING
+
+    model_type, settings = ARCHITECTURES[name]
+    return CONFIG_MAPPING[model_type](**_SIZE | settings)
