@@ -29,14 +29,19 @@ _LINEAR = {
     "linear_key_head_dim": 8,
     "linear_value_head_dim": 8,
 }
+_LATENT = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8}
+_LATENT |= {"head_dim": 4, "dim_model_base": 8, "num_key_value_heads": 4}
+
+_UNSET = "unset"
+"""Of an entry that an architecture computes."""
 
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "Bloom": ("bloom", {}),
     "Cohere": ("cohere", {}),
     "Cohere2": ("cohere2", _WINDOWED),
     "Exaone4": ("exaone4", _WINDOWED | {"sliding_window_pattern": 4}),
-    "Falcon": ("falcon", {"attention_dropout": 0.1}),
-    "Falcon (ALiBi)": ("falcon", {"alibi": True, "new_decoder_architecture": False}),
+    "Falcon": ("falcon", {"attention_dropout": 0.1, "head_dim": _UNSET}),
+    "Falcon (ALiBi)": ("falcon", {"alibi": True, "head_dim": _UNSET}),
     "Falcon-H1": ("falcon_h1", _MAMBA | {"lm_head_multiplier": 0.3}),
     "Gemma": ("gemma", {}),
     "Gemma 2": ("gemma2", _WINDOWED),
@@ -47,7 +52,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "Granite": ("granite", {"logits_scaling": 0.25, "attention_dropout": 0.1}),
     "Llama": ("llama", {}),
     "Mamba 2": ("mamba2", {"num_heads": 8, "head_dim": 8, "state_size": 8, "n_groups": 1, "chunk_size": 8}),
-    "MiniCPM3": ("minicpm3", {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8}),
+    "MiniCPM3": ("minicpm3", _LATENT),
     "Mistral": ("mistral", _WINDOWED),
     "Mistral (no window)": ("mistral", {"sliding_window": None}),
     "Mixtral": ("mixtral", _WINDOWED | _EXPERTS),
@@ -74,4 +79,5 @@ def config_of(name: str) -> "PreTrainedConfig":
     from transformers import CONFIG_MAPPING
 
     model_type, settings = ARCHITECTURES[name]
-    return CONFIG_MAPPING[model_type](**_SIZE | settings)
+    entries = _SIZE | settings
+    return CONFIG_MAPPING[model_type](**{key: value for key, value in entries.items() if value != _UNSET})

@@ -201,6 +201,7 @@ def _learner_spec(config: TrainConfig, folder: str, reference: str) -> LearnerSp
         learner=config.learner,
         algo=config.algo,
         completion_budget=sampling.max_tokens,
+        longest_sequence=config.prompt.max_tokens + sampling.max_tokens,
         total_updates=config.pipeline.steps * config.algo.updates_per_step,
         temperature=sampling.temperature,
         accelerator=config.cluster.accelerator,

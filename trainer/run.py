@@ -35,6 +35,7 @@ from trainer.job import Job
 from trainer.learner.errors import LearnerLost, LearnerStalled, WrongWeights
 from trainer.memory_watch import MemoryWatch
 from trainer.metrics import Sink, Sinks
+from trainer.model_check import check_policy
 from trainer.placement import local_ray
 from trainer.plan.start import check_plan
 from trainer.policy_folder import given_policy, warmed_up
@@ -130,6 +131,9 @@ class _Session:
         check_plan(config, policy, console.note)
         if config.cluster.address is None and config.cluster.accelerator == "cpu":
             check_memory(policy, config.rollout.engine)
+        if policy is not None:
+            with console.stage("checking the model"):
+                check_policy(config, policy)
         # Ray installs a handler of its own for SIGTERM when it starts.
         with local_ray(config.cluster), self._preemption.listening():
             # Before the warm-up, so that a broken gold is not imitated either.

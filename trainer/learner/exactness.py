@@ -22,7 +22,7 @@ from trainer.learner.gather import persistent_buffers
 from trainer.learner.packing.padded import pack_padded
 from trainer.learner.packing.shared_prefix import pack_shared_prefix
 from trainer.learner.policy import Packing, Policy, attention_name, load_config, without_noise
-from trainer.learner.small_copy import BEYOND, VOCABULARY, random_model, small_config
+from trainer.learner.small_copy import BEYOND, VOCABULARY, built, randomise, reach, small_config
 
 LIMIT = 1e-4
 """Nats; rounding moves a log-probability by some 1e-6."""
@@ -40,7 +40,6 @@ _RAISED = (
     AssertionError,
     ImportError,
     NotImplementedError,
-    LearnerError,
 )
 """What an architecture's code raises where it is built or forwarded in a way that it does not know."""
 
@@ -67,12 +66,17 @@ def check_model(folder: str, *, packing: Packing, longest: int | None = None, ch
     if fault is None:
         return
     told = f"the model at {folder} ({config.model_type}) cannot be trained with learner.packing={packing}: {fault}"
-    if packing == "padded":
-        raise PolicyNotLoadable(told)
-    other = fault_of(config, packing="padded", longest=longest, checkpointing=checkpointing)
-    if other is None:
-        raise PolicyNotLoadable(f"{told}; choose learner.packing=padded, which computes this model exactly")
-    raise PolicyNotLoadable(told if other == fault else f"{told}; nor with learner.packing=padded: {other}")
+    remedies = []
+    if packing == "shared_prefix":
+        other = fault_of(config, packing="padded", longest=longest, checkpointing=checkpointing)
+        if other is None:
+            remedies.append("choose learner.packing=padded, which computes this model exactly")
+        elif other != fault:
+            told = f"{told}; nor with learner.packing=padded: {other}"
+    within = reach(config)
+    if within is not None and fault_of(config, packing=packing, longest=within, checkpointing=checkpointing) is None:
+        remedies.append(f"let prompt.max_tokens and rollout.sampling.max_tokens be {within} together at most")
+    raise PolicyNotLoadable(f"{told}; {', or '.join(remedies)}" if remedies else told)
 
 
 def fault_of(
@@ -80,15 +84,13 @@ def fault_of(
 ) -> str | None:
     """What is wrong with training the model of `config`, in words; None: nothing was found."""
     try:
-        small = small_config(config, longest)
-        plain = random_model(small, attention="eager")
-        expected = _plain_values(plain)
+        plain, expected = _small_copy(config, longest)
     except _RAISED as error:
         return f"transformers computes no small copy of it ({_told(error)})"
     if fault := _class_fault(config, plain) or _names_fault(plain):
         return fault
     try:
-        model = random_model(small, attention=attention_name(packing, "cpu", small))
+        model = built(plain.config, attention=attention_name(packing, "cpu", plain.config))
         model.load_state_dict(plain.state_dict())
         without_noise(model)
         cpu.fuse(model)
@@ -98,9 +100,24 @@ def fault_of(
         with torch.no_grad():
             tested = _packed_values(policy.eval(), packing)
         trained = _packed_values(policy.train(), packing)
+    except LearnerError as error:
+        return str(error)
     except _RAISED as error:
-        return f"it cannot be forwarded so ({_told(error)})"
+        return f"transformers cannot compute it so ({_told(error)})"
     return _difference(tested, trained, expected)
+
+
+def _small_copy(config: PreTrainedConfig, longest: int | None) -> tuple[PreTrainedModel, _Values]:
+    """With random weights, and what transformers computes of it."""
+    for narrow in (True, False):
+        try:
+            model = built(small_config(config, longest, narrow=narrow), attention="eager")
+            randomise(model)
+            return model, _plain_values(model)
+        except _RAISED:
+            if not narrow:
+                raise
+    raise AssertionError("the last try returns or raises")
 
 
 def _difference(tested: _Values, trained: _Values, expected: _Values) -> str | None:

@@ -53,7 +53,7 @@ _LOGITS: dict[str, Callable[[dict[str, Any]], Logits]] = {
     "granitemoehybrid": _divided("logits_scaling"),
     "granitemoeshared": _divided("logits_scaling"),
     "hyperclovax": _multiplied("logits_scaling"),
-    "minicpm3": _divided("logits_scaling"),
+    "minicpm3": lambda config: Logits(factor=config["dim_model_base"] / config["hidden_size"]),
     "nanochat": _capped("final_logit_softcapping"),
     "recurrent_gemma": _capped("logits_soft_cap"),
     "vaultgemma": _capped("final_logit_softcapping"),

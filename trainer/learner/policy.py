@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from conf.errors import first_line
 from trainer.learner.attention import flash, prefix
@@ -32,7 +32,7 @@ class Policy(nn.Module):
         super().__init__()
         head = model.get_output_embeddings()
         if not isinstance(head, nn.Linear) or head.bias is not None:
-            raise PolicyNotLoadable(f"{type(model).__name__} has an output layer that is not a linear map without bias")
+            raise PolicyNotLoadable(f"the output layer of a {type(model).__name__} is not a linear map without bias")
         self.language_model = model
         self._made = logits_of(model.config)
         self._temperature = temperature
@@ -94,10 +94,13 @@ def load_config(folder: Path) -> PreTrainedConfig:
 
 def attention_name(packing: Packing, device: str, config: PreTrainedConfig) -> str:
     """The registered attention that serves a packing of the model of `config` on a device ("cpu" or "cuda")."""
-    if packing == "padded":
-        # torch's own attention knows no cap of the scores (Gemma 2), and transformers gives it none.
-        return "sdpa" if config.to_dict().get("attn_logit_softcapping") is None else "eager"
-    return prefix.NAME if device == "cpu" else flash.NAME
+    if packing == "shared_prefix":
+        return prefix.NAME if device == "cpu" else flash.NAME
+    # torch's own attention knows no cap of the scores (Gemma 2), and transformers gives it none; some classes, those
+    # without any attention among them, refuse to be given it.
+    capped = config.to_dict().get("attn_logit_softcapping") is not None
+    kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    return "eager" if capped or kind is None or not kind._supports_sdpa else "sdpa"
 
 
 def without_noise(model: nn.Module) -> None:

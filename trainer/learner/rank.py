@@ -19,11 +19,12 @@ from trainer.carriers import TrainingSequence
 from trainer.checkpoint import CheckpointFailed
 from trainer.learner.backend import start_engine
 from trainer.learner.errors import LearnerError
+from trainer.learner.exactness import check_model
 from trainer.learner.fused import cpu, gpu
 from trainer.learner.gather import gathered_weights
 from trainer.learner.lora import add_adapters
 from trainer.learner.packing.batch import PackedBatch
-from trainer.learner.policy import Policy, load_model, uses_sliding_window
+from trainer.learner.policy import Policy, load_model
 from trainer.learner.quiet import quiet_transformers
 from trainer.learner.schedule import learning_rate
 from trainer.learner.spec import LearnerSpec, Rendezvous
@@ -57,9 +58,14 @@ class LearnerRank:
             torch.set_num_threads(config.threads)
         torch.manual_seed(spec.seed + rendezvous.rank)
         self._spec, self._rank, self._world = spec, rendezvous.rank, rendezvous.world_size
+        if self._rank == 0:
+            check_model(
+                spec.policy,
+                packing=config.packing,
+                longest=spec.longest_sequence,
+                checkpointing=config.gradient_checkpointing,
+            )
         policy = self._load(spec.policy)
-        if config.packing == "shared_prefix" and uses_sliding_window(spec.policy):
-            raise LearnerError("learner.packing=shared_prefix does not serve sliding-window attention: choose padded")
         if config.lora.rank:
             add_adapters(policy.language_model, config.lora, seed=spec.seed)
         if config.gradient_checkpointing:

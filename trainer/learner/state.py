@@ -77,18 +77,20 @@ def _on_rank_0(tensors: NamedTensors, rank: int) -> dict[str, torch.Tensor]:
 
 
 def _save_policy(folder: Path, model: Any, state: dict[str, torch.Tensor], source: Path) -> None:
-    model.save_pretrained(folder, state_dict=_with_tied(model, state), safe_serialization=True)
+    # Under the names by which the learner and its engines know them, whatever those of the first folder were.
+    state = _with_tied(model, state)
+    model.save_pretrained(folder, state_dict=state, safe_serialization=True, save_original_format=False)
     for name in TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copy2(source / name, folder / name)
 
 
 def _with_tied(model: Any, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """save_pretrained expects tied tensors under every name and writes each once."""
+    """save_pretrained expects tied tensors under every name and writes each once; buffers are what is left."""
     plain = {name: plain_name(name) for name, _ in model.named_parameters(remove_duplicate=False)}
     first = {id(p): plain[name] for name, p in model.named_parameters()}
     named = model.named_parameters(remove_duplicate=False)
-    return {known: state[first[id(p)] or known] for name, p in named if (known := plain[name]) is not None}
+    return state | {known: state[first[id(p)] or known] for name, p in named if (known := plain[name]) is not None}
 
 
 def load_state(folder: Path, engine: Any, spec: LearnerSpec, *, rank: int, world_size: int) -> Progress:

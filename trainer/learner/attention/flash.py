@@ -162,12 +162,13 @@ def flash_attention(
     attention_mask: torch.Tensor | None,
     scaling: float,
     *,
-    prefix_row: Row,
+    prefix_row: Row | None = None,
     **keywords: Any,
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention signature: `query` [1, Hq, N, D], `key` and `value` [1, Hkv, N, D] -> ([1, N, Hq, D],
     None). Raises LearnerError for attention of another kind."""
-    refuse_unserved(attention_mask, prefix_row.layout, keywords)
+    refuse_unserved(attention_mask, None if prefix_row is None else prefix_row.layout, keywords)
+    assert prefix_row is not None
     rows = (part[0].transpose(0, 1).to(value.dtype) for part in (query, key, value))
     out: torch.Tensor = _FlashAttention.apply(*rows, prefix_row, scaling)
     return out.unsqueeze(0), None

@@ -32,13 +32,14 @@ def prefix_attention(
     attention_mask: torch.Tensor | None,
     scaling: float,
     *,
-    prefix_layout: PrefixLayout,
+    prefix_layout: PrefixLayout | None = None,
     **keywords: Any,
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention signature: `query` [1, Hq, N, D], `key` and `value` [1, Hkv, N, D] -> ([1, N, Hq, D],
     None). Raises LearnerError for attention of another kind."""
+    refuse_unserved(attention_mask, prefix_layout, keywords)
+    assert prefix_layout is not None
     layout = prefix_layout
-    refuse_unserved(attention_mask, layout, keywords)
     blocks, longest_prompt = layout.prompt.shape
     _, most, longest = layout.completion.shape
     if longest_prompt < MERGE_FROM:

@@ -9,23 +9,30 @@ from typing import Any
 from trainer.learner.errors import LearnerError
 from trainer.learner.packing.batch import PrefixLayout
 
-_UNSERVED = ("softcap", "s_aux", "position_bias", "attention_bias", "cache")
-"""Caps of the scores, sinks, biases of positions (ALiBi), and keys of earlier passes."""
+_UNSERVED = {
+    "softcap": "a cap on its scores",
+    "s_aux": "sinks",
+    "position_bias": "biases by position (ALiBi)",
+    "attention_bias": "biases of its scores",
+    "cache": "a cache",
+}
 
 
-def refuse_unserved(attention_mask: Any, layout: PrefixLayout, keywords: Mapping[str, Any]) -> None:
+def refuse_unserved(attention_mask: Any, layout: PrefixLayout | None, keywords: Mapping[str, Any]) -> None:
     """Raises LearnerError. `keywords`: what the model gives its attention beside queries, keys, values and scaling."""
-    asked = [name for name in _UNSERVED if keywords.get(name) is not None]
+    if layout is None:
+        raise LearnerError("its layers hand their attention no keywords, by which it would know the row's prompts")
+    asked = [name for keyword, name in _UNSERVED.items() if keywords.get(keyword) is not None]
+    window = keywords.get("sliding_window")
+    if window is not None and window < layout.longest:
+        asked.append("a sliding window that sequences go beyond")
     if attention_mask is not None:
-        asked.append("attention_mask")
+        asked.append("a mask of its own")
     if keywords.get("dropout"):
         asked.append("dropout")
     if keywords.get("is_causal") is False:
-        asked.append("is_causal=False")
-    window = keywords.get("sliding_window")
-    if window is not None and window < layout.longest:
-        asked.append(f"sliding_window={window} in a sequence of {layout.longest} tokens")
+        asked.append("sight of later tokens")
     if asked:
         raise LearnerError(
-            f"learner.packing=shared_prefix does not serve attention with {', '.join(asked)}: choose padded"
+            f"its attention has {' and '.join(asked)}, which rows of learner.packing=shared_prefix do not serve"
         )
