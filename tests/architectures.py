@@ -2,10 +2,14 @@
 docs/models.md, which `python -m tests.architectures` prints. Imports transformers when called.
 """
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
+
+Outcome = tuple[str, str]
+"""("exact" or "refused") with learner.packing=shared_prefix, and with padded."""
 
 _SIZE: dict[str, Any] = {
     "vocab_size": 96,
@@ -35,49 +39,69 @@ _LATENT |= {"head_dim": 4, "dim_model_base": 8, "num_key_value_heads": 4}
 _UNSET = "unset"
 """Of an entry that an architecture computes."""
 
-ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
-    "Bloom": ("bloom", {}),
-    "Cohere": ("cohere", {}),
-    "Cohere2": ("cohere2", _WINDOWED),
-    "Exaone4": ("exaone4", _WINDOWED | {"sliding_window_pattern": 4}),
-    "Falcon": ("falcon", {"attention_dropout": 0.1, "head_dim": _UNSET}),
-    "Falcon (ALiBi)": ("falcon", {"alibi": True, "head_dim": _UNSET}),
-    "Falcon-H1": ("falcon_h1", _MAMBA | {"lm_head_multiplier": 0.3}),
-    "Gemma": ("gemma", {}),
-    "Gemma 2": ("gemma2", _WINDOWED),
-    "Gemma 3": ("gemma3_text", _WINDOWED | {"num_hidden_layers": 6}),
-    "GPT-2": ("gpt2", {}),
-    "GPT-J": ("gptj", {"rotary_dim": 4}),
-    "GPT-NeoX": ("gpt_neox", {}),
-    "Granite": ("granite", {"logits_scaling": 0.25, "attention_dropout": 0.1}),
-    "Llama": ("llama", {}),
-    "Mamba 2": ("mamba2", {"num_heads": 8, "head_dim": 8, "state_size": 8, "n_groups": 1, "chunk_size": 8}),
-    "MiniCPM3": ("minicpm3", _LATENT),
-    "Mistral": ("mistral", _WINDOWED),
-    "Mistral (no window)": ("mistral", {"sliding_window": None}),
-    "Mixtral": ("mixtral", _WINDOWED | _EXPERTS),
-    "Nemotron": ("nemotron", {}),
-    "OLMo 2": ("olmo2", {}),
-    "OPT": ("opt", {"ffn_dim": 48, "word_embed_proj_dim": 32, "pad_token_id": 1}),
-    "Phi": ("phi", {}),
-    "Phi-3": ("phi3", _WINDOWED | {"pad_token_id": 0}),
-    "Qwen2": ("qwen2", {}),
-    "Qwen2 (windows)": ("qwen2", _WINDOWED | {"use_sliding_window": True, "max_window_layers": 2}),
-    "Qwen2-MoE": ("qwen2_moe", _EXPERTS | {"shared_expert_intermediate_size": 16}),
-    "Qwen3": ("qwen3", {}),
-    "Qwen3-MoE": ("qwen3_moe", _EXPERTS),
-    "Qwen3.5": ("qwen3_5_text", _LINEAR),
-    "RecurrentGemma": ("recurrent_gemma", {"attention_window_size": 16, "lru_width": 32}),
-    "SmolLM3": ("smollm3", {}),
-    "StableLM": ("stablelm", {}),
-    "Starcoder2": ("starcoder2", _WINDOWED),
+_BOTH, _PADDED, _NONE = ("exact", "exact"), ("refused", "exact"), ("refused", "refused")
+
+ARCHITECTURES: dict[str, tuple[Outcome, str, dict[str, Any]]] = {
+    "Bloom": (_PADDED, "bloom", {}),
+    "Cohere": (_BOTH, "cohere", {}),
+    "Cohere2": (_PADDED, "cohere2", _WINDOWED),
+    "Exaone4": (_PADDED, "exaone4", _WINDOWED | {"sliding_window_pattern": 4}),
+    "Falcon": (_PADDED, "falcon", {"attention_dropout": 0.1, "head_dim": _UNSET}),
+    "Falcon (ALiBi)": (_NONE, "falcon", {"alibi": True, "head_dim": _UNSET}),
+    "Falcon-H1": (_PADDED, "falcon_h1", _MAMBA | {"lm_head_multiplier": 0.3}),
+    "Gemma": (_BOTH, "gemma", {}),
+    "Gemma 2": (_PADDED, "gemma2", _WINDOWED),
+    "Gemma 3": (_PADDED, "gemma3_text", _WINDOWED | {"num_hidden_layers": 6}),
+    "GPT-2": (_BOTH, "gpt2", {}),
+    "GPT-J": (_NONE, "gptj", {"rotary_dim": 4}),
+    "GPT-NeoX": (_NONE, "gpt_neox", {}),
+    "Granite": (_BOTH, "granite", {"logits_scaling": 0.25, "attention_dropout": 0.1}),
+    "Llama": (_BOTH, "llama", {}),
+    "Mamba 2": (_PADDED, "mamba2", {"num_heads": 8, "head_dim": 8, "state_size": 8, "n_groups": 1, "chunk_size": 8}),
+    "MiniCPM3": (_PADDED, "minicpm3", _LATENT),
+    "Mistral": (_PADDED, "mistral", _WINDOWED),
+    "Mistral (no window)": (_BOTH, "mistral", {"sliding_window": None}),
+    "Mixtral": (_NONE, "mixtral", _WINDOWED | _EXPERTS),
+    "Nemotron": (_PADDED, "nemotron", {}),
+    "OLMo 2": (_BOTH, "olmo2", {}),
+    "OPT": (_BOTH, "opt", {"ffn_dim": 48, "word_embed_proj_dim": 32, "pad_token_id": 1}),
+    "Phi": (_NONE, "phi", {}),
+    "Phi-3": (_PADDED, "phi3", _WINDOWED | {"pad_token_id": 0}),
+    "Qwen2": (_BOTH, "qwen2", {}),
+    "Qwen2 (windows)": (_PADDED, "qwen2", _WINDOWED | {"use_sliding_window": True, "max_window_layers": 2}),
+    "Qwen2-MoE": (_NONE, "qwen2_moe", _EXPERTS | {"shared_expert_intermediate_size": 16}),
+    "Qwen3": (_BOTH, "qwen3", {}),
+    "Qwen3-MoE": (_NONE, "qwen3_moe", _EXPERTS),
+    "Qwen3.5": (_PADDED, "qwen3_5_text", _LINEAR),
+    "RecurrentGemma": (_PADDED, "recurrent_gemma", {"attention_window_size": 16, "lru_width": 32}),
+    "SmolLM3": (_BOTH, "smollm3", {}),
+    "StableLM": (_PADDED, "stablelm", {}),
+    "Starcoder2": (_PADDED, "starcoder2", _WINDOWED),
 }
-"""Name -> (model_type, what differs from the size that all share)."""
+"""Name -> (what is expected, model_type, what differs from the size that all share)."""
 
 
 def config_of(name: str) -> "PreTrainedConfig":
     from transformers import CONFIG_MAPPING
 
-    model_type, settings = ARCHITECTURES[name]
+    _, model_type, settings = ARCHITECTURES[name]
     entries = _SIZE | settings
     return CONFIG_MAPPING[model_type](**{key: value for key, value in entries.items() if value != _UNSET})
+
+
+def outcome_of(name: str) -> Outcome:
+    """What the learner makes of it."""
+    from trainer.learner.exactness import fault_of
+
+    shared, padded = (fault_of(config_of(name), packing=packing) for packing in ("shared_prefix", "padded"))
+    return "exact" if shared is None else "refused", "exact" if padded is None else "refused"
+
+
+def row_of(name: str, outcome: Outcome) -> str:
+    """Of the table in docs/models.md."""
+    return f"| {name} | `{ARCHITECTURES[name][1]}` | {outcome[0]} | {outcome[1]} |"
+
+
+if __name__ == "__main__":
+    for each in ARCHITECTURES:
+        sys.stdout.write(f"{row_of(each, outcome_of(each))}\n")

@@ -7,10 +7,13 @@ own, for some seconds, most of which go into imports.
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Literal
 
 from conf.errors import QuorumError
 from conf.schema.root import TrainConfig
 from trainer.learner.errors import PolicyNotLoadable
+
+Packing = Literal["padded", "shared_prefix"]
 
 LIMIT_S = 300.0
 """For a cold disk and a busy machine."""
@@ -46,7 +49,7 @@ def check_policy(config: TrainConfig, policy: Path) -> None:
         raise PolicyNotLoadable(refusal)
 
 
-def _check(answering: Connection, folder: str, packing: str, longest: int, checkpointing: bool) -> None:
+def _check(answering: Connection, folder: str, packing: Packing, longest: int, checkpointing: bool) -> None:
     import torch
 
     from trainer.learner.exactness import check_model

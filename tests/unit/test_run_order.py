@@ -40,6 +40,8 @@ def start(tmp_path, monkeypatch) -> Callable[..., None]:
 
     monkeypatch.setattr(trainer.run, "local_ray", lambda cluster: contextlib.nullcontext())
     monkeypatch.setattr(trainer.run, "warmed_up", warm_up)
+    # It runs in a process of its own: tests/unit/test_architectures.py.
+    monkeypatch.setattr(trainer.run, "check_policy", lambda config, policy: None)
 
     def starts(golds: dict[str, str], *overrides: str, heldout: bool = True) -> None:
         lines = [{"id": i, "question": "q", "database": "dogs.sqlite", "sql": sql} for i, sql in golds.items()]
@@ -90,6 +92,20 @@ def test_a_chat_template_that_no_completion_can_follow_is_refused_before_the_war
         start({"broken": "SELECT size FROM dog"}, *given)
     with pytest.raises(WarmUpReached):
         start({"good": GOLD}, *given, "prompt.thinking=true", "reward.format.thinking=true", "run.name=other")
+
+
+def test_a_model_that_would_be_computed_wrongly_is_refused_before_ray_starts(start, tmp_path, monkeypatch):
+    policy = tmp_path / "policy"
+    Qwen2Config().save_pretrained(policy)
+    train_tokenizer([GOLD], 300, 512).save_pretrained(policy)
+
+    def refuse(config: TrainConfig, folder: Path) -> None:
+        raise QuorumError(f"no good: {folder.name}")
+
+    monkeypatch.setattr(trainer.run, "check_policy", refuse)
+    monkeypatch.setattr(trainer.run, "local_ray", lambda cluster: pytest.fail("Ray was started"))
+    with pytest.raises(QuorumError, match="no good: policy"):
+        start({"good": GOLD}, "model=pretrained", f"model.path={policy}", "rollout.engine.kv_cache_gib=0.1")
 
 
 class EnginesReached(QuorumError):

@@ -215,7 +215,7 @@ def _names_fault(model: PreTrainedModel) -> str | None:
     if saved.keys() == held.keys():
         return None
     example = min(held.keys() - saved.keys())
-    return f"transformers holds weights under names that engines and checkpoints do not know, such as {example}"
+    return f"transformers holds its weights under names that engines and checkpoints do not know, such as {example}"
 
 
 def _sent(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:

@@ -19,10 +19,14 @@ class Logits:
     cap: float | None = None
 
 
+PRODUCTS = Logits()
+"""Where logits are the products themselves."""
+
+
 def logits_of(config: PreTrainedConfig) -> Logits:
     """Of the language model that `config` describes."""
     build = _LOGITS.get(config.model_type)
-    return Logits() if build is None else build(config.to_dict())
+    return PRODUCTS if build is None else build(config.to_dict())
 
 
 def _capped(entry: str) -> Callable[[dict[str, Any]], Logits]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from trainer.learner.compiled import compiled
-from trainer.learner.logits import Logits
+from trainer.learner.logits import PRODUCTS, Logits
 
 
 def token_logprobs(
@@ -20,7 +20,7 @@ def token_logprobs(
     *,
     temperature: float,
     chunk: int,
-    made: Logits = Logits(),
+    made: Logits = PRODUCTS,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probability of each target and entropy of each distribution, nats: ([T], [T]) float32.
 

@@ -43,10 +43,12 @@ def small_config(config: PreTrainedConfig, longest: int | None, *, narrow: bool)
 
 
 def built(config: PreTrainedConfig, *, attention: str) -> PreTrainedModel:
-    """float32, in evaluation mode."""
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(
-        config, attn_implementation=attention, dtype=torch.float32
-    )
+    """float32, in evaluation mode; the same weights each time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            config, attn_implementation=attention, dtype=torch.float32
+        )
     return model.eval()
 
 
@@ -107,7 +109,7 @@ def _smaller(name: str, value: Any, layers: int, kept: int) -> Any:
 def _shorter(entries: dict[str, Any], ropes: set[str], longest: int | None) -> dict[str, Any]:
     """With windows, and lengths from which on a rotary embedding changes, that BEYOND tokens go beyond if `longest`
     goes beyond what is there, and that nothing goes beyond otherwise."""
-    changed = {}
+    changed: dict[str, Any] = {}
     for name, value in entries.items():
         if isinstance(value, dict):
             changed[name] = _shorter(value, ropes, longest)

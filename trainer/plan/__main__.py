@@ -1,10 +1,12 @@
 """`python -m trainer.plan experiment=NAME [setting=value ...]`: which actor where, its needs, the cost of a step."""
 
 import sys
+from pathlib import Path
 
 from conf.cli import run_entrypoint
 from conf.schema.root import TrainConfig
 from rollout.shape import shape_of
+from trainer.model_check import check_policy
 from trainer.plan.build import build
 from trainer.plan.machine import assumed
 from trainer.plan.scaling import scaled
@@ -19,11 +21,13 @@ def _plan(config: TrainConfig) -> int:
         sys.stdout.write("\nthe same over devices, each number divided as does most groups a second:\n")
         sys.stdout.write(table(scaled(config, shape, machine)))
     sys.stdout.write(f"\n{MODELLED}")
+    if config.model.type == "pretrained" and Path(config.model.path).is_dir():
+        check_policy(config, Path(config.model.path))
     return 0
 
 
 def main() -> int:
-    """Exit codes: see conf.cli; 1 for a plan that is impossible."""
+    """Exit codes: see conf.cli; 1 for a plan that is impossible, and for a model that cannot be trained so."""
     arguments = sys.argv[1:]
     if not any(argument.lstrip("+").startswith(("data.root=", "data=jsonl")) for argument in arguments):
         # A plan reads no data, so that none need be named.

@@ -167,7 +167,7 @@ def flash_attention(
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention signature: `query` [1, Hq, N, D], `key` and `value` [1, Hkv, N, D] -> ([1, N, Hq, D],
     None). Raises LearnerError for attention of another kind."""
-    refuse_unserved(attention_mask, None if prefix_row is None else prefix_row.layout, keywords)
+    refuse_unserved(key, value, attention_mask, None if prefix_row is None else prefix_row.layout, keywords)
     assert prefix_row is not None
     rows = (part[0].transpose(0, 1).to(value.dtype) for part in (query, key, value))
     out: torch.Tensor = _FlashAttention.apply(*rows, prefix_row, scaling)

@@ -37,7 +37,7 @@ def prefix_attention(
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention signature: `query` [1, Hq, N, D], `key` and `value` [1, Hkv, N, D] -> ([1, N, Hq, D],
     None). Raises LearnerError for attention of another kind."""
-    refuse_unserved(attention_mask, prefix_layout, keywords)
+    refuse_unserved(key, value, attention_mask, prefix_layout, keywords)
     assert prefix_layout is not None
     layout = prefix_layout
     blocks, longest_prompt = layout.prompt.shape

@@ -6,6 +6,8 @@ transformers hands an attention whatever an architecture has: an entry that is i
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from trainer.learner.errors import LearnerError
 from trainer.learner.packing.batch import PrefixLayout
 
@@ -18,7 +20,13 @@ _UNSERVED = {
 }
 
 
-def refuse_unserved(attention_mask: Any, layout: PrefixLayout | None, keywords: Mapping[str, Any]) -> None:
+def refuse_unserved(
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    layout: PrefixLayout | None,
+    keywords: Mapping[str, Any],
+) -> None:
     """Raises LearnerError. `keywords`: what the model gives its attention beside queries, keys, values and scaling."""
     if layout is None:
         raise LearnerError("its layers hand their attention no keywords, by which it would know the row's prompts")
@@ -26,6 +34,8 @@ def refuse_unserved(attention_mask: Any, layout: PrefixLayout | None, keywords: 
     window = keywords.get("sliding_window")
     if window is not None and window < layout.longest:
         asked.append("a sliding window that sequences go beyond")
+    if key.shape[-1] != value.shape[-1]:
+        asked.append("keys and values of different widths")
     if attention_mask is not None:
         asked.append("a mask of its own")
     if keywords.get("dropout"):
