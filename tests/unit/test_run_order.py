@@ -105,7 +105,7 @@ def test_a_model_that_would_be_computed_wrongly_is_refused_before_ray_starts(sta
     monkeypatch.setattr(trainer.run, "check_policy", refuse)
     monkeypatch.setattr(trainer.run, "local_ray", lambda cluster: pytest.fail("Ray was started"))
     with pytest.raises(QuorumError, match="no good: policy"):
-        start({"good": GOLD}, "model=pretrained", f"model.path={policy}", "rollout.engine.kv_cache_gib=0.1")
+        start({"good": GOLD}, "model=pretrained", f"model.path={policy}", "plan.refuse=false")
 
 
 class EnginesReached(QuorumError):
