@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.processes import RunFailed, run_process
+from conf.load import quoted
 from conf.schema.ablation import AblationConfig
 
 REFERENCE = "finer"
@@ -50,7 +51,7 @@ def _plan(config: AblationConfig, variant: str, seed: int) -> PlannedRun:
     arguments = (
         "experiment=quickstart_reasoning",
         f"seed={seed}",
-        f"run.dir={config.output}",
+        f"run.dir={quoted(config.output)}",
         f"run.name={name}",
         "resume=auto",
         "logging.progress=plain",

@@ -16,6 +16,7 @@ from benchmarks.chaos.ledgers import Consumed, account, read_ledger
 from benchmarks.chaos.scene import Noticed, NotPossible, Scene
 from benchmarks.chaos.watched import TrainerRun, TrialFailed
 from benchmarks.rows import read_rows
+from conf.load import quoted
 from conf.schema.chaos import ChaosConfig, FaultName
 
 PASSED = "passed"
@@ -79,7 +80,12 @@ class Lab:
         command = [
             *self._trainer,
             *SMALL,
-            *(f"seed={self.config.seed}", f"run.dir={self.place}", f"run.name={name}", f"pipeline.steps={steps}"),
+            *(
+                f"seed={self.config.seed}",
+                f"run.dir={quoted(str(self.place))}",
+                f"run.name={name}",
+                f"pipeline.steps={steps}",
+            ),
             *(f"data.root={self.place / 'demo'}", f"warmup.cache={self.place / 'warmup'}"),
             *self.config.settings,
             *settings,

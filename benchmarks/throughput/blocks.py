@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmarks.processes import RunFailed, run_process
 from benchmarks.throughput.jobs import VARIANTS, Job, two_cores
 from benchmarks.throughput.steps import Step, our_steps, our_tasks, peer_steps
+from conf.load import quoted
 from conf.schema.throughput import ThroughputConfig, Variant
 
 TAIL = 1
@@ -49,7 +50,7 @@ def our_block(
         # Lengths of whole groups, for counting: written in steps that are not measured.
         f"logging.samples_every={max(2, steps)}",
         "logging.samples_groups=4096",
-        f"run.dir={folder}",
+        f"run.dir={quoted(str(folder))}",
         f"run.name={name}",
     )
     log = folder / f"{name}.log"

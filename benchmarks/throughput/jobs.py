@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.processes import RunFailed, run_process
 from benchmarks.throughput.tasks import write_long_tasks
-from conf.load import load
+from conf.load import load, quoted
 from conf.schema.data import DemoData
 from conf.schema.root import TrainConfig
 from conf.schema.throughput import ThroughputConfig, Variant
@@ -68,7 +68,7 @@ def base_settings(config: ThroughputConfig, policy: Path) -> tuple[str, ...]:
         "experiment=quickstart",
         *DEVICES[config.device],
         "model=pretrained",
-        f"model.path={policy}",
+        f"model.path={quoted(str(policy))}",
         "warmup=none",
         "evaluation=none",
         "evaluation.every=0",

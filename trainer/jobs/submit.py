@@ -6,6 +6,7 @@ the cluster's nodes, never into a job, whose environment the dashboard shows.
 
 import json
 import logging
+import re
 import secrets
 import shlex
 import tempfile
@@ -38,7 +39,9 @@ def submit(address: str, *, python: str, module: str, arguments: Sequence[str], 
 
     for talkative in ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging"):
         logging.getLogger(talkative).setLevel(logging.WARNING)
-    identity = f"{name}-{datetime.now():%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    # Ray puts the id into addresses and into names of files.
+    plain = re.sub(r"[^A-Za-z0-9._-]", "-", name).strip("-.") or "job"
+    identity = f"{plain}-{datetime.now():%m%d-%H%M%S}-{secrets.token_hex(2)}"
     code = code_version(CONF.parent)
     variables = {CODE_VERSION: code, JOB_ID: identity, "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
     with tempfile.TemporaryDirectory(prefix="quorum-package-") as package:
