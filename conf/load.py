@@ -10,7 +10,6 @@ meaning: quotes, escapes and ${...}.
 """
 
 import re
-
 from collections.abc import Sequence
 from pathlib import Path
 from types import NoneType
