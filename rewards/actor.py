@@ -16,6 +16,7 @@ from conf.schema.reward import RewardConfig
 from rewards.builder import open_scorer
 from rewards.memory_store import VerifiedTrace
 from rewards.port import ActorFailed, ActorGone, PortFactory, Reply
+from rewards.same_code import check_same_code
 from rewards.scorer import ScoreJob
 
 WATCHED = "watched"
@@ -27,6 +28,7 @@ class RewardActor:
     """Plain class, for Ray to wrap."""
 
     def __init__(self, config: RewardConfig) -> None:
+        check_same_code()
         self._resources = ExitStack()
         self._scorer = self._resources.enter_context(open_scorer(config))
 

@@ -19,6 +19,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from conf.errors import first_line
 from conf.schema.rollout import EngineConfig, RolloutConfig
 from conf.schema.stages import ClusterConfig
+from rewards.same_code import check_same_code
 from rollout.errors import RolloutError, StartTimeout, WeightUpdateFailed, WorkerDied, WorkerHung
 from rollout.loop import EngineLoop
 from rollout.port import PortFactory
@@ -118,6 +119,7 @@ class RolloutWorker:
 
     def start(self) -> int:
         """Start the engine; returns its policy version, or raises what its start raised."""
+        check_same_code()
         from rollout.engine import RolloutEngine
 
         self._loop = EngineLoop(lambda: RolloutEngine(self._spec))

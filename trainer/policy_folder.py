@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from conf.errors import QuorumError
 from conf.schema.root import TrainConfig
+from rewards.same_code import check_same_code
 from rollout.tasks import TaskSet
 from trainer.warmup.cache import content_hash
 
@@ -99,6 +100,7 @@ async def _next(stream: "AsyncIterator[Awaitable[WarmupProgress | Path]]") -> "W
 
 def _warm_up_here(config: TrainConfig, tasks: TaskSet) -> "Iterator[WarmupProgress | Path]":
     """What the Ray task yields: progress, and the policy's folder last."""
+    check_same_code()
     from trainer.warmup.stage import warm_up
 
     told: SimpleQueue[WarmupProgress | None] = SimpleQueue()

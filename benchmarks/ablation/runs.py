@@ -5,11 +5,11 @@ what the component does beside its point.
 """
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.processes import RunFailed, run_process
+from conf.child import module_command
 from conf.load import quoted
 from conf.schema.ablation import AblationConfig
 
@@ -78,7 +78,7 @@ def finished(plan: PlannedRun, steps: int) -> bool:
 
 def train(plan: PlannedRun, *, steps: int, timeout_s: float) -> None:
     """Runs the trainer to the end. Raises RunFailed, which names the log."""
-    command = [sys.executable, "-m", "trainer", *plan.arguments]
+    command = module_command("trainer", *plan.arguments)
     code = run_process(command, name=plan.name, log=plan.log, timeout_s=timeout_s)
     if code or not finished(plan, steps):
         raise RunFailed(f"{plan.name} ended with exit code {code} before step {steps}: see {plan.log}")

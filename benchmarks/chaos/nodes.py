@@ -14,6 +14,7 @@ from pathlib import Path
 
 from benchmarks.chaos.scene import Noticed, NotPossible, Scene
 from benchmarks.chaos.watched import TrainerRun
+from conf.child import module_command
 
 HEAD_CPUS = 2
 ROLLOUT_CPUS = 3
@@ -33,7 +34,7 @@ def lost_node(folder: Path) -> Iterator[Scene]:
     log = folder.with_name(f"{folder.name}.cluster.log")
     with log.open("ab") as errors:
         owner = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.chaos.nodes"],
+            module_command("benchmarks.chaos.nodes"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

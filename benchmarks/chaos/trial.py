@@ -3,7 +3,6 @@
 import shutil
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from benchmarks.chaos.ledgers import Consumed, account, read_ledger
 from benchmarks.chaos.scene import Noticed, NotPossible, Scene
 from benchmarks.chaos.watched import TrainerRun, TrialFailed
 from benchmarks.rows import read_rows
+from conf.child import module_command
 from conf.load import quoted
 from conf.schema.chaos import ChaosConfig, FaultName
 
@@ -23,7 +23,7 @@ PASSED = "passed"
 NOT_RUN = "not run"
 FOLLOW_S = 0.05
 """Between two looks at a run that is to recover; looking costs it time, too."""
-TRAINER = (sys.executable, "-m", "trainer")
+TRAINER = tuple(module_command("trainer"))
 SMALL = (
     "experiment=quickstart",
     "data.warmup_size=400",
