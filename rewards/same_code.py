@@ -1,8 +1,8 @@
 """Whether an actor on another machine runs the driver's code: a checkout of another commit there would train, score and
 sample by other rules, and nothing would look wrong.
 
-The driver's digest travels in the actors' environment. Not looked at on a private Ray, whose workers import the driver's
-own files, and which may be restarted by a driver whose files have been edited since.
+The driver's digest travels in the actors' environment. Not looked at on a private Ray: its workers import the driver's
+own files, which somebody may be editing when one is replaced.
 """
 
 import hashlib

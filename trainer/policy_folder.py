@@ -59,6 +59,8 @@ async def warmed_up(config: TrainConfig, tasks: TaskSet, note: Callable[[str], N
     import ray
     from ray.exceptions import RayError, RayTaskError
 
+    from rewards.ray_failure import reason
+
     variables = {
         "OMP_NUM_THREADS": str(config.warmup.threads),
         # Threads that spin while they wait take the core from whatever they wait for.
@@ -72,9 +74,9 @@ async def warmed_up(config: TrainConfig, tasks: TaskSet, note: Callable[[str], N
     except RayTaskError as error:
         if isinstance(error.cause, QuorumError):
             raise error.cause from None
-        raise
+        raise WarmupLost(f"the warm-up failed: {error.cause!r}") from error
     except RayError as error:
-        raise WarmupLost(f"the warm-up's process was lost: {' '.join(str(error).split())}") from error
+        raise WarmupLost(f"the warm-up's process was lost: {reason(error)}") from error
 
 
 async def last_told(

@@ -15,6 +15,7 @@ from pathlib import Path
 from benchmarks.chaos.scene import Noticed, NotPossible, Scene
 from benchmarks.chaos.watched import TrainerRun
 from conf.child import module_command
+from rewards.ray_start import ray_folder
 
 HEAD_CPUS = 2
 ROLLOUT_CPUS = 3
@@ -69,6 +70,9 @@ def main() -> int:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     if not (Path.home() / ".ray" / "auth_token").is_file():
         subprocess.run([ray_command, "get-auth-token", "--generate"], check=True, capture_output=True)
+    folder = ray_folder()
+    if folder is not None:
+        os.environ["RAY_TMPDIR"] = folder
     from ray.cluster_utils import Cluster
 
     cluster = Cluster()

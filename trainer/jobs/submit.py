@@ -17,6 +17,7 @@ from pathlib import Path
 
 from conf.errors import QuorumError
 from conf.load import FOLDER as CONF
+from conf.loopback import keep_from_proxy
 from trainer.jobs.client import ARGUMENTS, CODE, FOLDER, auth_headers
 from trainer.jobs.package import stage
 from trainer.registry.identity import CODE_VERSION, JOB_ID, code_version
@@ -37,6 +38,7 @@ def submit(address: str, *, python: str, module: str, arguments: Sequence[str], 
     """Submits `python -m module arguments`; returns the job's id. Raises SubmitFailed, PackageTooLarge."""
     from ray.job_submission import JobSubmissionClient
 
+    keep_from_proxy(address)
     for talkative in ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging"):
         logging.getLogger(talkative).setLevel(logging.WARNING)
     # Ray puts the id into addresses and into names of files.
