@@ -1,22 +1,26 @@
-"""What Ray's exceptions say, in one line, and which of them no second try can mend."""
+"""What Ray's exceptions say, in one line, and which of them no second try can mend. Imports Ray when called."""
 
 import re
-
-from ray.exceptions import ActorUnschedulableError, RayActorError, RayError, RuntimeEnvSetupError
+from typing import TYPE_CHECKING
 
 from conf.errors import one_line
+
+if TYPE_CHECKING:
+    from ray.exceptions import RayError
 
 _FRAME = re.compile(r'\s+File ".*", line \d+')
 
 
-def cannot_start(error: RayError) -> bool:
+def cannot_start(error: "RayError") -> bool:
     """Whether an actor cannot start here at all: its constructor raised, or its environment cannot be made."""
+    from ray.exceptions import ActorUnschedulableError, RayActorError, RuntimeEnvSetupError
+
     if isinstance(error, RayActorError):
         return error.actor_init_failed
     return isinstance(error, RuntimeEnvSetupError | ActorUnschedulableError)
 
 
-def reason(error: RayError) -> str:
+def reason(error: "RayError") -> str:
     """What the failed code raised, where a traceback ends in it; otherwise Ray's words without names and numbers of its
     own."""
     lines = [line for line in str(error).splitlines() if line.strip()]

@@ -39,7 +39,7 @@ def given_policy(config: TrainConfig) -> Path | None:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:
-        return Path(snapshot_download(config.model.path, revision=config.model.revision))
+        return Path(snapshot_download(config.model.path, revision=config.model.revision)).absolute()
     except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, ValueError, OSError) as error:
         raise ModelMissing(
             f"model.path={config.model.path} is neither a folder nor a model that can be downloaded here"
