@@ -2,12 +2,14 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel
 
 from conf.errors import ConfigError, QuorumError
 from conf.load import groups, load, to_yaml
+from conf.paths import absolute
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -15,7 +17,8 @@ Config = TypeVar("Config", bound=BaseModel)
 def run_entrypoint(
     schema: type[Config], primary: str, job: Callable[[Config], int], about: str, arguments: Sequence[str]
 ) -> int:
-    """Validates the configuration and runs `job` on it; returns the exit code.
+    """Validates the configuration and runs `job` on it; returns the exit code. `job` sees absolute paths: this is where
+    relative ones are taken from the working directory.
 
     0: done. 1: the job ended with an error the user can act on. 2: the configuration is wrong. 130: interrupted
     (Ctrl-C). 143: asked to leave (SIGTERM).
@@ -26,11 +29,12 @@ def run_entrypoint(
         return 0
     show = _take_cfg(overrides)
     try:
+        here = _here()
         config = load(schema, primary, overrides)
         if show:
             sys.stdout.write(to_yaml(config))
             return 0
-        return job(config)
+        return job(absolute(config, here))
     except ConfigError as error:
         sys.stderr.write(f"configuration: {error}\n")
         return error.exit_code
@@ -40,6 +44,13 @@ def run_entrypoint(
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return 130
+
+
+def _here() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError as error:
+        raise ConfigError("the working directory has been removed") from error
 
 
 def _take_cfg(overrides: list[str]) -> bool:

@@ -1,9 +1,13 @@
 """The one base class of errors that a user can act on, and what they quote of a library's."""
 
+import re
+from collections.abc import Iterable
 from typing import ClassVar
 
 LONGEST = 600
 """Characters of a library's words that are quoted."""
+_COUNT = re.compile(r"\d+ validation errors? for ")
+_PAGE = "For further information visit https://errors.pydantic.dev"
 
 
 class QuorumError(Exception):
@@ -28,10 +32,13 @@ def first_line(error: Exception, *, otherwise: str) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return otherwise
-    told = lines[0]
-    if told.endswith(":"):
-        told = " ".join(lines)
-    return _cut(told)
+    # Some libraries pass a pydantic error on as text.
+    return one_line(lines if lines[0].endswith(":") or _COUNT.match(lines[0]) else lines[:1])
+
+
+def one_line(lines: Iterable[str]) -> str:
+    """Lines as one, without the addresses of pydantic's pages, and not too long."""
+    return _cut(" ".join(" ".join(line for line in lines if not line.strip().startswith(_PAGE)).split()))
 
 
 def _cut(told: str) -> str:

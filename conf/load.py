@@ -3,21 +3,29 @@
 Hydra composes the YAML groups of this folder, OmegaConf resolves interpolations, and the pydantic schema validates the
 result. The YAML files hold choices only; defaults live in the schema, so `--cfg job` prints both. Every failure is a
 ConfigError that names the setting, what is wrong with it and the nearest valid choice.
+
+A setting that is text takes the text that was typed, also where Hydra would read a number, a truth value, a list or
+nothing at all: run.name=20261130, model.revision=1e5, data.root=/tmp/a=b. What Hydra reads as text keeps Hydra's
+meaning: quotes, escapes and ${...}.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from types import NoneType
+from typing import Any, TypeVar, get_args, get_origin
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from conf.errors import ConfigError, first_line
-from conf.explain import explain_validation, nearest
+from conf.explain import explain_validation, fields_at, nearest
+from conf.paths import inner_types, kinds
 
 WRITE = "write settings as name=value, and values with special characters in quotes: 'name=\"VALUE\"'"
 FOLDER = Path(__file__).resolve().parent
@@ -40,7 +48,7 @@ def load(schema: type[Config], primary: str, overrides: Sequence[str]) -> Config
     Raises:
         ConfigError: an override cannot be parsed, names an unknown setting, or the schema refuses its value.
     """
-    prepared = [_prepare(override) for override in overrides]
+    prepared = [_prepare(override, schema) for override in overrides]
     try:
         with initialize_config_dir(config_dir=str(FOLDER), version_base="1.3"):
             composed = compose(config_name=primary, overrides=prepared)
@@ -65,13 +73,27 @@ def to_yaml(config: BaseModel) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json")))
 
 
-def _prepare(override: str) -> str:
-    """Checks group options and lets a plain `key=value` set any key of the schema, mentioned in YAML or not."""
-    try:
-        parsed = OverridesParser.create().parse_override(override)
-    except HydraException as error:
-        raise ConfigError(f"cannot read {override!r}: {WRITE}") from error
-    if not parsed.key_or_group:
+def quoted(text: str) -> str:
+    """A value that Hydra and OmegaConf read as this very text."""
+    if re.fullmatch(r"[A-Za-z_/][\w./-]*", text, re.ASCII) and text.lower() not in (
+        "true",
+        "false",
+        "null",
+        "nan",
+        "inf",
+    ):
+        return text
+    # Hydra: a backslash is one, but before a quote or at the end. OmegaConf: one before ${ makes that plain text.
+    plain = re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + "\\${", text)
+    return "'" + re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), plain) + "'"
+
+
+def _prepare(override: str, schema: type[BaseModel]) -> str:
+    """Checks group options, gives text settings the text that was typed, and lets a plain `key=value` set any key of
+    the schema, mentioned in YAML or not."""
+    override = _as_text(override, schema)
+    parsed = _parsed(override)
+    if parsed is None or not parsed.key_or_group:
         raise ConfigError(f"cannot read {override!r}: {WRITE}")
     available = groups()
     if parsed.key_or_group in available:
@@ -80,6 +102,63 @@ def _prepare(override: str) -> str:
     if parsed.is_add() or parsed.is_delete() or parsed.is_force_add():
         return override
     return f"++{override}"
+
+
+def _parsed(override: str) -> Override | None:
+    try:
+        return OverridesParser.create().parse_override(override)
+    except HydraException:
+        return None
+
+
+def _as_text(override: str, schema: type[BaseModel]) -> str:
+    """The override with its value in quotes, where the setting is text and Hydra would not read it as one."""
+    found = re.fullmatch(r"(\+{0,2}([A-Za-z_][\w.]*)=)(.*)", override, re.ASCII | re.DOTALL)
+    if found is None:
+        return override
+    start, name, typed = found[1], found[2], found[3].strip()
+    fields = fields_at(schema, name.split("."))
+    if not fields or not all(kinds(field) for field in fields):
+        return override
+    annotations = [field.annotation for field in fields]
+    if typed.lower() == "null" and any(NoneType in get_args(annotation) for annotation in annotations):
+        return override
+    if all(map(_is_one_text, annotations)):
+        return start + _text(typed)
+    if typed.startswith("[") and typed.endswith("]"):
+        return f"{start}[{','.join(map(_text, _items(typed[1:-1])))}]"
+    return override if typed.startswith("{") else start + _text(typed)
+
+
+def _is_one_text(annotation: Any) -> bool:
+    """Whether a text setting takes no list."""
+    return not any(get_origin(inner) is tuple for inner in (annotation, *inner_types(annotation)))
+
+
+def _text(typed: str) -> str:
+    parsed = _parsed(f"name={typed}")
+    value = None if parsed is None or parsed.is_sweep_override() else parsed.value()
+    # Quotes that do not end are a slip and no part of a name, and what ${...} stands for is never its own text.
+    return typed if isinstance(value, str) or typed[:1] in ("'", '"') or "${" in typed else quoted(typed)
+
+
+def _items(typed: str) -> list[str]:
+    """The items of a typed list: commas inside quotes and brackets separate nothing."""
+    items, depth, quote = [""], 0, ""
+    for place, letter in enumerate(typed):
+        if quote:
+            quote = "" if letter == quote and typed[place - 1] != "\\" else quote
+        elif letter in "\"'" and not items[-1].strip():
+            quote = letter
+        elif letter in "[({":
+            depth += 1
+        elif letter in "])}":
+            depth -= 1
+        elif letter == "," and depth == 0:
+            items.append("")
+            continue
+        items[-1] += letter
+    return [item.strip() for item in items] if typed.strip() else []
 
 
 def _check_option(group: str, option: Any, options: list[str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from conf.errors import QuorumError
 from rewards.memory_store import VerifiedTrace
-from rewards.port import ActorFailed, ActorGone, ActorPort, PortFactory
+from rewards.port import ActorCannotStart, ActorFailed, ActorGone, ActorPort, PortFactory
 from rewards.scorer import ScorerStats
 
 START_S = 180.0
@@ -114,7 +114,7 @@ class Seat:
             except (ActorFailed, ActorGone, TimeoutError) as error:
                 self.discard()
                 failures += 1
-                if failures == START_LIMIT:
+                if failures == START_LIMIT or isinstance(error, ActorCannotStart):
                     raise RewardServerLost(f"the reward server does not start: {error}") from error
         return self._actor
 

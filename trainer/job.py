@@ -18,7 +18,7 @@ from trainer.checkpoint import STREAM, Checkpoint, CheckpointFailed, CheckpointS
 from trainer.console import RunConsole
 from trainer.data import PreparedData, restore
 from trainer.engines import Engines
-from trainer.evaluate import evaluate
+from trainer.evaluate import evaluate, nothing_scored
 from trainer.memory_watch import MemoryWatch
 from trainer.metrics import Sinks, StepMetrics
 from trainer.pipeline.buffer import GroupBuffer
@@ -144,6 +144,9 @@ class Job:
                 )
             )
         self._emit(step, metrics)
+        nothing = nothing_scored(metrics)
+        if nothing is not None:
+            self.console.note(f"step {step}: {nothing}")
 
     def _record(self, outcome: StepOutcome, step_s: float) -> None:
         metrics = outcome_metrics(outcome)

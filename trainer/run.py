@@ -168,21 +168,24 @@ class _Session:
             await self._run_job(job, data, policy, console)
 
     async def _run_job(self, job: Callable[..., Job], data: PreparedData, policy: Path, console: RunConsole) -> None:
-        """Runs the job; goes on from the last checkpoint, with fresh engines, when a rank or the weights were lost."""
-        resumed = self._resumed
+        """Runs the job; goes on from the last checkpoint, with fresh engines, when a rank or the weights were lost.
+        What does not start at all ends the run at once."""
+        resumed, started = self._resumed, False
         for restarts_left in reversed(range(self._config.learner.max_restarts + 1)):
             try:
                 async with AsyncExitStack() as stack:
                     with console.stage("starting engines"):
                         opened = engines(self._config, policy, resumed, console.note)
                         running = await stack.enter_async_context(opened)
+                    started = True
                     # A stream that has seen outcomes of a lost try is not the checkpoint's.
                     fresh = replace(data, stream=deepcopy(data.stream))
                     one = job(data=fresh, engines=running, resumed=resumed)
                     await unless_lost(one.run(), running.watch())
                 return
             except (LearnerLost, LearnerStalled, WeightUpdateFailed, WrongWeights) as error:
-                if not restarts_left or self._preemption.asked:
+                # What has never started is not lost: it would most likely not start the next time either.
+                if not started or not restarts_left or self._preemption.asked:
                     raise
                 console.note(f"{error}; going on from {self._kept()}")
             resumed = self._checkpoints.latest()

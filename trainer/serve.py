@@ -8,12 +8,15 @@ import argparse
 import math
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
 
 from conf.errors import QuorumError
+from conf.short_folder import new_short_folder, room_in
+from rollout.vllm_backend import SOCKET
 from trainer.finished import Trained, trained
 
 LOOPBACK = "127.0.0.1"
@@ -39,8 +42,9 @@ def command(chosen: Trained, *, host: str, port: int, more: Sequence[str] = ()) 
     engine, run = chosen.config.rollout.engine, chosen.config.run
     length = engine.max_model_len or chosen.config.prompt.max_tokens + chosen.config.rollout.sampling.max_tokens
     line = [
-        # What `vllm serve` runs; that command itself needs a distribution named vllm, and the CPU build's is not.
-        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(chosen.policy.resolve())),
+        # What `vllm serve` runs, without the working directory on its path; that command itself needs a distribution
+        # named vllm, and the CPU build's is not.
+        *(sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server", "--model", str(chosen.policy.resolve())),
         *("--served-model-name", run.name, "--host", host, "--port", str(port)),
         *("--dtype", engine.dtype, "--max-model-len", str(length), "--max-num-seqs", str(engine.max_num_seqs)),
         *("--tensor-parallel-size", str(engine.tensor_parallel_size)),
@@ -51,12 +55,14 @@ def command(chosen: Trained, *, host: str, port: int, more: Sequence[str] = ()) 
 
 
 def environment(chosen: Trained) -> dict[str, str]:
-    """Variables beside the user's own."""
+    """Variables beside the user's own. Raises NoShortFolder."""
     engine = chosen.config.rollout.engine
+    common = {"VLLM_NO_USAGE_STATS": "1"}
+    if not room_in(tempfile.gettempdir(), SOCKET):
+        common["VLLM_RPC_BASE_PATH"] = os.environ.get("VLLM_RPC_BASE_PATH") or new_short_folder()
     if chosen.config.cluster.accelerator == "gpu":
-        return {"VLLM_NO_USAGE_STATS": "1"}
-    cpu = {
-        "VLLM_NO_USAGE_STATS": "1",
+        return common
+    cpu = common | {
         "VLLM_CPU_KVCACHE_SPACE": str(math.ceil(engine.kv_cache_gib)),
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "OMP_NUM_THREADS": str(engine.threads),
@@ -84,10 +90,11 @@ def main() -> int:
         line = command(chosen, host=arguments.host, port=arguments.port, more=arguments.more)
         if find_spec("vllm") is None:
             raise ServeRefused("vLLM is not installed: install the cpu or the gpu extra")
+        variables = os.environ | environment(chosen)
     except QuorumError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-    os.execve(line[0], line, os.environ | environment(chosen))
+    os.execve(line[0], line, variables)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,12 @@ what the component does beside its point.
 """
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.processes import RunFailed, run_process
+from conf.child import module_command
+from conf.load import quoted
 from conf.schema.ablation import AblationConfig
 
 REFERENCE = "finer"
@@ -50,7 +51,7 @@ def _plan(config: AblationConfig, variant: str, seed: int) -> PlannedRun:
     arguments = (
         "experiment=quickstart_reasoning",
         f"seed={seed}",
-        f"run.dir={config.output}",
+        f"run.dir={quoted(config.output)}",
         f"run.name={name}",
         "resume=auto",
         "logging.progress=plain",
@@ -77,7 +78,7 @@ def finished(plan: PlannedRun, steps: int) -> bool:
 
 def train(plan: PlannedRun, *, steps: int, timeout_s: float) -> None:
     """Runs the trainer to the end. Raises RunFailed, which names the log."""
-    command = [sys.executable, "-m", "trainer", *plan.arguments]
+    command = module_command("trainer", *plan.arguments)
     code = run_process(command, name=plan.name, log=plan.log, timeout_s=timeout_s)
     if code or not finished(plan, steps):
         raise RunFailed(f"{plan.name} ended with exit code {code} before step {steps}: see {plan.log}")

@@ -5,13 +5,13 @@ the limit, with the policy as it was.
 """
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.chaos.scene import Noticed, Scene
 from benchmarks.chaos.watched import TrainerRun
+from conf.child import module_command
 
 LIMIT = 1
 FAILED = 1
@@ -50,7 +50,7 @@ def _replayed(run: TrainerRun) -> str | None:
     if not batches:
         return "no batch was kept"
     answer = subprocess.run(
-        [sys.executable, "-m", "trainer.replay", str(batches[0])], capture_output=True, text=True, timeout=300
+        module_command("trainer.replay", str(batches[0])), capture_output=True, text=True, timeout=300
     )
     if answer.returncode != REPLAYED:
         return f"the replay of {batches[0]} ended with exit code {answer.returncode}"

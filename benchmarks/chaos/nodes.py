@@ -14,6 +14,8 @@ from pathlib import Path
 
 from benchmarks.chaos.scene import Noticed, NotPossible, Scene
 from benchmarks.chaos.watched import TrainerRun
+from conf.child import module_command
+from rewards.ray_start import ray_folder
 
 HEAD_CPUS = 2
 ROLLOUT_CPUS = 3
@@ -33,7 +35,7 @@ def lost_node(folder: Path) -> Iterator[Scene]:
     log = folder.with_name(f"{folder.name}.cluster.log")
     with log.open("ab") as errors:
         owner = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.chaos.nodes"],
+            module_command("benchmarks.chaos.nodes"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -68,6 +70,9 @@ def main() -> int:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     if not (Path.home() / ".ray" / "auth_token").is_file():
         subprocess.run([ray_command, "get-auth-token", "--generate"], check=True, capture_output=True)
+    folder = ray_folder()
+    if folder is not None:
+        os.environ["RAY_TMPDIR"] = folder
     from ray.cluster_utils import Cluster
 
     cluster = Cluster()

@@ -3,7 +3,6 @@
 import shutil
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,13 +15,15 @@ from benchmarks.chaos.ledgers import Consumed, account, read_ledger
 from benchmarks.chaos.scene import Noticed, NotPossible, Scene
 from benchmarks.chaos.watched import TrainerRun, TrialFailed
 from benchmarks.rows import read_rows
+from conf.child import module_command
+from conf.load import quoted
 from conf.schema.chaos import ChaosConfig, FaultName
 
 PASSED = "passed"
 NOT_RUN = "not run"
 FOLLOW_S = 0.05
 """Between two looks at a run that is to recover; looking costs it time, too."""
-TRAINER = (sys.executable, "-m", "trainer")
+TRAINER = tuple(module_command("trainer"))
 SMALL = (
     "experiment=quickstart",
     "data.warmup_size=400",
@@ -79,7 +80,12 @@ class Lab:
         command = [
             *self._trainer,
             *SMALL,
-            *(f"seed={self.config.seed}", f"run.dir={self.place}", f"run.name={name}", f"pipeline.steps={steps}"),
+            *(
+                f"seed={self.config.seed}",
+                f"run.dir={quoted(str(self.place))}",
+                f"run.name={name}",
+                f"pipeline.steps={steps}",
+            ),
             *(f"data.root={self.place / 'demo'}", f"warmup.cache={self.place / 'warmup'}"),
             *self.config.settings,
             *settings,

@@ -51,6 +51,8 @@ class ReferenceScorer:
 
     def __init__(self, address: str) -> None:
         self._address = address
+        self._session = requests.Session()
+        self._session.trust_env = False  # a proxy's loopback is another machine's
         self._golds: dict[tuple[str, str], list[dict[str, Any]]] = {}
 
     def learn_golds(self, jobs: Sequence[ScoreJob]) -> None:
@@ -73,9 +75,8 @@ class ReferenceScorer:
         return 2.0 + _overlap(gold, sql)
 
     def _execute(self, database: str, sql: str) -> dict[str, Any]:
-        answer: dict[str, Any] = requests.post(
-            self._address, json={"database": database, "sql": sql}, timeout=REQUEST_S
-        ).json()
+        request = {"database": database, "sql": sql}
+        answer: dict[str, Any] = self._session.post(self._address, json=request, timeout=REQUEST_S).json()
         return answer
 
 

@@ -6,5 +6,7 @@ The simulation runs the trainer's pipeline itself, so it lives in the trainer, w
 import subprocess
 import sys
 
+from conf.child import module_command
+
 if __name__ == "__main__":
-    sys.exit(subprocess.run([sys.executable, "-m", "trainer.simulation", *sys.argv[1:]]).returncode)
+    sys.exit(subprocess.run(module_command("trainer.simulation", *sys.argv[1:])).returncode)

@@ -2,13 +2,14 @@
 
 import json
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.processes import RunFailed, run_process
 from benchmarks.throughput.jobs import VARIANTS, Job, two_cores
 from benchmarks.throughput.steps import Step, our_steps, our_tasks, peer_steps
+from conf.child import module_command
+from conf.load import quoted
 from conf.schema.throughput import ThroughputConfig, Variant
 
 TAIL = 1
@@ -49,13 +50,11 @@ def our_block(
         # Lengths of whole groups, for counting: written in steps that are not measured.
         f"logging.samples_every={max(2, steps)}",
         "logging.samples_groups=4096",
-        f"run.dir={folder}",
+        f"run.dir={quoted(str(folder))}",
         f"run.name={name}",
     )
     log = folder / f"{name}.log"
-    code = run_process(
-        [sys.executable, "-m", "trainer", *settings], name=name, log=log, timeout_s=config.block_timeout_s
-    )
+    code = run_process(module_command("trainer", *settings), name=name, log=log, timeout_s=config.block_timeout_s)
     if code:
         raise RunFailed(f"{name} ended with exit code {code}: see {log}")
     run = folder / name
@@ -83,7 +82,7 @@ def peer_block(job: Job, config: ThroughputConfig, folder: Path, *, name: str, s
     log = folder / f"{name}.log"
     environment = os.environ | {"OMP_NUM_THREADS": str(config.cores), "TOKENIZERS_PARALLELISM": "false"}
     code = run_process(
-        [sys.executable, "-m", "benchmarks.throughput.peer", str(spec)],
+        module_command("benchmarks.throughput.peer", str(spec)),
         name=name,
         log=log,
         timeout_s=config.block_timeout_s,

@@ -13,6 +13,7 @@ from benchmarks.throughput.blocks import TAIL, Block, check_same_data, our_block
 from benchmarks.throughput.jobs import Job
 from benchmarks.throughput.steps import Figures, figures, recorded_lengths
 from benchmarks.throughput.summary import summary
+from conf.child import module_command
 from conf.schema.throughput import ThroughputConfig
 from rollout.shape import ModelShape, from_config
 
@@ -101,7 +102,7 @@ def _floor(shape: ModelShape, run: Path, *, step: int, peak: float, found: dict[
 def measured_peak(config: ThroughputConfig) -> float:
     """FLOP/s of matrix products now, in the precision that is trained in. Raises RunFailed."""
     kind = ("bfloat16", "cuda") if config.device == "gpu" else ("float32", "cpu")
-    command = [sys.executable, "-m", "benchmarks.throughput.peak", str(config.cores), *kind]
+    command = module_command("benchmarks.throughput.peak", str(config.cores), *kind)
     done = subprocess.run(command, capture_output=True, text=True, timeout=PEAK_TIMEOUT_S)
     if done.returncode:
         raise RunFailed(f"the machine's peak could not be measured: {done.stderr.strip().splitlines()[-1:]}")

@@ -12,6 +12,7 @@ from benchmarks.throughput.blocks import TAIL, our_block
 from benchmarks.throughput.comparison import measured_peak
 from benchmarks.throughput.jobs import Job, random_weights, sized_settings
 from benchmarks.throughput.summary import summary
+from conf.load import quoted
 from conf.schema.throughput import ThroughputConfig
 from rollout.drawn_lengths import typical_lengths
 from rollout.shape import shape_of
@@ -48,7 +49,7 @@ def _job(config: ThroughputConfig, folder: Path) -> Job:
 def settings_of(config: ThroughputConfig, *, policy: Path, tasks: Path, lengths: Path) -> tuple[str, ...]:
     """Of `python -m trainer`."""
     sized = sized_settings(config, policy=policy, tasks=tasks, max_tokens=config.measure.max_tokens)
-    return (*sized, f"rollout.lengths={lengths}", *config.settings)
+    return (*sized, f"rollout.lengths={quoted(str(lengths))}", *config.settings)
 
 
 def _lengths(config: ThroughputConfig) -> list[int]:

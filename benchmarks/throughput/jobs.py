@@ -6,13 +6,13 @@ earns anything, and groups that teach nothing must be kept. device: the same wit
 the sizes of `measure`. Every job runs on config.device, and what config.settings say holds for both trainers.
 """
 
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.processes import RunFailed, run_process
 from benchmarks.throughput.tasks import write_long_tasks
-from conf.load import load
+from conf.child import module_command
+from conf.load import load, quoted
 from conf.schema.data import DemoData
 from conf.schema.root import TrainConfig
 from conf.schema.throughput import ThroughputConfig, Variant
@@ -68,7 +68,7 @@ def base_settings(config: ThroughputConfig, policy: Path) -> tuple[str, ...]:
         "experiment=quickstart",
         *DEVICES[config.device],
         "model=pretrained",
-        f"model.path={policy}",
+        f"model.path={quoted(str(policy))}",
         "warmup=none",
         "evaluation=none",
         "evaluation.every=0",
@@ -160,7 +160,7 @@ def warmed_up(config: ThroughputConfig, folder: Path) -> Path:
         return Path(config.policy).resolve()
     seed = config.seed
     log = folder / f"warmup-seed{seed}.log"
-    command = [sys.executable, "-m", "trainer.warmup", "experiment=quickstart", f"seed={seed}"]
+    command = module_command("trainer.warmup", "experiment=quickstart", f"seed={seed}")
     code = run_process(command, name="the warm-up", log=log, timeout_s=POLICY_TIMEOUT_S)
     lines = log.read_text(encoding="utf-8").splitlines()
     if code or not lines:
@@ -175,7 +175,7 @@ def random_policy(config: ThroughputConfig, *, tokenizer: Path, folder: Path) ->
     model = config.model.model_dump_json()
     dtype = "bfloat16" if config.device == "gpu" else "float32"
     module = "benchmarks.throughput.random_policy"
-    command = [sys.executable, "-m", module, model, str(tokenizer), dtype, str(policy)]
+    command = module_command(module, model, str(tokenizer), dtype, str(policy))
     code = run_process(command, name="the random policy", log=log, timeout_s=POLICY_TIMEOUT_S)
     if code:
         raise RunFailed(f"the random policy could not be made (exit code {code}): see {log}")

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from conf.schema.base import Section
+from conf.schema.base import ModelText, Section, Word
 
 
 class TinyModel(Section):
@@ -34,8 +34,8 @@ class PretrainedModel(Section):
     """A Hugging Face folder (config, safetensors, tokenizer), or a model's name, which is downloaded."""
 
     type: Literal["pretrained"] = "pretrained"
-    path: str
-    revision: str | None = None
+    path: ModelText
+    revision: Word | None = None
     random_weights: bool = False
     """Initialise from the folder's config alone (speed measurements); weights are then not read."""
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from conf.schema.base import Section
+from conf.schema.base import ModelText, PathText, Section, Word
 
 LOST_LIMIT = 3
 """Reward actors that a group may be lost with before it is unscorable."""
@@ -53,7 +53,7 @@ class BudgetConfig(Section):
     """CPU seconds of one query, for long opcodes that VM steps do not see; independent of the load."""
     wall_s: PositiveFloat = 30.0
     """Seconds until a silent executor is killed; its query is retried alone, unscorable when lost again."""
-    clock: Annotated[str, AfterValidator(_moment)] = "2026-01-01 00:00:00"
+    clock: Annotated[Word, AfterValidator(_moment)] = "2026-01-01 00:00:00"
     """The time (UTC) that queries read as the present, so that golds and candidates see the same one, in every run.
     present: the time at which the process first asked, one for all that it executes."""
 
@@ -120,20 +120,20 @@ class HashingEmbedder(Section):
 
 class SentenceTransformersEmbedder(Section):
     type: Literal["sentence_transformers"] = "sentence_transformers"
-    model: str
-    device: str = "cpu"
+    model: ModelText
+    device: Word = "cpu"
     batch_size: PositiveInt = 64
 
 
 class VllmEmbedder(Section):
     type: Literal["vllm"] = "vllm"
-    model: str = "Qwen/Qwen3-Embedding-0.6B"
+    model: ModelText = "Qwen/Qwen3-Embedding-0.6B"
 
 
 class MemoryReward(Section):
     enabled: bool = True
     weight: NonNegativeFloat = 1.0
-    store: str | None = None
+    store: PathText | None = None
     """SQLite file of verified traces (None: starts empty and lives with the run)."""
     neighbours: PositiveInt = 20
     min_reasoning_chars: int = Field(default=30, ge=0)

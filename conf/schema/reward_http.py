@@ -4,17 +4,17 @@ from ipaddress import ip_address
 
 from pydantic import Field, PositiveInt, field_validator
 
-from conf.schema.base import Section
+from conf.schema.base import PathText, Section, Word
 from conf.schema.reward import RewardConfig
 
 
 class RewardHttpConfig(Section):
-    databases: str
+    databases: PathText
     """Folder holding <db_id>/<db_id>.sqlite; other *.sqlite files beside it are further instances."""
-    host: str = "127.0.0.1"
+    host: Word = "127.0.0.1"
     """Address to listen on. Anything but loopback needs a bearer token."""
     port: int = Field(default=8400, ge=1, le=65535)
-    token_variable: str = "QUORUM_REWARD_TOKEN"
+    token_variable: Word = "QUORUM_REWARD_TOKEN"
     """Environment variable that holds the bearer token; when it is set, callers must send it."""
     max_request_mib: PositiveInt = 64
     max_concurrent_requests: PositiveInt = 64

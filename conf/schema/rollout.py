@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from conf.schema.base import Section
+from conf.schema.base import PathText, Section
 
 
 class SamplingConfig(Section):
@@ -46,7 +46,7 @@ class RolloutConfig(Section):
     workers: PositiveInt = 1
     """Ray actors, one engine each."""
     sampling: SamplingConfig = SamplingConfig()
-    lengths: str | None = None
+    lengths: PathText | None = None
     """Speed measurements alone: a file of recorded completion lengths, tokens, one a line; each training completion
     gets a budget drawn from it (None: sampling.max_tokens for all)."""
     engine: EngineConfig = EngineConfig()

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, field_validator
 
-from conf.schema.base import Section
+from conf.schema.base import PathText, Section
 from conf.schema.benchmark import BenchmarkExecution
 from conf.schema.data import BirdData, SpiderData
 
@@ -12,7 +12,7 @@ from conf.schema.data import BirdData, SpiderData
 class CandidateFile(Section):
     """Executed candidates: a file of them, and the questions and databases that they answer."""
 
-    candidates: str | Annotated[tuple[str, ...], Field(min_length=1)]
+    candidates: PathText | Annotated[tuple[PathText, ...], Field(min_length=1)]
     """JSON lines {"index" or "question_id", "candidates": [..], "logprobs": [..]}; the candidates of several files,
     of several models for instance, are pooled by question."""
     data: Annotated[SpiderData | BirdData, Field(discriminator="type")] | None = None
@@ -45,9 +45,9 @@ class StudyConfig(CandidateFile):
     """Largest number of candidates looked at."""
     resamples: PositiveInt = 1000
     """Bootstrap resamples of the 95 % intervals."""
-    reranker: str | None = None
+    reranker: PathText | None = None
     """File of a trained reranker, studied beside the voters."""
-    output: str
+    output: PathText
     """Folder that receives study.json and study.html."""
 
 
@@ -57,5 +57,5 @@ class RerankerTraining(CandidateFile):
     split: Literal["heldout", "train"] = "train"
     l2: NonNegativeFloat = 1.0
     """Penalty on squared weights of the standardised features."""
-    output: str
+    output: PathText
     """The reranker's file (JSON)."""

@@ -164,7 +164,7 @@ def test_a_job_gets_absolute_paths_and_the_clusters_own_address():
 
 
 def test_relative_paths_are_refused_where_no_folder_is_shared():
-    with pytest.raises(ConfigError, match=r"run\.dir, warmup\.cache, data\.root: a relative path means another place"):
+    with pytest.raises(ConfigError, match=r"run\.dir, data\.root, warmup\.cache: a relative path means another place"):
         prepare(KINDS["train",], ["experiment=quickstart"], None)
 
 

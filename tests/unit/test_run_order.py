@@ -18,6 +18,7 @@ from rollout.errors import WeightUpdateFailed
 from rollout.tasks import Dropped, StreamMismatch, TaskSet
 from trainer.checkpoint import STREAM, RunState
 from trainer.data import PreparedData
+from trainer.learner.errors import LearnerLost, LearnerStalled
 from trainer.run import run
 from trainer.wandb_sink import WandbSink
 from trainer.warmup.cache import keep_left_out
@@ -220,3 +221,28 @@ def test_wandb_learns_that_a_run_has_failed(start, monkeypatch):
     with pytest.raises(WarmUpReached):
         start({"good": GOLD})
     assert remote.exit_codes == [1]
+
+
+@pytest.mark.parametrize("lost", [LearnerLost("rank 0 was lost while starting"), LearnerStalled("not within 600 s")])
+def test_engines_that_have_never_started_are_not_started_again(start, tmp_path, monkeypatch, lost):
+    policy = tmp_path / "policy"
+    Qwen2Config().save_pretrained(policy)
+    train_tokenizer([GOLD], 300, 512).save_pretrained(policy)
+    keep_left_out(policy, [])
+
+    async def warm_up(config: TrainConfig, tasks: TaskSet, note: Callable[[str], None]) -> Path:
+        return policy
+
+    opened: list[int] = []
+
+    @contextlib.asynccontextmanager
+    async def engines(*_: object) -> AsyncIterator[FakeEngines]:
+        opened.append(1)
+        raise lost
+        yield
+
+    monkeypatch.setattr(trainer.run, "warmed_up", warm_up)
+    monkeypatch.setattr(trainer.run, "engines", engines)
+    with pytest.raises(type(lost), match=str(lost)):
+        start({"good": GOLD}, "learner.max_restarts=2")
+    assert opened == [1]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from conf.errors import QuorumError
 from trainer.jobs.client import ARGUMENTS, CODE, FOLDER, JobInfo, JobsClient, JobsUnavailable
-from trainer.jobs.head import running_head, stop_head
+from trainer.jobs.head import running_head
 
 ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
 """Where Ray's own command looks for the address."""
@@ -35,7 +35,7 @@ ABOUT = {
     "logs": "what a job prints",
     "stop": "ask a job to end: it stops its actors and writes its summary",
     "resume": "submit a job that ended again, from its last checkpoint",
-    "shutdown": "end the head on this machine, and the jobs on it",
+    "shutdown": "stop the jobs of the head on this machine, then end it",
 }
 
 
@@ -130,8 +130,15 @@ def continued(module: str, settings: Sequence[str]) -> list[str]:
 
 
 def _shutdown(arguments: argparse.Namespace) -> int:
-    sys.stdout.write("the head has ended\n" if stop_head() else "no head runs here\n")
+    from trainer.jobs.shutdown import shut_down
+
+    ended = shut_down(_say)
+    sys.stdout.write("the head has ended\n" if ended else "no head runs here\n")
     return 0
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
 
 
 def _follow(client: JobsClient, identity: str) -> int:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote
-from urllib.request import Request, urlopen
+from urllib.request import ProxyHandler, Request, build_opener
 
 from conf.errors import QuorumError
+from conf.loopback import is_loopback
 
 REQUEST_S = 30.0
 """Longest wait for one answer."""
@@ -54,13 +55,22 @@ class JobInfo:
         return self.status in ENDED
 
 
+def token_file() -> Path | None:
+    """Where Ray keeps its token; None where the user has no home."""
+    given = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    try:
+        return Path(given) if given else Path.home() / ".ray" / "auth_token"
+    except RuntimeError:  # no HOME, and no such user
+        return None
+
+
 def auth_headers() -> dict[str, str]:
     """The header with the cluster's token; empty where there is none."""
     if os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled":
         return {}
     token = os.environ.get("RAY_AUTH_TOKEN", "")
-    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
-    if not token and file.is_file():
+    file = token_file()
+    if not token and file is not None and os.access(file, os.R_OK) and file.is_file():
         token = file.read_text(encoding="utf-8")
     return {"Authorization": f"Bearer {token.strip()}"} if token.strip() else {}
 
@@ -72,6 +82,7 @@ class JobsClient:
         if not address.startswith(("http://", "https://")):
             raise JobsUnavailable(f"{address} is no address of a Ray dashboard: write http://HEAD:8265")
         self.address = address.rstrip("/")
+        self._opener = build_opener(*([ProxyHandler({})] if is_loopback(address) else []))
 
     def jobs(self) -> list[JobInfo]:
         """Submitted jobs, oldest first. Raises JobsUnavailable."""
@@ -124,7 +135,7 @@ class JobsClient:
     def _ask(self, method: str, path: str) -> Any:
         request = Request(f"{self.address}/api/jobs/{path}", method=method, headers=auth_headers())
         try:
-            with urlopen(request, timeout=REQUEST_S) as answer:
+            with self._opener.open(request, timeout=REQUEST_S) as answer:
                 return json.loads(answer.read())
         except HTTPError as error:
             raise self._refusal(error) from error

@@ -14,7 +14,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +21,9 @@ from pathlib import Path
 import psutil
 
 from conf.errors import QuorumError
-from trainer.jobs.client import JobsClient
+from conf.short_folder import new_short_folder
+from rewards.ray_start import home_holds_token
+from trainer.jobs.client import JobsClient, token_file
 from trainer.records import write_atomically
 
 HEAD_FILE = Path("runs/.cache/head.json")
@@ -66,7 +67,7 @@ def start_head(cpus: int, file: Path = HEAD_FILE) -> Head:
     ray = str(Path(sys.executable).with_name("ray"))
     _ensure_token(ray, environment)
     # The paths of Ray's sockets have about 100 characters: the folder's name must be short.
-    folder = tempfile.mkdtemp(prefix="quorum-", dir="/tmp")
+    folder = new_short_folder()
     port = _free_port()
     command = [
         *(ray, "start", "--head", "--block", f"--node-ip-address={LOOPBACK}", f"--port={_free_port()}"),
@@ -135,7 +136,13 @@ def _ensure_token(ray: str, environment: dict[str, str]) -> None:
     """Lets Ray make the user's token, as `ray.init` does for a private cluster."""
     if environment.get("RAY_AUTH_TOKEN") or environment.get("RAY_AUTH_TOKEN_PATH"):
         return
-    if not (Path.home() / ".ray" / "auth_token").is_file():
+    if not home_holds_token():
+        raise HeadFailed(
+            "the home folder cannot be written, and Ray keeps its token there: set RAY_AUTH_TOKEN_PATH to a file that "
+            "holds a token of your own"
+        )
+    file = token_file()
+    if file is not None and not file.is_file():
         subprocess.run([ray, "get-auth-token", "--generate"], env=environment, check=True, capture_output=True)
 
 

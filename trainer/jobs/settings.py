@@ -1,26 +1,16 @@
 """A job's settings as the cluster must see them: whole, and with paths that mean the same on every machine."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel
 
 from conf.errors import ConfigError
-from conf.load import load
+from conf.load import load, quoted
+from conf.paths import relative_paths
 from conf.schema.benchmark import BenchmarkConfig, BirdBenchmark, DemoBenchmark, SpiderBenchmark
 from conf.schema.root import TrainConfig
-
-PATHS = ("run.dir", "run.index", "warmup.cache", "output", "predictions", "reranker")
-DATA_PATHS = {
-    "demo": ("data.root",),
-    "spider": ("data.root",),
-    "bird": ("data.root",),
-    "jsonl": ("data.train", "data.heldout", "data.databases"),
-}
-"""Settings that are paths of their own, by data.type; the others lie below these."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,33 +61,16 @@ def prepare(kind: Kind, overrides: Sequence[str], base: Path | None) -> JobSetti
     """Validates the settings here and completes them; relative paths are taken from `base`. Raises ConfigError."""
     inside = [*overrides, "++cluster.address=auto"]
     config = load(kind.schema, kind.primary, inside)
-    relative = _relative_paths(config)
+    relative = relative_paths(config, base or Path.cwd())
     if base is None and relative:
         raise ConfigError(
             f"{', '.join(relative)}: a relative path means another place on each machine: make it absolute, "
             "or give --base FOLDER, a folder that every machine of the cluster sees"
         )
-    arguments = [*inside, *(f"++{name}={_quoted(str(base / path))}" for name, path in relative.items() if base)]
+    # The job's working directory is its package: what was relative is said again.
+    arguments = [*inside, *(f"++{name}={_written(path)}" for name, path in relative.items())]
     final = load(kind.schema, kind.primary, arguments)
     return JobSettings(arguments=tuple(arguments), name=_name(final), folder=_folder(final), cpus=_cpus(final))
-
-
-def _relative_paths(config: BaseModel) -> dict[str, str]:
-    values = config.model_dump(mode="json")
-    names = [*PATHS, *DATA_PATHS[values["data"]["type"]]]
-    found = {name: _at(values, name) for name in names}
-    model = values["model"].get("path")
-    # A name of the model hub looks like a relative path, but is no folder here.
-    if model is not None and Path(model).is_dir():
-        found["model.path"] = model
-    return {name: path for name, path in found.items() if path is not None and not Path(path).is_absolute()}
-
-
-def _at(values: dict[str, Any], name: str) -> str | None:
-    here: Any = values
-    for part in name.split("."):
-        here = here.get(part) if isinstance(here, dict) else None
-    return here
 
 
 def _name(config: BaseModel) -> str:
@@ -124,9 +97,5 @@ def _cpus(config: BaseModel) -> int:
     return config.workers * (1 if config.cluster.accelerator == "gpu" else config.engine.threads)
 
 
-def _quoted(value: str) -> str:
-    """A value that Hydra reads as this very string."""
-    if re.fullmatch(r"[\w./:@%+-]+", value):
-        return value
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+def _written(path: str | tuple[str, ...]) -> str:
+    return quoted(path) if isinstance(path, str) else f"[{','.join(map(quoted, path))}]"

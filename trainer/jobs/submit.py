@@ -6,6 +6,7 @@ the cluster's nodes, never into a job, whose environment the dashboard shows.
 
 import json
 import logging
+import re
 import secrets
 import shlex
 import tempfile
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from conf.errors import QuorumError
 from conf.load import FOLDER as CONF
+from conf.loopback import keep_from_proxy
 from trainer.jobs.client import ARGUMENTS, CODE, FOLDER, auth_headers
 from trainer.jobs.package import stage
 from trainer.registry.identity import CODE_VERSION, JOB_ID, code_version
@@ -36,9 +38,12 @@ def submit(address: str, *, python: str, module: str, arguments: Sequence[str], 
     """Submits `python -m module arguments`; returns the job's id. Raises SubmitFailed, PackageTooLarge."""
     from ray.job_submission import JobSubmissionClient
 
+    keep_from_proxy(address)
     for talkative in ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging"):
         logging.getLogger(talkative).setLevel(logging.WARNING)
-    identity = f"{name}-{datetime.now():%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    # Ray puts the id into addresses and into names of files.
+    plain = re.sub(r"[^A-Za-z0-9._-]", "-", name).strip("-.") or "job"
+    identity = f"{plain}-{datetime.now():%m%d-%H%M%S}-{secrets.token_hex(2)}"
     code = code_version(CONF.parent)
     variables = {CODE_VERSION: code, JOB_ID: identity, "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
     with tempfile.TemporaryDirectory(prefix="quorum-package-") as package:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from conf.schema.learner import LearnerConfig
 from conf.schema.stages import ClusterConfig
+from rewards.same_code import check_same_code
 from rollout.weights.handle import EngineLife
 from trainer.carriers import TrainingSequence
 from trainer.learner.spec import LearnerSpec, Rendezvous
@@ -63,6 +64,7 @@ class LearnerActor:
 
     def join(self, rendezvous: Rendezvous) -> None:
         """Load the policy and meet the other ranks. Raises what `LearnerRank` raises."""
+        check_same_code()
         from trainer.learner.rank import LearnerRank
 
         self._rank = LearnerRank(self._spec, rendezvous)

@@ -17,11 +17,12 @@ from ray.exceptions import RayError, RayTaskError
 
 from conf.errors import QuorumError
 from conf.schema.stages import ClusterConfig
+from rewards.ray_failure import cannot_start, reason
 from rollout.weights.handle import EngineLife
 from trainer.batch.plan import divide
 from trainer.carriers import TrainingSequence
 from trainer.learner.actor import LearnerActor, rank_options
-from trainer.learner.errors import LearnerError, LearnerLost, LearnerStalled
+from trainer.learner.errors import LearnerError, LearnerLost, LearnerNotStarted, LearnerStalled
 from trainer.learner.spec import LearnerSpec, Rendezvous
 
 _CAUSE_S = 10.0
@@ -42,7 +43,7 @@ class LearnerGroup:
         """What the ranks are called for, in words."""
 
     async def start(self) -> None:
-        """Start all ranks. Raises PolicyNotLoadable, LearnerError, LearnerLost, LearnerStalled."""
+        """Start all ranks. Raises PolicyNotLoadable, LearnerError, LearnerNotStarted, LearnerLost, LearnerStalled."""
         config = self._spec.learner
         actor = ray.remote(LearnerActor).options(**rank_options(config, self._cluster))
         self._actors = [actor.remote(self._spec) for _ in range(config.ranks)]
@@ -144,7 +145,7 @@ class LearnerGroup:
                 # A rank that lost its partner fails too, and may be heard first: wait for the cause.
                 more, pending = await asyncio.wait(pending, timeout=_CAUSE_S, return_when=asyncio.FIRST_EXCEPTION)
                 done |= more
-            for task in sorted(done, key=lambda task: not isinstance(task.exception(), LearnerLost)):
+            for task in sorted(done, key=_blame):
                 task.result()
             if pending:
                 late = ", ".join(str(rank) for rank, task in enumerate(tasks) if task in pending)
@@ -157,6 +158,12 @@ class LearnerGroup:
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
+def _blame(task: asyncio.Future[Any]) -> int:
+    """Of several failures the cause comes first: the others fail because of it."""
+    causes = (LearnerNotStarted, LearnerLost)
+    return next((place for place, kind in enumerate(causes) if isinstance(task.exception(), kind)), len(causes))
+
+
 async def _one(rank: int, what: str, call: Awaitable[Any]) -> Any:
     try:
         return await call
@@ -165,6 +172,7 @@ async def _one(rank: int, what: str, call: Awaitable[Any]) -> Any:
             raise error.cause from None
         raise LearnerError(f"learner rank {rank} failed while {what}: {error.cause!r}") from error
     except RayError as error:
+        if cannot_start(error):
+            raise LearnerNotStarted(f"learner rank {rank} cannot start: {reason(error)}") from error
         # It died, or its node went with the answer.
-        reason = " ".join(str(error).split())
-        raise LearnerLost(f"learner rank {rank} was lost while {what}: {reason}") from error
+        raise LearnerLost(f"learner rank {rank} was lost while {what}: {reason(error)}") from error

@@ -134,4 +134,6 @@ class RunIndex:
 
 def _row(values: dict[str, Any]) -> RunRow:
     known = {field.name: values[field.name] for field in fields(RunRow)}
+    # sqlite-utils makes a column of text where the first row holds nothing.
+    known["wall_s"] = None if known["wall_s"] is None else float(known["wall_s"])
     return RunRow(**known | {name: json.loads(known[name]) for name in _JSON})
