@@ -15,6 +15,7 @@ from pathlib import Path
 from benchmarks.comparison import Comparison, Pair, compare, read_run
 from benchmarks.report.compare_page import refuse_other_file, write_comparison
 from conf.errors import ConfigError, QuorumError
+from conf.terminal import aligned, tell, visible
 
 SETTINGS = ("metric", "output")
 
@@ -31,8 +32,7 @@ def main(arguments: Sequence[str]) -> int:
         result = compare([read_run(folder) for folder in folders], settings.get("metric"))
         write_comparison(page, result)
     except QuorumError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2 if isinstance(error, ConfigError) else 1
+        return tell(error)
     _print(result, page)
     return 0
 
@@ -57,25 +57,17 @@ def _print(result: Comparison, page: Path) -> None:
     for run in result.runs:
         mean, low, high = result.means[run.name]
         board.append([run.name, f"{100 * mean:.2f}", f"{100 * low:.1f} to {100 * high:.1f}"])
+    pairs = [Pair.COLUMNS, *(pair.cells for pair in result.pairs)]
     lines = [
-        f"{result.runs[0].scores['data']}, {len(result.keys)} questions",
+        visible(f"{result.runs[0].scores['data']}, {len(result.keys)} questions"),
         "",
-        *_aligned(board),
+        *aligned(board, right=range(1, len(board[0]))),
         "",
-        *_aligned([Pair.COLUMNS, *(pair.cells for pair in result.pairs)]),
+        *aligned(pairs, right=range(1, len(Pair.COLUMNS))),
+        "",
+        *map(visible, (result.conclusion, str(page))),
     ]
-    sys.stdout.write("\n".join([*lines, "", result.conclusion, str(page)]) + "\n")
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns of equal width, the first left-aligned."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
-        for row in rows
-    ]
+    sys.stdout.writelines(f"{line}\n" for line in lines)
 
 
 if __name__ == "__main__":

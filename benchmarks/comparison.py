@@ -1,7 +1,8 @@
 """Compares finished runs on the same questions: who is better, by how much, and is it shown?
 
-Binary metrics are tested with McNemar's exact test, others by whether the bootstrap interval of the paired difference
-excludes zero. With several runs the p-values of all pairs are corrected together (Holm, 1979).
+A metric whose values are all 0 or 1 is tested with McNemar's exact test, any other with the paired randomisation test.
+The tests of all pairs of runs under the compared metric are one family: their p-values are corrected together (Holm,
+1979), whatever the metric. Intervals of differences hold for one pair alone and decide nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,9 +13,9 @@ from types import UnionType
 from typing import Any, ClassVar
 
 from benchmarks.carriers import BenchmarkError
-from benchmarks.metrics.intervals import Interval, bootstrap_mean
-from benchmarks.metrics.significance import mcnemar, paired_difference
+from benchmarks.metrics.significance import holm, mcnemar, paired_difference, randomisation
 from rewards.cases import load_json
+from selection.intervals import Interval, mean_interval
 
 ALPHA = 0.05
 HEADLINE = {"spider": "exec", "bird": "ex"}
@@ -54,12 +55,15 @@ class Pair:
     second: str
     difference: Interval
     only_first: int
-    """Questions that only the first has right."""
+    """Questions on which the first scores higher."""
     only_second: int
-    p_value: float | None
-    """Holm-corrected; None for metrics that are not 0 or 1."""
-    shown: bool
-    """Whether the difference is significant."""
+    p_value: float
+    """Holm-corrected over all pairs of the comparison."""
+
+    @property
+    def shown(self) -> bool:
+        """Whether the difference is significant."""
+        return self.p_value < ALPHA
 
     COLUMNS: ClassVar = ("second - first", "difference", "95 %", "better in first", "better in second", "p (Holm)", "")
 
@@ -73,7 +77,7 @@ class Pair:
             f"{100 * low:+.1f} to {100 * high:+.1f}",
             str(self.only_first),
             str(self.only_second),
-            "" if self.p_value is None else f"{self.p_value:.3g}",
+            f"{self.p_value:.3g}",
             "different" if self.shown else "no difference shown",
         )
 
@@ -130,7 +134,7 @@ def _has(entry: Mapping[str, Any], fields: Mapping[str, type | UnionType]) -> bo
     return all(name in entry and isinstance(entry[name], kind) for name, kind in fields.items())
 
 
-def compare(runs: Sequence[Run], metric: str | None, *, resamples: int = 10_000, seed: int = 0) -> Comparison:
+def compare(runs: Sequence[Run], metric: str | None) -> Comparison:
     """Raises BenchmarkError when the runs did not answer the same questions."""
     _check(runs)
     metric = metric or HEADLINE[runs[0].scores["benchmark"]]
@@ -144,10 +148,9 @@ def compare(runs: Sequence[Run], metric: str | None, *, resamples: int = 10_000,
     keys = tuple(k for k in runs[0].verdicts if all(run.verdicts[k][metric] is not None for run in runs))
     if not keys:
         raise BenchmarkError("there is no question that all runs could score")
-    means = {run.name: bootstrap_mean(run.values(metric, keys), resamples=resamples, seed=seed) for run in runs}
+    means = {run.name: mean_interval(run.values(metric, keys)) for run in runs}
     ranked = tuple(sorted(runs, key=lambda run: -means[run.name].mean))
-    pairs = [_pair(a, b, metric, keys, resamples, seed) for a, b in combinations(ranked, 2)]
-    return Comparison(metric=metric, runs=ranked, keys=keys, means=means, pairs=tuple(_corrected(pairs)))
+    return Comparison(metric=metric, runs=ranked, keys=keys, means=means, pairs=_pairs(ranked, metric, keys))
 
 
 def _check(runs: Sequence[Run]) -> None:
@@ -169,41 +172,25 @@ def _questions(run: Run) -> list[tuple[str, str, str]]:
     return [(str(verdict[run.key]), verdict["db_id"], verdict["question"]) for verdict in run.verdicts.values()]
 
 
-def _pair(first: Run, second: Run, metric: str, keys: Sequence[int], resamples: int, seed: int) -> Pair:
-    a, b = first.values(metric, keys), second.values(metric, keys)
-    difference = paired_difference(a, b, resamples=resamples, seed=seed)
-    binary = set(a) | set(b) <= {0.0, 1.0}
-    test = mcnemar([x > 0 for x in a], [y > 0 for y in b]) if binary else None
-    return Pair(
-        first=first.name,
-        second=second.name,
-        difference=difference,
-        only_first=sum(x > y for x, y in zip(a, b, strict=True)),
-        only_second=sum(y > x for x, y in zip(a, b, strict=True)),
-        p_value=test.p_value if test else None,
-        shown=test is None and not difference.low <= 0 <= difference.high,
+def _pairs(ranked: Sequence[Run], metric: str, keys: Sequence[int]) -> tuple[Pair, ...]:
+    values = {run.name: run.values(metric, keys) for run in ranked}
+    binary = all(set(scores) <= {0.0, 1.0} for scores in values.values())
+    names = list(combinations(values, 2))
+    corrected = holm([_p_value(values[first], values[second], binary) for first, second in names])
+    return tuple(
+        Pair(
+            first=first,
+            second=second,
+            difference=paired_difference(values[first], values[second]),
+            only_first=sum(a > b for a, b in zip(values[first], values[second], strict=True)),
+            only_second=sum(b > a for a, b in zip(values[first], values[second], strict=True)),
+            p_value=p_value,
+        )
+        for (first, second), p_value in zip(names, corrected, strict=True)
     )
 
 
-def _corrected(pairs: Sequence[Pair]) -> list[Pair]:
-    """Holm's step-down correction over the pairs that have a p-value; the order of the pairs stays."""
-    ranked = sorted((p for p in pairs if p.p_value is not None), key=lambda p: p.p_value or 0.0)
-    corrected: dict[tuple[str, str], float] = {}
-    largest = 0.0
-    for rank, pair in enumerate(ranked):
-        assert pair.p_value is not None
-        largest = min(1.0, max(largest, pair.p_value * (len(ranked) - rank)))
-        corrected[pair.first, pair.second] = largest
-    return [_with_p(pair, corrected.get((pair.first, pair.second))) for pair in pairs]
-
-
-def _with_p(pair: Pair, p_value: float | None) -> Pair:
-    return Pair(
-        first=pair.first,
-        second=pair.second,
-        difference=pair.difference,
-        only_first=pair.only_first,
-        only_second=pair.only_second,
-        p_value=p_value,
-        shown=pair.shown if p_value is None else p_value < ALPHA,
-    )
+def _p_value(first: Sequence[float], second: Sequence[float], binary: bool) -> float:
+    if binary:
+        return mcnemar([a > 0 for a in first], [b > 0 for b in second]).p_value
+    return randomisation([b - a for a, b in zip(first, second, strict=True)])

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.carriers import BenchmarkError
+from conf.output import replace_text
 
 LOCK = ".lock"
 SCORES, GENERATIONS = "scores.json", "generations.jsonl"
@@ -34,7 +35,7 @@ def held(output: str) -> Iterator[Path]:
     folder = Path(output)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / LOCK).open("w")
+        lock = (folder / LOCK).open("a")
     except OSError as error:
         raise BenchmarkError(f"output={output} cannot be used as a folder: {error.strerror}") from error
     with lock:
@@ -49,9 +50,7 @@ def held(output: str) -> Iterator[Path]:
 
 def write_whole(file: Path, text: str) -> None:
     """The name appears by rename. Raises BenchmarkError."""
-    partial = file.with_name(file.name + ".part")
     try:
-        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-        partial.replace(file)
+        replace_text(file, text, errors="backslashreplace")
     except OSError as error:
         raise BenchmarkError(f"{file} cannot be written: {error.strerror}") from error

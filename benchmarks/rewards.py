@@ -15,6 +15,7 @@ from pathlib import Path
 from benchmarks.carriers import BenchmarkError
 from benchmarks.reward_speed import gaming, reference, soak, throughput
 from conf.cli import run_entrypoint
+from conf.output import refuse_existing, replace_text
 from conf.schema.reward_benchmark import Measure, RewardBenchmarkConfig
 
 Figures = dict[str, float]
@@ -42,6 +43,8 @@ def run(config: RewardBenchmarkConfig) -> int:
         raise BenchmarkError(f"instances={config.instances}: no such folder")
     if config.output is not None and (Path(config.output).is_dir() or not Path(config.output).parent.is_dir()):
         raise BenchmarkError(f"output={config.output}: a file in a folder that exists expected")
+    if config.output is not None:
+        refuse_existing("output", Path(config.output))
     found: dict[str, Figures | str] = {"machine": f"{platform.machine()}, {os.cpu_count()} CPUs"}
     for measure in config.measures:
         for name, take in MEASURES[measure].items():
@@ -53,7 +56,7 @@ def run(config: RewardBenchmarkConfig) -> int:
                 )
             sys.stdout.flush()
     if config.output is not None:
-        Path(config.output).write_text(json.dumps(found, indent=1) + "\n")
+        replace_text(Path(config.output), json.dumps(found, indent=1) + "\n")
     return 0
 
 

@@ -16,6 +16,7 @@ from benchmarks.scores import Summary, summarise
 from conf.load import to_yaml
 from conf.schema.benchmark import BenchmarkConfig
 from conf.schema.data import Denotation
+from conf.terminal import visible
 
 BLOCK_CANDIDATES = 2000
 """Candidates judged together: enough to keep the executors busy, few enough to hold their results in memory."""
@@ -72,7 +73,7 @@ def _run(
         "selection": config.selection,
         "limit": config.limit,
     }
-    summary |= summarise(*(judged, answers, benchmark.metrics, benchmark.levels, config.metrics.resamples, config.seed))
+    summary |= summarise(judged, answers, benchmark.metrics, benchmark.levels)
     benchmark.write_official(output, questions.questions, [j.verdict["sql"] for j in judged])
     _write_lines(output / "verdicts.jsonl", [j.verdict for j in judged])
     key = next(iter(judged[0].verdict))
@@ -135,4 +136,4 @@ def _print(summary: Summary, metrics: Sequence[str], output: Path) -> None:
         requests = f" in {summary['requests']} requests" if summary["requests"] else ""
         lines.append(f"{tokens['prompt']} prompt tokens and {tokens['completion']} completion tokens{requests}")
     lines.append(f"{summary['seconds']['all']:.1f} s; {output / 'report.html'}")
-    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.writelines(f"{visible(line)}\n" for line in lines)

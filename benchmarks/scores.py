@@ -6,22 +6,20 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.carriers import Answers, Judged
-from benchmarks.metrics.intervals import bootstrap_mean
 from benchmarks.metrics.sampling import mean_at_n, pass_at, recall_at
+from selection.intervals import mean_interval
 
 Summary = dict[str, Any]
 
 
-def summarise(
-    judged: Sequence[Judged], answers: Answers, metrics: Sequence[str], levels: Sequence[str], resamples: int, seed: int
-) -> Summary:
+def summarise(judged: Sequence[Judged], answers: Answers, metrics: Sequence[str], levels: Sequence[str]) -> Summary:
     """Everything but the seconds of scoring. Unscorable questions leave all means and are counted."""
     scored = [j for j in judged if not j.unscorable]
 
     def interval(values: Sequence[float]) -> dict[str, float] | None:
         if not values:
             return None
-        mean, low, high = bootstrap_mean(values, resamples=resamples, seed=seed)
+        mean, low, high = mean_interval(values)
         return {"mean": round(mean, 6), "low": round(low, 6), "high": round(high, 6)}
 
     def known(part: Sequence[Judged], name: str) -> list[float]:

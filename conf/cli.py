@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from conf.errors import ConfigError, QuorumError
 from conf.load import groups, load, to_yaml
 from conf.paths import absolute
+from conf.terminal import tell
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -35,12 +36,8 @@ def run_entrypoint(
             sys.stdout.write(to_yaml(config))
             return 0
         return job(absolute(config, here))
-    except ConfigError as error:
-        sys.stderr.write(f"configuration: {error}\n")
-        return error.exit_code
     except QuorumError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
+        return tell(error)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return 130

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ValidationError
 
 from conf.errors import ConfigError, first_line
 from conf.explain import explain_validation, fields_at, nearest
+from conf.passwords import NO_PASSWORD, with_password, without_secrets
 from conf.paths import inner_types, kinds
 
 WRITE = "write settings as name=value, and values with special characters in quotes: 'name=\"VALUE\"'"
@@ -62,6 +63,10 @@ def load(schema: type[Config], primary: str, overrides: Sequence[str]) -> Config
     except HydraException as error:
         raise ConfigError(" ".join(str(error).split())) from error
     assert isinstance(values, dict)
+    # Before the schema looks: its refusals repeat the value.
+    name = with_password(values)
+    if name is not None:
+        raise ConfigError(f"{name}: {NO_PASSWORD}")
     try:
         return schema.model_validate(values)
     except ValidationError as error:
@@ -94,7 +99,7 @@ def _prepare(override: str, schema: type[BaseModel]) -> str:
     override = _as_text(override, schema)
     parsed = _parsed(override)
     if parsed is None or not parsed.key_or_group:
-        raise ConfigError(f"cannot read {override!r}: {WRITE}")
+        raise ConfigError(f"cannot read {without_secrets(override)!r}: {WRITE}")
     available = groups()
     if parsed.key_or_group in available:
         _check_option(parsed.key_or_group, parsed.value(), available[parsed.key_or_group])

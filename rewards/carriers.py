@@ -30,6 +30,8 @@ class SqlTask:
     denotation: Literal["bird", "spider"] = "bird"
     split: Literal["warmup", "train", "heldout"] = "train"
     difficulty: str | None = None
+    format_asked: bool = True
+    """False: its prompt asks for no form of the answer, so that there is no format component and no gate."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,6 +81,8 @@ class RewardResult:
     """Remarks such as "atomic_token_fallback" or "gold_order_dependent"."""
     cause: Cause | None = None
     """Whose doing it is that it is unscorable; None when scored, or when nobody has said."""
+    form: str | None = None
+    """What is wrong with the form of a completion that holds SQL, where that costs it its total; None otherwise."""
 
     @property
     def lost(self) -> bool:

@@ -77,6 +77,9 @@ def parse_case(value: object, root: Path) -> Case:
         raise CaseInvalid("gold_sqls is not a list of one or more queries")
     db_id = _database_name(_text(value, "db_id"))
     question = _text(value, "question", default="")
+    asked = value.get("thinking", True)
+    if not isinstance(asked, bool):
+        raise CaseInvalid("thinking is neither true nor false")
     task = SqlTask(
         id=_task_id(db_id, question, golds),
         db_id=db_id,
@@ -84,6 +87,7 @@ def parse_case(value: object, root: Path) -> Case:
         gold_sqls=tuple(golds),
         databases=expected_files(root, db_id),
         denotation=_denotation(value["denotation"]),
+        format_asked=asked,
     )
     opened = value.get("thinking_opened", False)
     if not isinstance(opened, bool):

@@ -26,8 +26,8 @@ RIGHT = 2
 class Components:
     """Raw values of one completion."""
 
-    format: float
-    """0 or 1."""
+    format: float | None
+    """0 or 1; None where the prompt asks for no form: it then adds nothing and gates nothing."""
     execution: int
     """0, 1 or 2."""
     atomic: float | None
@@ -49,14 +49,18 @@ class Combiner:
 
     def total(self, values: Components) -> float:
         """The reward of one scored completion."""
-        config = self._config
         right = values.execution == RIGHT
-        gated = config.format.enabled and config.format_gate and not values.format
-        if gated and not (right and config.rank_correct_first):
+        if self.gated(values):
             return 0.0
         penalty = sum(weight * values.penalties[name] for name, weight in self._penalties.items())
         total = max(0.0, self._sum(values) - penalty)
         return total if right else self._scale * total
+
+    def gated(self, values: Components) -> bool:
+        """Whether the format alone makes the total 0."""
+        config = self._config
+        wrong = config.format.enabled and config.format_gate and values.format == 0
+        return wrong and not (values.execution == RIGHT and config.rank_correct_first)
 
     def shaped(self, similarity: float) -> float:
         """f(s), the atomic term for a similarity in [0, 1]."""
@@ -69,7 +73,7 @@ class Combiner:
     def _sum(self, values: Components) -> float:
         config = self._config
         total = 0.0
-        if config.format.enabled:
+        if config.format.enabled and values.format is not None:
             total += config.format.weight * values.format
         if config.execution.enabled:
             total += config.execution.weight * values.execution

@@ -101,9 +101,9 @@ class RewardHttp:
 
     async def _scored(self, cases: Sequence[Case]) -> list[RewardResult]:
         """Cases of one task travel as one group."""
-        groups: dict[tuple[str, str], list[int]] = {}
+        groups: dict[tuple[str, str, bool], list[int]] = {}
         for position, case in enumerate(cases):
-            groups.setdefault((case.task.id, case.task.denotation), []).append(position)
+            groups.setdefault((case.task.id, case.task.denotation, case.task.format_asked), []).append(position)
         results: dict[int, RewardResult] = {}
 
         async def one(positions: list[int]) -> None:
@@ -156,13 +156,24 @@ def run(config: RewardHttpConfig) -> int:
         serve.start(http_options=HTTPOptions(host=config.host, port=config.port))
         serve.run(_deployment(config).bind(config, token), name=APPLICATION, route_prefix="/")
         _check_health(config)
-        sys.stdout.write(f"serving rewards on http://{config.host}:{config.port}\n")
+        sys.stdout.write(f"serving rewards on http://{config.host}:{config.port}{_form(config)}\n")
         sys.stdout.flush()
         stop.wait()
         return 0
     finally:
         serve.shutdown()
         ray.shutdown()
+
+
+def _form(config: RewardHttpConfig) -> str:
+    """What an answer must look like where its form decides whether it earns anything."""
+    form = config.reward.format
+    if not (form.enabled and form.thinking and config.reward.format_gate):
+        return ""
+    return (
+        f"; an answer is <think>more than {form.min_reasoning_chars} characters</think>SQL, anything else earns 0: "
+        'give cases "thinking": false where the prompt asks for no <think>'
+    )
 
 
 def _deployment(config: RewardHttpConfig) -> serve.Deployment:

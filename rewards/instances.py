@@ -27,6 +27,7 @@ from conf.cli import run_entrypoint
 from conf.errors import QuorumError, first_line
 from conf.schema.data import Denotation
 from conf.schema.instances import InstancesConfig
+from conf.terminal import visible
 from rewards.carriers import Execution
 from rewards.cases import BadLine, read_cases
 from rewards.perturb import InstanceImpossible, make_instance, read_hints
@@ -261,11 +262,12 @@ def run(config: InstancesConfig) -> int:
                     outcome = maker.make(db_id, golds[db_id], expected_files(root, db_id), folder)
             except (DatabaseUnreadable, InstanceImpossible, OSError, sqlite3.Error) as error:
                 failed += 1
-                sys.stderr.write(f"{db_id}: {first_line(error, otherwise=type(error).__name__)}\n")
+                why = first_line(error, otherwise=type(error).__name__)
+                sys.stderr.write(f"{visible(f'{db_id}: {why}')}\n")
                 continue
             outcomes.append(outcome)
             sys.stdout.write(
-                f"{db_id}: {outcome.killed_before} -> {outcome.killed_after} of {outcome.mutants} mutants of "
+                f"{visible(db_id)}: {outcome.killed_before} -> {outcome.killed_after} of {outcome.mutants} mutants of "
                 f"{outcome.golds} golds killed, {outcome.cheats_killed_before} -> {outcome.cheats_killed_after} of "
                 f"{outcome.cheats} cheats, {len(outcome.kept)} new instances{_why_none(outcome)}\n"
             )

@@ -13,7 +13,7 @@ from conf.schema.reward import RewardConfig
 from rewards.carriers import Cause, RewardResult, SqlTask
 from rewards.combine import RIGHT, Combiner, Components
 from rewards.components.execution import Judged, agreed_digests
-from rewards.components.format import extract, format_reward
+from rewards.components.format import extract, format_fault, format_reward
 from rewards.components.memory import MemoryComponent
 from rewards.components.penalties import Facts, penalties, penalty_weights
 from rewards.gold_check import GoldCheck
@@ -27,6 +27,8 @@ UNKNOWN_FLAG = "gold_order_unknown"
 TOKEN_FLAG = "atomic_token_fallback"
 FAILED_GOLD_FLAG = "gold_failed"
 CONSTANT_FLAG = "constant_answer"
+FORMAT_FLAG = "format_gate"
+"""The completion holds SQL and its form alone makes its total 0."""
 NO_ANSWER = Judged(level=0, error_kind="not_a_query", error="the completion holds no SQL")
 TOO_LONG = Judged(
     level=0, error_kind="too_large", error=f"the completion has more than {MAX_COMPLETION_CHARS} characters"
@@ -183,13 +185,17 @@ class Scorer:
             flags += (TOKEN_FLAG,) * verdict.token_fallback + (CONSTANT_FLAG,) * verdict.constant
         level = 1 if verdict is not None and verdict.constant else judged.level
         values = Components(
-            format=format_reward(extraction, self._config.format),
+            format=format_reward(extraction, self._config.format) if facts.task.format_asked else None,
             execution=level,
             atomic=self._no_overlap if verdict is None else verdict.atomic,
             memory=alignment,
             penalties=penalties(facts, self._penalties),
         )
         components = _reported(values, self._config, executed=judged.level)
+        gated = self._combiner.gated(values) and extraction.sql is not None
+        form = format_fault(extraction, self._config.format) if gated else None
+        if not self._config.format.thinking and not judged.level:
+            form = extraction.fault
         return RewardResult(
             status="scored",
             total=self._combiner.total(values),
@@ -200,7 +206,8 @@ class Scorer:
             result_trivial=judged.trivial,
             error=judged.error,
             error_kind=judged.error_kind,
-            flags=flags,
+            flags=flags + (FORMAT_FLAG,) * gated,
+            form=form,
         )
 
     def _unscored(self, extraction: Extraction, reason: str | None, cause: Cause) -> RewardResult:

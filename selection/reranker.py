@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from conf.errors import QuorumError
+from conf.output import replace_text
 from rewards.cases import load_json
 from selection.candidate import NOTHING, Candidate, Context, NoCandidates, preference
 from selection.features import NAMES, features
@@ -52,9 +53,7 @@ class Reranker:
     def save(self, file: Path) -> None:
         """Writes the JSON file; the name appears by rename."""
         content = {"format": FORMAT, "features": NAMES} | asdict(self)
-        partial = file.with_name(file.name + ".part")
-        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        partial.replace(file)
+        replace_text(file, json.dumps(content, indent=1) + "\n")
 
 
 def load_reranker(file: str, asked: frozenset[str]) -> Reranker:

@@ -6,8 +6,8 @@
   reranker=FILE            studies a trained reranker too
   output=DIR               receives study.json and study.html
 
-For each n every voter sees the same n candidates, the first n of one random order of all. Intervals are bootstrap
-intervals over questions.
+For each n every voter sees the same n candidates, the first n of one random order of all. Intervals are Wilson's,
+95 %, over questions.
 """
 
 import json
@@ -24,9 +24,11 @@ from conf.cli import run_entrypoint
 from conf.output import new_output
 from conf.pages import content_policy
 from conf.schema.selection import StudyConfig
+from conf.terminal import aligned, visible
 from selection.ballots import Ballot, ballots
 from selection.builder import NEEDS_LOGPROBS, VOTERS
 from selection.candidate import Voter
+from selection.intervals import share_interval
 from selection.questions import CandidatesUnusable, read_candidates
 from selection.reranker import load_reranker
 
@@ -36,7 +38,7 @@ Curves = dict[str, np.ndarray]
 """Voter -> share of right answers, shape (n, 3): mean, low, high."""
 
 
-def study(polls: Sequence[Ballot], voters: Mapping[str, Voter], n: int, resamples: int, seed: int) -> Curves:
+def study(polls: Sequence[Ballot], voters: Mapping[str, Voter], n: int, seed: int) -> Curves:
     """Accuracy of each voter for 1..n candidates; the oracle's is recall@n."""
     right = {name: np.zeros((n, len(polls))) for name in voters}
     draw = random.Random(seed)
@@ -46,14 +48,10 @@ def study(polls: Sequence[Ballot], voters: Mapping[str, Voter], n: int, resample
             seen = order[:k]
             for name, vote in voters.items():
                 right[name][k - 1, column] = vote(seen, ballot.context) in ballot.right
-    generator = np.random.default_rng(seed)
-    draws = generator.multinomial(len(polls), np.full(len(polls), 1 / len(polls)), size=resamples) / len(polls)
-    curves = {}
-    for name, table in right.items():
-        means = draws @ table.T
-        low, high = np.quantile(means, [0.025, 0.975], axis=0)
-        curves[name] = np.stack([table.mean(axis=1), low, high], axis=1)
-    return curves
+    return {
+        name: np.array([share_interval(float(share), len(polls)) for share in table.mean(axis=1)])
+        for name, table in right.items()
+    }
 
 
 def chosen_voters(polls: Sequence[Ballot], reranker: str | None) -> dict[str, Voter]:
@@ -127,7 +125,7 @@ def job(config: StudyConfig) -> int:
     if not polls:
         raise CandidatesUnusable("nothing to study: no question's gold query runs, or each lost a candidate")
     n = min(config.n, min(len(ballot.candidates) for ballot in polls))
-    curves = study(polls, chosen_voters(polls, config.reranker), n, config.resamples, config.seed)
+    curves = study(polls, chosen_voters(polls, config.reranker), n, config.seed)
     counts = [k for k in PRINTED if k < n] + [n]
     left_out = f" ({len(sampled) - len(polls)} left out)" if len(polls) < len(sampled) else ""
     title = f"{len(polls)} questions{left_out}, {', '.join(config.files)}"
@@ -135,9 +133,8 @@ def job(config: StudyConfig) -> int:
     (output / "study.json").write_text(json.dumps({"questions": len(polls), "curves": values}) + "\n", encoding="utf-8")
     (output / "study.html").write_text(_page(curves, counts, title), encoding="utf-8")
     rows = [["", *(f"n={k}" for k in counts)], *_rows(curves, counts)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    sys.stdout.write(title + "\n" + "\n".join(lines) + f"\n{output / 'study.html'}\n")
+    lines = [visible(title), *aligned(rows), visible(str(output / "study.html"))]
+    sys.stdout.writelines(f"{line}\n" for line in lines)
     return 0
 
 

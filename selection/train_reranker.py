@@ -18,6 +18,7 @@ from scipy.optimize import minimize
 from conf.cli import run_entrypoint
 from conf.output import new_output, refuse_existing
 from conf.schema.selection import RerankerTraining
+from conf.terminal import visible
 from selection.ballots import Ballot, ballots
 from selection.features import features
 from selection.questions import CandidatesUnusable, read_candidates
@@ -72,7 +73,7 @@ def job(config: RerankerTraining) -> int:
     polls = list(ballots(read_candidates(config), config))
     reranker = fit(polls, config.l2)
     reranker.save(output)
-    sys.stdout.write(f"trained on {reranker.questions} of {len(polls)} questions: {output}\n")
+    sys.stdout.write(f"trained on {reranker.questions} of {len(polls)} questions: {visible(str(output))}\n")
     return 0
 
 

@@ -153,6 +153,7 @@ def _evaluation(progress: float) -> dict[str, float]:
         "eval/recall_at_n": 0.78 + 0.05 * progress,
         "eval/vote_ex": 0.47 + 0.21 * progress,
         "eval/tasks": 320.0,
+        "eval/scored": 320.0,
         "eval/n": 30.0,
         "perf/evaluate_s": 18.0,
     }

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
+from conf.terminal import visible
 from trainer.metrics import Row
 from trainer.metrics_keys import STAGES
 
@@ -129,7 +130,7 @@ class PlainConsole:
         self.note(f"{name} done in {duration(time.monotonic() - begun)}")
 
     def note(self, text: str) -> None:
-        self._console.print(Text(text), soft_wrap=True)
+        self._console.print(Text(visible(text, lines=True)), soft_wrap=True)
 
     def close(self) -> None:
         """Has nothing to close."""
@@ -140,11 +141,11 @@ class RichConsole:
 
     def __init__(self, console: Console, *, steps: int) -> None:
         self._progress = Progress(
-            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"),
+            TextColumn("{task.fields[left]}", markup=False),
             console=console,
             expand=True,
         )
@@ -178,7 +179,7 @@ class RichConsole:
         self._progress.update(self._task, description=before)
 
     def note(self, text: str) -> None:
-        self._live.console.print(Text(text))
+        self._live.console.print(Text(visible(text, lines=True)))
 
     def close(self) -> None:
         self._live.stop()

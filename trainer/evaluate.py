@@ -121,9 +121,11 @@ def nothing_scored(metrics: Mapping[str, float]) -> str | None:
 
 
 def _summarise(outcomes: Sequence[_Outcome], n: int) -> dict[str, float]:
+    scored = [outcome for outcome in outcomes if not (outcome.causes["infrastructure"] or outcome.causes["data"])]
     causes = sum((outcome.causes for outcome in outcomes), start=Counter[Cause]())
     counts = {
         "eval/tasks": float(len(outcomes)),
+        "eval/scored": float(len(scored)),
         "eval/n": float(n),
         "eval/unscorable": float(causes["infrastructure"]),
         "eval/unscorable_data": float(causes["data"]),
@@ -131,7 +133,6 @@ def _summarise(outcomes: Sequence[_Outcome], n: int) -> dict[str, float]:
     }
     if outcomes:
         counts["eval/tokens_mean"] = fmean(outcome.tokens for outcome in outcomes) / n
-    scored = [outcome for outcome in outcomes if not (outcome.causes["infrastructure"] or outcome.causes["data"])]
     if not scored:
         return counts
     return counts | {

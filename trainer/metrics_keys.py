@@ -245,6 +245,7 @@ _EVAL = _keys(
         ("recall_at_n", "share", "last", "Tasks for which at least one of n candidates is right."),
         ("vote_ex", "share", "last", "Accuracy of the candidate chosen by voting over n candidates."),
         ("tasks", "count", "last", "Held-out tasks evaluated."),
+        ("scored", "count", "last", "Those of them that could be scored, over which the accuracies are means."),
         ("n", "count", "last", "Candidates sampled for each task."),
         (
             "unscorable",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from conf.errors import QuorumError
 from conf.schema.root import TrainConfig
+from conf.terminal import tell, visible
 from trainer.carriers import TrainingSequence
 from trainer.finished import run_config
 from trainer.skipped import SkippedBatch, read_batch
@@ -34,9 +35,8 @@ def main(arguments: Sequence[str]) -> int:
         batch = read_batch(file)
         lines = replay(batch, run_config(file.resolve().parents[2]), file.parent / "policy")
     except QuorumError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
+        return tell(error)
+    sys.stdout.write("".join(f"{visible(line)}\n" for line in lines))
     return 3 if len(lines) > 1 else 0
 
 

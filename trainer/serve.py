@@ -16,6 +16,7 @@ from pathlib import Path
 
 from conf.errors import QuorumError
 from conf.short_folder import new_short_folder, room_in
+from conf.terminal import tell
 from rollout.vllm_backend import SOCKET
 from trainer.finished import Trained, trained
 
@@ -92,8 +93,7 @@ def main() -> int:
             raise ServeRefused("vLLM is not installed: install the cpu or the gpu extra")
         variables = os.environ | environment(chosen)
     except QuorumError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
+        return tell(error)
     os.execve(line[0], line, variables)
 
 

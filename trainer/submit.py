@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from conf.errors import ConfigError, QuorumError
+from conf.terminal import coloured, tell, visible
 from trainer.jobs.client import JobsClient
 from trainer.jobs.head import running_head, start_head
 from trainer.jobs.settings import KINDS, prepare, take_address
@@ -31,12 +32,8 @@ def main() -> int:
     arguments = _parser().parse_intermixed_args()
     try:
         return _run(arguments)
-    except ConfigError as error:
-        sys.stderr.write(f"configuration: {error}\n")
-        return 2
     except QuorumError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
+        return tell(error)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; a job that was submitted goes on\n")
         return 130
@@ -80,10 +77,11 @@ def _local(cpus: int) -> str:
 def follow(client: JobsClient, identity: str) -> int:
     """Writes what the job prints; 0 when it succeeded."""
     for text in client.follow(identity):
-        sys.stdout.write(text)
+        sys.stdout.write(coloured(text))
         sys.stdout.flush()
     job = client.job(identity)
-    sys.stderr.write(f"job {identity} {job.status.lower()}{f': {job.message}' if job.message else ''}\n")
+    ended = f"job {identity} {job.status.lower()}{f': {job.message}' if job.message else ''}"
+    sys.stderr.write(f"{visible(ended, lines=True)}\n")
     return 0 if job.status == "SUCCEEDED" else 1
 
 

@@ -16,6 +16,7 @@ from benchmarks.ablation.plot import draw
 from benchmarks.ablation.results import as_json, compare, markdown, read_run
 from benchmarks.ablation.runs import REFERENCE, finished, planned, train
 from conf.cli import run_entrypoint
+from conf.output import replace_text
 from conf.schema.ablation import AblationConfig
 
 
@@ -30,17 +31,11 @@ def run(config: AblationConfig) -> int:
             train(plan, steps=config.steps, timeout_s=config.run_timeout_s)
         outcomes.append(read_run(plan.folder, variant=plan.variant, seed=plan.seed))
         comparison = compare(outcomes, reference=REFERENCE)
-        _write(output / "ablation.json", json.dumps(as_json(comparison), indent=1) + "\n")
-        _write(output / "ablation.md", markdown(comparison, n=config.n))
-        _write(output / "ablation.svg", draw(comparison, n=config.n))
+        replace_text(output / "ablation.json", json.dumps(as_json(comparison), indent=1) + "\n")
+        replace_text(output / "ablation.md", markdown(comparison, n=config.n))
+        replace_text(output / "ablation.svg", draw(comparison, n=config.n))
     sys.stdout.write(markdown(comparison, n=config.n))
     return 0
-
-
-def _write(file: Path, text: str) -> None:
-    part = file.with_name(f".{file.name}")
-    part.write_text(text, encoding="utf-8")
-    part.replace(file)
 
 
 def main(arguments: Sequence[str]) -> int:

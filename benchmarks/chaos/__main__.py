@@ -19,6 +19,7 @@ from benchmarks.chaos.table import markdown, write_summary
 from benchmarks.chaos.trial import Lab, read_reference, try_fault
 from conf.cli import run_entrypoint
 from conf.schema.chaos import ChaosConfig
+from conf.terminal import visible
 
 UNDISTURBED = "undisturbed"
 
@@ -43,7 +44,7 @@ def _suite(lab: Lab) -> int:
         rows.append(try_fault(name, lab, reference))
         _tell(f"{name}: {rows[-1].status}")
         write_summary(output / "summary.json", rows, settings=config.settings, usual_step_s=reference.step_s)
-    sys.stdout.write(f"{markdown(rows)}a usual step takes {reference.step_s:.1f} s\n")
+    sys.stdout.write(f"{visible(markdown(rows), lines=True)}a usual step takes {reference.step_s:.1f} s\n")
     return int(any(row.failed for row in rows))
 
 
@@ -51,14 +52,15 @@ def _soak(lab: Lab) -> int:
     soaked = soak(lab)
     write(Path(lab.config.output) / "soak.json", soaked)
     for name, value in asdict(soaked).items():
-        sys.stdout.write(f"{name}: {', '.join(value) if isinstance(value, list) else value}\n")
+        shown = ", ".join(value) if isinstance(value, list) else str(value)
+        sys.stdout.write(f"{name}: {visible(shown)}\n")
     problems = soaked.problems()
-    sys.stdout.writelines(f"failed: {problem}\n" for problem in problems)
+    sys.stdout.writelines(f"failed: {visible(problem)}\n" for problem in problems)
     return int(bool(problems))
 
 
 def _tell(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{visible(text)}\n")
     sys.stderr.flush()
 
 

@@ -18,6 +18,7 @@ from benchmarks.chaos.ledgers import Account, account, read_ledger
 from benchmarks.chaos.trial import Lab
 from benchmarks.chaos.watched import TrainerRun, TrialFailed
 from benchmarks.rows import read_rows
+from conf.output import replace_text
 
 SETTINGS = (
     "rollout.max_restarts=1000",
@@ -92,7 +93,7 @@ def soak(lab: Lab) -> Soaked:
 
 def write(file: Path, soaked: Soaked) -> None:
     """As JSON, with the problems."""
-    file.write_text(json.dumps(asdict(soaked) | {"problems": soaked.problems()}, indent=1) + "\n", encoding="utf-8")
+    replace_text(file, json.dumps(asdict(soaked) | {"problems": soaked.problems()}, indent=1) + "\n")
 
 
 def memory_of(run: TrainerRun) -> float:

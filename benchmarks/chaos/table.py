@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.chaos.trial import Row
+from conf.output import replace_text
 
 COLUMNS = ("fault", "at step", "noticed s", "recovered s", "steps", "lost", "twice", "status")
 
@@ -23,9 +24,7 @@ def write_summary(file: Path, rows: Sequence[Row], *, settings: Sequence[str], u
         "usual_step_s": usual_step_s,
         "faults": [asdict(row) for row in rows],
     }
-    part = file.with_name(f".{file.name}")
-    part.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    part.replace(file)
+    replace_text(file, json.dumps(summary, indent=1) + "\n")
 
 
 def machine() -> dict[str, str | int | float]:

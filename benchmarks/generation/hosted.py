@@ -34,26 +34,29 @@ def ask(
     config: BenchmarkConfig, questions: Sequence[Question], denotation: Literal["spider", "bird"], output: Path
 ) -> Answers:
     """Asks what is not yet answered and returns all answers. Raises BenchmarkError."""
-    model = f"{config.model.api} {config.model.name}"
+    model, key = f"{config.model.api} {config.model.name}", _key(config.model)
     started = time.perf_counter()
     with Progress(output, settings(config, questions, model), len(questions)) as progress:
         missing = [question for question in questions if question.position not in progress.done]
         if missing:
-            asyncio.run(_ask_all(config, missing, denotation, progress))
+            asyncio.run(_ask_all(config, key, missing, denotation, progress))
         answers = progress.answers(questions, thinking=config.prompt.thinking)
         requests = sum(record["requests"] for record in progress.done.values())
     return Answers(source=model, answers=answers, seconds=time.perf_counter() - started, requests=requests)
 
 
 async def _ask_all(
-    config: BenchmarkConfig, questions: Sequence[Question], denotation: Literal["spider", "bird"], progress: Progress
+    config: BenchmarkConfig,
+    key: str | None,
+    questions: Sequence[Question],
+    denotation: Literal["spider", "bird"],
+    progress: Progress,
 ) -> None:
-    key = os.environ.get(config.model.key_variable)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     prompts = _prompts(config, questions, denotation)
     through_proxy = not is_loopback(config.model.api or "")
     async with httpx.AsyncClient(headers=headers, timeout=config.model.timeout_s, trust_env=through_proxy) as client:
-        endpoint = Endpoint(config.model, client)
+        endpoint = Endpoint(config.model, client, key)
         slots = asyncio.Semaphore(config.model.concurrency)
 
         async def one(question: Question, messages: Sequence[Message]) -> None:
@@ -67,6 +70,21 @@ async def _ask_all(
         except* BenchmarkError as errors:
             done = len(progress.done)
             raise BenchmarkError(f"{errors.exceptions[0]}; the same command continues after {done} questions") from None
+
+
+def _key(source: ModelSource) -> str | None:
+    """The key; None for a server that asks for none. Messages name the variable only if it exists: one that does not
+    may be the key itself. Raises BenchmarkError.
+    """
+    key = os.environ.get(source.key_variable, "").strip()
+    if not key and "key_variable" in source.model_fields_set:
+        raise BenchmarkError(
+            "model.key_variable names an environment variable that is not set: export it with the key, or leave "
+            "model.key_variable out for a server that asks for none"
+        )
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise BenchmarkError(f"the key in {source.key_variable} holds characters that no header can carry")
+    return key or None
 
 
 def _prompts(
@@ -98,10 +116,11 @@ async def _question(config: BenchmarkConfig, endpoint: "Endpoint", messages: Seq
 class Endpoint:
     """One model behind one URL."""
 
-    def __init__(self, source: ModelSource, client: httpx.AsyncClient) -> None:
+    def __init__(self, source: ModelSource, client: httpx.AsyncClient, key: str | None = None) -> None:
         assert source.api is not None
         self._source = source
         self._client = client
+        self._key = key
         self._url = source.api.rstrip("/") + "/chat/completions"
         self._pace = Pace(source.requests_per_minute)
 
@@ -135,14 +154,19 @@ class Endpoint:
                 reason = f"{type(error).__name__} {error}".strip()
                 continue
             if response.status_code == 200:
-                return _json(response, self._url)
-            reason = f"status {response.status_code}: {response.text.strip()[:300]}"
+                return _json(response, self._words(response), self._url)
+            reason = f"status {response.status_code}: {self._words(response)[:300]}"
             if response.status_code not in PASSING:
                 raise BenchmarkError(_refusal(self._source, response.status_code, self._url, reason))
             pause = max(pause, _retry_after(response))
         raise BenchmarkError(
             f"{self._url} did not answer after {self._source.retries + 1} requests, the last: {reason}"
         )
+
+    def _words(self, response: httpx.Response) -> str:
+        """What the server says; some repeat the key that they refuse."""
+        text = response.text.strip()
+        return text.replace(self._key, "...") if self._key else text
 
 
 def _refusal(source: ModelSource, status: int, url: str, reason: str) -> str:
@@ -158,11 +182,11 @@ def _retry_after(response: httpx.Response) -> float:
     return min(float(text), LONGEST_PAUSE_S) if text.replace(".", "", 1).isdigit() else 0.0
 
 
-def _json(response: httpx.Response, url: str) -> dict[str, Any]:
+def _json(response: httpx.Response, words: str, url: str) -> dict[str, Any]:
     try:
         reply = response.json()
     except ValueError as error:
-        raise BenchmarkError(f"{url}: JSON expected, found {response.text.strip()[:200]!r}") from error
+        raise BenchmarkError(f"{url}: JSON expected, found {words[:200]!r}") from error
     if not isinstance(reply, dict):
         raise BenchmarkError(f"{url}: a JSON object expected, found {type(reply).__name__}")
     return reply

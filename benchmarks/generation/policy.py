@@ -15,6 +15,7 @@ from benchmarks.carriers import Answers, BenchmarkError, Question
 from benchmarks.generation.progress import Progress, folder_identity, settings
 from conf.schema.benchmark import BenchmarkConfig
 from conf.schema.rollout import RolloutConfig, SamplingConfig
+from conf.terminal import visible
 from rollout.carriers import Group, Prompt
 from rollout.cluster import local_ray
 from rollout.errors import RolloutError
@@ -68,7 +69,7 @@ def _prompts(
         try:
             prompts.append((question, renderer.render(question.task(denotation))))
         except PromptTooLong as error:
-            sys.stderr.write(f"{error}; answered with nothing\n")
+            sys.stderr.write(f"{visible(str(error))}; answered with nothing\n")
             greedy = NO_COMPLETION if config.sampling.greedy else None
             progress.add(_record(question, [NO_COMPLETION] * config.sampling.n, greedy, 0))
     return prompts

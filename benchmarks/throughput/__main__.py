@@ -21,8 +21,9 @@ from benchmarks.throughput.blocks import bind
 from benchmarks.throughput.comparison import compare, table
 from benchmarks.throughput.device import measure, show
 from benchmarks.throughput.jobs import make_job
-from benchmarks.throughput.learning import learn
+from benchmarks.throughput.learning import learn, learning_plot
 from conf.cli import run_entrypoint
+from conf.output import new_file, refuse_existing, replace_text
 from conf.schema.throughput import ThroughputConfig
 
 JOBS = {"short": ("short",), "long": ("long",), "both": ("short", "long")}
@@ -30,6 +31,10 @@ JOBS = {"short": ("short",), "long": ("long",), "both": ("short", "long")}
 
 def run(config: ThroughputConfig) -> int:
     """Measures, prints and writes. Raises RunFailed."""
+    if config.output is not None:
+        new_file("output", Path(config.output))
+        if config.learning.enabled:
+            refuse_existing("output", learning_plot(config, Path(config.folder)))
     folder = (Path(config.folder) / datetime.now().strftime("%Y%m%d-%H%M%S")).resolve()
     folder.mkdir(parents=True)
     if config.device == "cpu":
@@ -55,7 +60,7 @@ def run(config: ThroughputConfig) -> int:
 
 def _write(config: ThroughputConfig, found: dict[str, Any]) -> None:
     if config.output is not None:
-        Path(config.output).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        replace_text(Path(config.output), json.dumps(found, indent=1) + "\n")
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.throughput.blocks import Block, our_block, peer_block
 from benchmarks.throughput.curves import Curve, draw
 from benchmarks.throughput.jobs import Job, make_job
+from conf.output import replace_text
 from conf.schema.throughput import ThroughputConfig
 
 LABELS = {
@@ -33,9 +34,8 @@ def learn(config: ThroughputConfig, folder: Path) -> dict[str, Any]:
             rewards.setdefault(name, []).append([step.reward for step in block.steps])
             samples = _running([step.completions for step in block.steps])
     curves = [_curve(name, samples, of) for name, of in rewards.items()]
-    place = Path(config.output).resolve().parent if config.output is not None else folder
-    plot = place / "learning.svg"
-    plot.write_text(draw(curves, x="completions sampled", y="mean reward of the step's completions"), encoding="utf-8")
+    plot = learning_plot(config, folder)
+    replace_text(plot, draw(curves, x="completions sampled", y="mean reward of the step's completions"))
     return {
         "plot": str(plot),
         "seeds": config.learning.seeds,
@@ -43,6 +43,11 @@ def learn(config: ThroughputConfig, folder: Path) -> dict[str, Any]:
         "rewards": rewards,
         "last_quarter": {name: _last_quarter(of) for name, of in rewards.items()},
     }
+
+
+def learning_plot(config: ThroughputConfig, folder: Path) -> Path:
+    """Where the plot lies: beside output=FILE, or in `folder`."""
+    return (Path(config.output).resolve().parent if config.output is not None else folder) / "learning.svg"
 
 
 def _block(name: str, job: Job, config: ThroughputConfig, folder: Path, seed: int) -> Block:

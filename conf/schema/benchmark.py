@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from conf.passwords import NO_PASSWORD, VariableName
 from conf.schema.base import PathBelow, PathText, Section, Word
 from conf.schema.data import DemoData
 from conf.schema.prompt import PromptConfig
@@ -60,7 +61,7 @@ class ModelSource(Section):
     """Base URL of a hosted model, for instance https://host/v1."""
     name: Word | None = None
     """The hosted model's name."""
-    key_variable: Word = "OPENAI_API_KEY"
+    key_variable: VariableName = "OPENAI_API_KEY"
     """Environment variable that holds the key; a server that asks for none needs none."""
     requests_per_minute: PositiveFloat = 60.0
     budget_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
@@ -77,7 +78,13 @@ class ModelSource(Section):
     @field_validator("api")
     @classmethod
     def _is_url(cls, api: str | None) -> str | None:
-        if api is not None and not api.startswith(("http://", "https://")):
+        if api is None:
+            return None
+        if "@" in api:
+            raise ValueError(NO_PASSWORD)
+        if "?" in api or "#" in api:
+            raise ValueError("an address without ? and # expected: put a key into the variable model.key_variable")
+        if not api.startswith(("http://", "https://")):
             raise ValueError(f"a URL expected, for instance https://{api.partition('://')[2] or api}")
         return api
 
@@ -100,8 +107,6 @@ class BenchmarkMetrics(Section):
     """BIRD only: time right answers against the gold (VES and R-VES)."""
     ves_repeats: PositiveInt = 10
     """Timed runs of both queries."""
-    resamples: PositiveInt = 2000
-    """Bootstrap resamples of the 95 % intervals."""
 
 
 OFFICIAL_BUDGET = BudgetConfig(

@@ -4,6 +4,7 @@ from ipaddress import ip_address
 
 from pydantic import Field, PositiveInt, field_validator
 
+from conf.passwords import VariableName
 from conf.schema.base import PathText, Section, Word
 from conf.schema.reward import RewardConfig
 
@@ -14,7 +15,7 @@ class RewardHttpConfig(Section):
     host: Word = "127.0.0.1"
     """Address to listen on. Anything but loopback needs a bearer token."""
     port: int = Field(default=8400, ge=1, le=65535)
-    token_variable: Word = "QUORUM_REWARD_TOKEN"
+    token_variable: VariableName = "QUORUM_REWARD_TOKEN"
     """Environment variable that holds the bearer token; when it is set, callers must send it."""
     max_request_mib: PositiveInt = 64
     max_concurrent_requests: PositiveInt = 64

@@ -9,7 +9,7 @@ from conf.schema.reward import RewardConfig
 class ScoreConfig(Section):
     input: PathText
     """JSON lines: {"id", "db_id", "gold_sqls": [..], "completion", "denotation"}; "question" optional, and
-    "thinking_opened": true where the prompt ended in an open <think>."""
+    "thinking_opened": true where the prompt ended in an open <think>, "thinking": false where it asks for none."""
     databases: PathText
     """Folder holding <db_id>/<db_id>.sqlite; other *.sqlite files beside it are further instances."""
     output: PathText

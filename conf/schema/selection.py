@@ -43,8 +43,6 @@ class StudyConfig(CandidateFile):
     split: Literal["heldout", "train"] = "heldout"
     n: PositiveInt = 30
     """Largest number of candidates looked at."""
-    resamples: PositiveInt = 1000
-    """Bootstrap resamples of the 95 % intervals."""
     reranker: PathText | None = None
     """File of a trained reranker, studied beside the voters."""
     output: PathText

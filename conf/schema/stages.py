@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
+from conf.passwords import NO_PASSWORD
 from conf.schema.base import PathText, Section, Word
 
 
@@ -122,3 +123,10 @@ class ClusterConfig(Section):
     """Machines that the plan may use (None: this one, or on a cluster as many as it needs)."""
     gpus_per_node: PositiveInt = 8
     """GPU only: devices of one machine, for the plan."""
+
+    @field_validator("address")
+    @classmethod
+    def _has_no_user(cls, address: str | None) -> str | None:
+        if address is not None and "@" in address:
+            raise ValueError(NO_PASSWORD)
+        return address

@@ -14,6 +14,15 @@ def extract(completion: str, config: FormatReward) -> Extraction:
     return extract_sql(completion, thinking=config.thinking)
 
 
+def format_fault(extraction: Extraction, config: FormatReward) -> str | None:
+    """Why format_reward is 0, in one clause; None where it is 1."""
+    if not extraction.well_formed:
+        return extraction.fault or "it holds no SQL"
+    if not format_reward(extraction, config):
+        return f"its reasoning has {len(extraction.reasoning)} characters, not more than {config.min_reasoning_chars}"
+    return None
+
+
 def format_reward(extraction: Extraction, config: FormatReward) -> float:
     """1.0 or 0.0."""
     if not extraction.well_formed:

@@ -53,6 +53,8 @@ class Extraction:
     """The tags are as asked for and there is an answer."""
     too_long: bool = False
     """The completion has more than MAX_COMPLETION_CHARS characters and was not read."""
+    fault: str | None = None
+    """Why it is not well-formed; with thinking off, that it holds a think tag, which is then taken for SQL."""
 
 
 class Token(NamedTuple):
@@ -93,15 +95,32 @@ def extract_sql(completion: str, *, thinking: bool) -> Extraction:
         return Extraction(sql=None, reasoning="", well_formed=False, too_long=True)
     if not thinking:
         sql = unfenced(completion)
-        return Extraction(sql=sql, reasoning="", well_formed=sql is not None)
+        tagged = THINK in completion or END_THINK in completion
+        fault = "it holds a think tag, which is taken for SQL" if tagged else None
+        return Extraction(sql=sql, reasoning="", well_formed=sql is not None, fault=fault)
     opens, closes = completion.count(THINK), completion.count(END_THINK)
     head, _, answer = completion.lstrip(LEADING_SPACE).rpartition(END_THINK)
     sql = None if THINK in answer else unfenced(answer)
     before, _, reasoning = head.partition(THINK)
     well_formed = opens == 1 and closes == 1 and not before.strip() and THINK in head and sql is not None
     return Extraction(
-        sql=sql, reasoning=reasoning.strip() if THINK in head else before.strip(), well_formed=well_formed
+        sql=sql,
+        reasoning=reasoning.strip() if THINK in head else before.strip(),
+        well_formed=well_formed,
+        fault=None if well_formed else _tag_fault(opens, closes, text_before=bool(before.strip())),
     )
+
+
+def _tag_fault(opens: int, closes: int, *, text_before: bool) -> str:
+    if not opens and not closes:
+        return "it has no <think> block"
+    if not opens:
+        return "it has </think> without <think>"
+    if not closes:
+        return "its <think> is never closed"
+    if opens > 1 or closes > 1:
+        return "it has more than one <think> or </think>"
+    return "text stands before its <think>" if text_before else "no SQL follows its </think>"
 
 
 def lex(sql: str) -> list[Token] | None:

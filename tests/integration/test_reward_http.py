@@ -133,6 +133,19 @@ def test_the_documented_trl_client(server: str, monkeypatch: pytest.MonkeyPatch)
     talk = [{"role": "assistant", "content": right}]
     assert names["quorum_reward"](["DROP TABLE dog", right, right], prompts=["?"] * 3, **asked) == [0.0, 4.0, None]
     assert names["quorum_reward"]([talk] * 3, **asked) == [4.0, 4.0, None]
+    plain = ["SELECT name FROM dog", "SELECT age FROM dog", "SELECT name FROM dog"]
+    right_plain, wrong_plain, lost = names["quorum_reward"](plain, **asked)
+    assert (right_plain, lost) == (3.0, None)
+    assert 1.0 <= wrong_plain < 3.0
+
+
+def test_the_answer_says_what_its_form_costs(server: str) -> None:
+    asked = [case(1, "SELECT name FROM dog"), case(2, "SELECT name FROM dog") | {"thinking": False}]
+    reply = httpx.post(f"{server}/score", json={"cases": asked}, headers=TOKEN, timeout=120)
+    gated, plain = reply.json()["results"]
+    assert (gated["total"], gated["flags"], gated["form"]) == (0, ["format_gate"], "it has no <think> block")
+    assert (plain["total"], plain["components"]["format"]) == (3.0, None)
+    assert "form" not in plain
 
 
 def test_an_open_address_needs_a_token(databases: Path) -> None:

@@ -12,7 +12,7 @@ from conf.schema.root import TrainConfig
 from rewards.sql.executor import ExecutorPool
 from rollout.carriers import Completion
 from trainer.ask.answer import Answer, NoAnswer, choose
-from trainer.export.card import card, wilson
+from trainer.export.card import card
 from trainer.export.folder import ExportFailed, export
 from trainer.finished import NotUsable, Trained, trained
 from trainer.serve import ServeRefused, check_host, command, environment
@@ -53,14 +53,6 @@ def test_a_configuration_of_another_version_is_named(run):
         trained(run)
 
 
-def test_wilsons_interval_by_hand():
-    low, high = wilson(0.5, 100)
-    assert (round(low, 4), round(high, 4)) == (0.4038, 0.5962)
-    low, high = wilson(0.0, 10)
-    assert low == 0.0
-    assert high == pytest.approx(0.2775, abs=1e-4)
-
-
 def test_the_card_tells_data_rewards_scores_with_intervals_and_how_to_serve(run):
     text = card(trained(run), code="c0ffee", data={"train": "4000 tasks, digest d1"})
     assert "| greedy execution accuracy | 83.8 % | 79.3 to 87.4 % |" in text
@@ -69,6 +61,24 @@ def test_the_card_tells_data_rewards_scores_with_intervals_and_how_to_serve(run)
     assert "train 4000 tasks, digest d1" in text
     assert "Rewards: format, execution, atomic SQL operations.\n" in text
     assert "vllm serve FOLDER --max-model-len 256" in text
+
+
+@pytest.mark.parametrize(
+    ("counts", "said", "interval"),
+    [
+        ({"eval/scored": 80.0, "eval/unscorable_data": 7440.0}, "On 80 of 320 held-out tasks", "74.2 to 90.3 %"),
+        # Rows of earlier versions: 240 tasks without a gold, 31 completions each.
+        ({"eval/unscorable_data": 240.0 * 31}, "On 80 of 320 held-out tasks", "74.2 to 90.3 %"),
+        ({"eval/unscorable": 240.0}, "On at least 80 of 320 held-out tasks", "74.2 to 90.3 %"),
+        ({"eval/unscorable": 5000.0}, "On at least 0 of 320 held-out tasks", ""),
+    ],
+)
+def test_the_cards_intervals_are_over_scored_tasks(run, counts, said, interval):
+    row = json.loads((run / "metrics.jsonl").read_text().splitlines()[1]) | counts
+    (run / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    text = card(trained(run), code="c", data={})
+    assert said in text
+    assert f"| greedy execution accuracy | 83.8 % | {interval} |" in text
 
 
 def test_a_checkpoint_without_evaluation_says_so(run):

@@ -7,9 +7,8 @@ import pytest
 from benchmarks.metrics.bird.efficiency import efficiency, stepped_reward, without_outliers
 from benchmarks.metrics.bird.execution import execution_match
 from benchmarks.metrics.bird.soft_f1 import soft_f1, soft_f1_unordered
-from benchmarks.metrics.intervals import bootstrap_mean
 from benchmarks.metrics.sampling import mean_at_n, pass_at, recall_at
-from benchmarks.metrics.significance import mcnemar, paired_difference
+from benchmarks.metrics.significance import holm, mcnemar, paired_difference, randomisation
 from benchmarks.metrics.spider.results import results_match, results_match_corrected
 from benchmarks.metrics.spider.text import executable, order_matters, plug_placeholder, read_prediction
 from rewards.carriers import Execution, Value
@@ -106,22 +105,34 @@ def test_sampling_metrics() -> None:
         pass_at(4, 5, 1)
 
 
-def test_bootstrap_interval_has_the_width_of_the_normal_approximation() -> None:
-    interval = bootstrap_mean([1.0] * 800 + [0.0] * 200, seed=1)
-    half = 1.96 * math.sqrt(0.8 * 0.2 / 1000)
-    assert interval.mean == 0.8
-    assert interval.low == pytest.approx(0.8 - half, abs=0.003)
-    assert interval.high == pytest.approx(0.8 + half, abs=0.003)
-    assert bootstrap_mean([0.5, 0.5]) == (0.5, 0.5, 0.5)
-    assert bootstrap_mean([1.0, 0.0, 0.5], seed=3) == bootstrap_mean([1.0, 0.0, 0.5], seed=3)
-
-
 def test_mcnemar_is_the_binomial_test_on_disagreements() -> None:
     first = [True] * 10 + [False] * 2 + [True] * 5
     second = [False] * 10 + [True] * 2 + [True] * 5
     # 2 * (C(12,0) + C(12,1) + C(12,2)) / 2**12
     assert mcnemar(first, second) == (10, 2, pytest.approx(2 * 79 / 4096))
     assert mcnemar([True], [True]).p_value == 1.0
+
+
+def test_the_randomisation_test_by_hand() -> None:
+    # Of the 16 signs of four equal differences two are as far from 0 as seen: p = 1/8.
+    assert randomisation([0.5] * 4, draws=100_000) == pytest.approx(1 / 8, abs=0.005)
+    assert randomisation([1.0, -1.0, 1.0, -1.0]) == 1.0
+    assert randomisation([0.0, 0.0]) == 1.0
+    assert randomisation([0.1] * 30) == pytest.approx(1 / 10_001)
+
+
+def test_randomisation_agrees_with_mcnemar_on_binary_scores() -> None:
+    first, second = [True] * 9 + [False] * 3, [False] * 9 + [True] * 3
+    exact = mcnemar(first, second).p_value
+    assert randomisation([b - a for a, b in zip(first, second, strict=True)], draws=200_000) == pytest.approx(
+        exact, abs=0.004
+    )
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03]) == [pytest.approx(0.03), pytest.approx(0.06), pytest.approx(0.06)]
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
 
 
 def test_paired_difference() -> None:

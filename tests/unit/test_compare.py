@@ -57,7 +57,6 @@ def test_no_difference_shown_and_unscorable_left_out(tmp_path: Path) -> None:
     assert result.keys == (0, 1, 2, 3)
     assert result.pairs[0].p_value == 1.0
     assert result.conclusion.startswith("no difference shown between")
-    assert compare([one, two], "soft_f1").pairs[0].p_value is None
 
 
 def test_p_values_of_several_pairs_are_corrected_together(tmp_path: Path) -> None:
@@ -75,6 +74,22 @@ def test_p_values_of_several_pairs_are_corrected_together(tmp_path: Path) -> Non
     assert [p.p_value for p in together.pairs] == [pytest.approx(3 * raw), pytest.approx(3 * raw), 1.0]
     assert alone.pairs[0].shown
     assert not together.pairs[0].shown
+
+
+def test_every_metric_is_corrected_over_all_pairs(tmp_path: Path) -> None:
+    """20 equal runs and one that is better on 7 questions: p = 2/128 alone, which 210 pairs may show by chance."""
+    equal = [0] * 40
+    runs = [read_run(write_run(tmp_path / f"r{i}", equal, benchmark="bird")) for i in range(20)]
+    best = read_run(write_run(tmp_path / "best", [1] * 7 + [0] * 33, benchmark="bird"))
+    alone = compare([best, runs[0]], "soft_f1").pairs[0]
+    assert alone.p_value == pytest.approx(2 / 128, abs=0.004)
+    assert alone.shown
+    for metric in ("soft_f1", "ex"):
+        together = compare([*runs, best], metric)
+        assert not any(pair.shown for pair in together.pairs)
+        assert together.conclusion.startswith("no difference shown between")
+    clear = compare([read_run(write_run(tmp_path / "clear", [1] * 40, benchmark="bird")), *runs[:3]], "soft_f1")
+    assert [pair.shown for pair in clear.pairs] == [True] * 3 + [False] * 3
 
 
 def test_the_command_writes_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -59,6 +59,57 @@ def results(tmp_path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
 
 
+SQL = "SELECT name FROM dog"
+
+
+@pytest.mark.parametrize(
+    ("completion", "form"),
+    [
+        (SQL, "it has no <think> block"),
+        ("<think>short</think>" + SQL, "its reasoning has 5 characters, not more than 100"),
+        ("Sure. " + THINK + SQL, "text stands before its <think>"),
+        (THINK + THINK + SQL, "it has more than one <think> or </think>"),
+        (THINK.removeprefix("<think>") + SQL, "it has </think> without <think>"),
+    ],
+)
+def test_a_right_answer_without_the_form_says_why_it_is_zero(
+    completion: str, form: str, databases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = completion.replace("name", "age")
+    lines = [case(1, completion), case(2, completion), case(3, wrong), case(4, completion, thinking=False)]
+    assert run_entrypoint(ScoreConfig, "score", run, "", arguments(tmp_path, lines)) == 0
+    one, two, three, four = results(tmp_path)
+    for gated in (one, two, three):
+        assert (gated["total"], gated["flags"], gated["form"]) == (0, ["format_gate"], form)
+    assert one["components"]["execution"] == 2
+    assert four["total"] == 3
+    assert four["components"]["format"] is None
+    assert "form" not in four
+    told = capsys.readouterr().out.splitlines()
+    assert told[:2] == [
+        f"2 completions, right ones, lost their total by their form: {form}",
+        f"1 completions lost their total by their form: {form}",
+    ]
+    assert 'give lines "thinking": false, or set reward.format.thinking=false' in told[2]
+
+
+def test_what_the_form_does_not_cost_is_not_said(
+    databases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [case(1, THINK + SQL), case(2, ""), case(3, "<think>never closed " + SQL), case(4, SQL, thinking="no")]
+    assert run_entrypoint(ScoreConfig, "score", run, "", arguments(tmp_path, lines)) == 1
+    assert [set(one) & {"form", "flags"} for one in results(tmp_path)] == [set()] * 3
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "line 4: thinking is neither true nor false\n")
+
+
+def test_without_thinking_a_think_tag_is_named(score: Score, tmp_path: Path) -> None:
+    assert score([case(1, SQL), case(2, THINK + SQL)], "reward.format.thinking=false") == (0, "")
+    plain, tagged = results(tmp_path)
+    assert (plain["total"], "form" in plain) == (4, False)
+    assert (tagged["components"]["execution"], tagged["form"]) == (0, "it holds a think tag, which is taken for SQL")
+
+
 def test_every_field_of_the_contract(score: Score, tmp_path: Path) -> None:
     lines = [case("a", THINK + "SELECT name FROM dog"), case(2, THINK + "DROP TABLE dog"), case(None, "")]
     assert score(lines) == (0, "")

@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.segment import Segment, Segments
 
 from conf.errors import QuorumError
+from conf.terminal import table, tell, visible
 from rewards.carriers import SqlTask
 from rewards.sql.executor import ExecutorPool
 from rollout.prompt import PromptRenderer
@@ -60,18 +61,17 @@ def ask(chosen: Trained, arguments: argparse.Namespace) -> Answer:
 
 
 def show(answer: Answer, console: Console) -> None:
-    """The query, the first rows of its result, and the agreement."""
-    console.print(answer.sql, markup=False, highlight=False, soft_wrap=True)
+    """The query, the first rows of its result with their values whole, and the agreement."""
     execution = answer.execution
-    table = Table(*execution.columns)
-    for row in execution.rows[:SHOWN_ROWS]:
-        table.add_row(*("NULL" if value is None else str(value) for value in row))
-    console.print(table)
+    lines = [visible(answer.sql, lines=True), ""]
+    lines += table(execution.columns, execution.rows[:SHOWN_ROWS], width=console.width)
+    if not execution.rows:
+        lines.append("no rows")
     if len(execution.rows) > SHOWN_ROWS:
-        console.print(f"... {len(execution.rows) - SHOWN_ROWS} more rows")
-    console.print(
-        f"{answer.agreeing} of {answer.asked} candidates agree on this result; {answer.ran} ran", highlight=False
-    )
+        lines.append(f"... {len(execution.rows) - SHOWN_ROWS} more rows")
+    lines += ["", f"{answer.agreeing} of {answer.asked} candidates agree on this result; {answer.ran} ran"]
+    # Segments are written as they are: nothing in them is markup, and no line is folded, cut or indented anew.
+    console.print(Segments([Segment("".join(f"{line}\n" for line in lines))]), end="", crop=False)
 
 
 def main() -> int:
@@ -81,8 +81,7 @@ def main() -> int:
             raise QuorumError("--n must be at least 1")
         show(ask(trained(arguments.run, arguments.checkpoint), arguments), Console())
     except QuorumError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
+        return tell(error)
     except KeyboardInterrupt:
         return 130
     return 0

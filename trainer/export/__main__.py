@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from conf.errors import QuorumError
+from conf.terminal import tell
 from trainer.export.folder import export
 from trainer.finished import trained
 
@@ -19,8 +20,7 @@ def main() -> int:
         chosen = trained(arguments.run, arguments.checkpoint)
         sys.stdout.write(f"{export(chosen, arguments.to)}: the policy of step {chosen.step}\n")
     except QuorumError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
+        return tell(error)
     return 0
 
 

@@ -1,16 +1,15 @@
 """The model card: what the policy was trained on and for, what it reached, how to serve it."""
 
 from dataclasses import dataclass
-from math import sqrt
+from math import ceil
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from conf.schema.root import TrainConfig
+from selection.intervals import share_interval
 from trainer.finished import Trained
-
-Z95 = 1.959964
-"""The 97.5 % point of the normal distribution."""
+from trainer.records import Json
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,15 +18,7 @@ class Score:
     value: float
     low: float | None
     high: float | None
-    """Wilson's 95 % interval over tasks; None for means that are no share of tasks."""
-
-
-def wilson(share: float, count: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share seen in `count` trials (Wilson 1927)."""
-    square = Z95**2 / count
-    centre = (share + square / 2) / (1 + square)
-    half = Z95 / (1 + square) * sqrt(share * (1 - share) / count + square / (4 * count))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    """95 % interval over the scored tasks; None for means that are no share of tasks."""
 
 
 SHARES = {
@@ -38,14 +29,28 @@ SHARES = {
 MEANS = {"eval/mean_at_n": "mean accuracy of a candidate"}
 
 
+def scored_tasks(evaluation: Json) -> tuple[int, bool]:
+    """Tasks that the accuracies are means over, and whether the number is exact.
+
+    Rows of earlier versions count unscorable completions alone: those of a task without a gold come together (n sampled
+    and a greedy one), while each that the infrastructure lost may have taken a task of its own along.
+    """
+    if "eval/scored" in evaluation:
+        return int(evaluation["eval/scored"]), True
+    lost = int(evaluation.get("eval/unscorable", 0))
+    group = int(evaluation.get("eval/n", 0)) + 1
+    without_gold = ceil(int(evaluation.get("eval/unscorable_data", 0)) / group)
+    return max(0, int(evaluation.get("eval/tasks", 0)) - without_gold - lost), not lost
+
+
 def scores(trained: Trained) -> list[Score]:
     """Of the evaluation at the checkpoint's step; none when it was not evaluated."""
     found = trained.evaluation()
-    tasks = int(found.get("eval/tasks", 0))
+    tasks, _ = scored_tasks(found)
     result = []
     for key, name in SHARES.items():
-        if tasks and found.get(key) is not None:
-            low, high = wilson(found[key], tasks)
+        if found.get(key) is not None:
+            low, high = share_interval(found[key], tasks)[1:] if tasks else (None, None)
             result.append(Score(name=name, value=found[key], low=low, high=high))
     result += [
         Score(name=name, value=found[key], low=None, high=None)
@@ -60,6 +65,7 @@ def card(trained: Trained, *, code: str, data: dict[str, str]) -> str:
     loader = FileSystemLoader(Path(__file__).parent)
     templates = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     config, evaluation = trained.config, trained.evaluation()
+    scored, exact = scored_tasks(evaluation)
     return templates.get_template("card.md.j2").render(
         config=config,
         base=_base(config),
@@ -67,6 +73,8 @@ def card(trained: Trained, *, code: str, data: dict[str, str]) -> str:
         code=code,
         data=data,
         tasks=int(evaluation.get("eval/tasks", 0)),
+        scored=scored,
+        exact=exact,
         n=int(evaluation.get("eval/n", config.evaluation.n)),
         scores=scores(trained),
         rewards=_rewards(config),

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from conf.errors import QuorumError
+from conf.terminal import aligned, coloured, tell, visible
 from trainer.jobs.client import ARGUMENTS, CODE, FOLDER, JobInfo, JobsClient, JobsUnavailable
 from trainer.jobs.head import running_head
 
@@ -52,13 +53,9 @@ def _client(address: str | None) -> JobsClient:
 
 def _list(arguments: argparse.Namespace) -> int:
     jobs = _client(arguments.address).jobs()
-    width = max((len(job.id) for job in jobs), default=0)
-    sys.stdout.writelines(
-        f"{job.id:<{width}}  {job.status:<9}  {_seconds(job):>9}  {job.metadata.get(FOLDER, job.entrypoint)}\n"
-        for job in jobs
-    )
-    if not jobs:
-        sys.stdout.write("no jobs\n")
+    rows = [(job.id, job.status, _seconds(job), job.metadata.get(FOLDER, job.entrypoint)) for job in jobs]
+    lines = aligned(rows, right=[2]) if rows else ["no jobs"]
+    sys.stdout.writelines(f"{line}\n" for line in lines)
     return 0
 
 
@@ -73,7 +70,7 @@ def _status(arguments: argparse.Namespace) -> int:
         "code": job.metadata.get(CODE, ""),
         "command": job.entrypoint,
     }
-    sys.stdout.writelines(f"{name:<8} {value}\n" for name, value in pairs.items() if value)
+    sys.stdout.writelines(f"{name:<8} {visible(value)}\n" for name, value in pairs.items() if value)
     return 0
 
 
@@ -81,7 +78,7 @@ def _logs(arguments: argparse.Namespace) -> int:
     client = _client(arguments.address)
     if arguments.follow:
         return _follow(client, arguments.job)
-    sys.stdout.write(client.logs(arguments.job))
+    sys.stdout.write(coloured(client.logs(arguments.job)))
     return 0
 
 
@@ -97,7 +94,7 @@ def _resume(arguments: argparse.Namespace) -> int:
     client = _client(arguments.address)
     job = client.job(arguments.job)
     identity = resubmit(client, job)
-    sys.stdout.write(f"{identity}\n")
+    sys.stdout.write(f"{visible(identity)}\n")
     return _follow(client, identity) if arguments.follow else 0
 
 
@@ -169,8 +166,7 @@ def main() -> int:
     try:
         return VERBS[arguments.verb](arguments)
     except QuorumError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
+        return tell(error)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; the job goes on\n")
         return 130

@@ -19,6 +19,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 from conf.errors import QuorumError
 from conf.loopback import is_loopback
+from conf.passwords import NO_PASSWORD
 
 REQUEST_S = 30.0
 """Longest wait for one answer."""
@@ -79,6 +80,8 @@ class JobsClient:
     """One cluster's jobs, at the address of its dashboard."""
 
     def __init__(self, address: str) -> None:
+        if "@" in address:
+            raise JobsUnavailable(f"the address of the dashboard: {NO_PASSWORD}")
         if not address.startswith(("http://", "https://")):
             raise JobsUnavailable(f"{address} is no address of a Ray dashboard: write http://HEAD:8265")
         self.address = address.rstrip("/")

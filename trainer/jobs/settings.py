@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from conf.errors import ConfigError
 from conf.load import load, quoted
+from conf.passwords import NO_PASSWORD
 from conf.paths import relative_paths
 from conf.schema.benchmark import BenchmarkConfig, BirdBenchmark, DemoBenchmark, SpiderBenchmark
 from conf.schema.root import TrainConfig
@@ -50,6 +51,8 @@ def take_address(overrides: Sequence[str]) -> tuple[str | None, list[str]]:
             address = value
         else:
             others.append(override)
+    if address is not None and "@" in address:
+        raise ConfigError(f"cluster.address: {NO_PASSWORD}")
     if address is not None and not address.startswith(("http://", "https://")):
         raise ConfigError(
             f"cluster.address={address}: jobs are submitted to the head's dashboard, such as http://HEAD:8265"

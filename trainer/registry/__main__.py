@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from conf.errors import QuorumError
+from conf.terminal import tell, visible
 from trainer.registry.collect import collect, garbage
 from trainer.registry.index import RunIndex
 from trainer.registry.show import comparison, full, listing
@@ -41,8 +42,8 @@ def _gc(index: RunIndex, arguments: argparse.Namespace) -> str:
     found = garbage(index.rows())
     if not found.folders and not found.rows:
         return "nothing to delete\n"
-    lines = [f"{size / 2**20:8.1f} MiB  {folder}" for folder, size in found.folders]
-    lines += [f"         row  {row.id} {row.name}: {row.folder} is gone" for row in found.rows]
+    lines = [f"{size / 2**20:8.1f} MiB  {visible(str(folder))}" for folder, size in found.folders]
+    lines += [f"         row  {visible(f'{row.id} {row.name}: {row.folder}')} is gone" for row in found.rows]
     if arguments.yes:
         collect(found, index)
         lines.append("deleted")
@@ -59,8 +60,7 @@ def main() -> int:
     try:
         sys.stdout.write(VERBS[arguments.verb](RunIndex(arguments.index), arguments))
     except QuorumError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
+        return tell(error)
     return 0
 
 

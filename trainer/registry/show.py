@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from conf.terminal import aligned
 from trainer.registry.index import RunRow
 from trainer.run_folder import is_open
 
@@ -21,7 +22,7 @@ def state(row: RunRow) -> str:
 def listing(rows: Sequence[RunRow]) -> str:
     """A line a run."""
     table = [LISTED, *((*_line(row),) for row in rows)]
-    return _aligned(table)
+    return _lines(table)
 
 
 def _line(row: RunRow) -> tuple[str, ...]:
@@ -48,7 +49,7 @@ def full(row: RunRow) -> str:
     pairs += [(f"data.{name}", f"{split['tasks']} tasks, {split['sha256']}") for name, split in row.data.items()]
     pairs += list(row.scores.items())
     pairs += list(flat(row.config))
-    return _aligned([(name, str(value)) for name, value in pairs if value is not None])
+    return _lines([(name, str(value)) for name, value in pairs if value is not None])
 
 
 def comparison(rows: Sequence[RunRow]) -> str:
@@ -71,7 +72,7 @@ def comparison(rows: Sequence[RunRow]) -> str:
         values = [str(fact.get(name, "-")) for fact in facts]
         if len(set(values)) > 1:
             table.append((name, *values))
-    return _aligned(table)
+    return _lines(table)
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -91,7 +92,5 @@ def _number(value: Any) -> str:
     return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _aligned(table: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
-    return "\n".join(lines) + "\n"
+def _lines(table: Sequence[Sequence[str]]) -> str:
+    return "".join(f"{line}\n" for line in aligned(table))

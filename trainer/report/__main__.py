@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from conf.errors import QuorumError
+from conf.terminal import tell
 from trainer.report import write_report
 
 
@@ -15,8 +16,7 @@ def main() -> int:
     try:
         path = write_report(arguments.run)
     except QuorumError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
+        return tell(error)
     sys.stdout.write(f"{path}\n")
     return 0
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from conf.cli import run_entrypoint
 from conf.errors import ConfigError
+from conf.output import new_file, replace_text
 from conf.schema.simulation import SimulationConfig
 from trainer.simulation.devices import HEAD, line, table
 from trainer.simulation.measured_runs import calibrated, predict, read_run
@@ -24,6 +25,8 @@ def run(config: SimulationConfig) -> int:
     """Raises RunUnusable, PlanImpossible."""
     if bool(config.calibrate) != bool(config.check):
         raise ConfigError("calibrate and check come together: costs are fitted to the one and tested on the other")
+    if config.output is not None:
+        new_file("output", Path(config.output))
     if config.calibrate:
         return _check(config)
     rows = []
@@ -51,7 +54,7 @@ def _check(config: SimulationConfig) -> int:
 
 def _write(config: SimulationConfig, found: dict[str, Any]) -> None:
     if config.output is not None:
-        Path(config.output).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        replace_text(Path(config.output), json.dumps(found, indent=1) + "\n")
 
 
 def main(arguments: Sequence[str]) -> int:

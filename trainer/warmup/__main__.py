@@ -5,6 +5,7 @@ import sys
 from conf.cli import run_entrypoint
 from conf.errors import ConfigError
 from conf.schema.root import TrainConfig
+from conf.terminal import visible
 
 
 def main() -> int:
@@ -34,7 +35,8 @@ def _job(config: TrainConfig) -> int:
         report=show,
     )
     for entry in (*tasks.dropped, *policy.dropped):
-        sys.stderr.write(f"left out {entry.id}: {entry.reason} ({entry.detail})\n")
+        told = f"left out {entry.id}: {entry.reason} ({entry.detail})"
+        sys.stderr.write(f"{visible(told)}\n")
     sys.stdout.write(f"{policy.folder}{' (from the cache)' if policy.cached else ''}\n")
     return 0
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from conf.errors import QuorumError
+from conf.terminal import tell
 from trainer.watch.live import LiveRun
 from trainer.watch.terminal import follow
 from trainer.watch.web import LOOPBACK, WatchServer
@@ -34,8 +35,7 @@ def main() -> int:
         else:
             follow(LiveRun(arguments.run), Console())
     except QuorumError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
+        return tell(error)
     except KeyboardInterrupt:
         return 130
     return 0

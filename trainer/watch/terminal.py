@@ -11,6 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from conf.terminal import visible
 from trainer.console import HEADLINE, Pace, PlainConsole, duration
 from trainer.records import Json
 from trainer.report.curves import merged
@@ -53,22 +54,22 @@ def _left(run: RunView, rows: Sequence[Json]) -> str:
 def dashboard(run: RunView, rows: Sequence[Json]) -> RenderableType:
     """What `run` looks like now. `rows`: its metrics rows."""
     steps = merged(rows)
-    title = Text.assemble((run.name, "bold"), "  ", (run.status, _COLOURS.get(run.status, "yellow")))
+    title = Text.assemble((visible(run.name), "bold"), "  ", (run.status, _COLOURS.get(run.status, "yellow")))
     progress = Text(f"step {run.step} of {run.steps}{_left(run, steps)}")
     bar = Padding(ProgressBar(total=max(run.steps, 1), completed=run.step), (0, 0, 1, 0))
     parts: list[RenderableType] = [progress, bar, _numbers(steps)]
     if run.error:
-        parts.append(Text(run.error, style="red"))
+        parts.append(Text(visible(run.error, lines=True), style="red"))
     if run.stages:
         parts.append(Text("   ".join(f"{s.stage} {s.seconds} ({s.percent:.0f} %)" for s in run.stages), style="dim"))
     if run.states:
-        parts.append(Text("   ".join(f"{part}: {state}" for part, state in run.states), style="dim"))
+        parts.append(Text("   ".join(f"{visible(f'{part}: {state}')}" for part, state in run.states), style="dim"))
     for group in run.samples.groups[:2]:
         outcome = f"{group.right} of {group.size} right, step {group.step}"
-        parts.append(Text.assemble("\n", (group.question, "bold"), f"  {outcome}"))
+        parts.append(Text.assemble("\n", (visible(group.question, lines=True), "bold"), f"  {outcome}"))
         for one in group.completions[:2]:
             answer = one.sql.striptags() if one.sql is not None else one.text
-            line = Text(f"{one.outcome:>10}  {' '.join(answer.split())}", no_wrap=True, overflow="ellipsis")
+            line = Text(f"{one.outcome:>10}  {visible(' '.join(answer.split()))}", no_wrap=True, overflow="ellipsis")
             parts.append(line)
     return Panel(Group(*parts), title=title, title_align="left")
 
