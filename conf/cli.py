@@ -7,7 +7,9 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from conf.errors import ConfigError, QuorumError
-from conf.load import groups, load, to_yaml
+from conf.load import experiments, groups, load, needed, to_yaml
+
+FIRST = "quorum train experiment=quickstart"
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -17,10 +19,13 @@ def run_entrypoint(
 ) -> int:
     """Validates the configuration and runs `job` on it; returns the exit code.
 
-    0: done. 1: the job ended with an error the user can act on. 2: the configuration is wrong. 130: interrupted
-    (Ctrl-C). 143: asked to leave (SIGTERM).
+    0: done. 1: the job ended with an error the user can act on. 2: the configuration is wrong, or nothing was chosen,
+    which starts nothing. 130: interrupted (Ctrl-C). 143: asked to leave (SIGTERM).
     """
     overrides = list(arguments)
+    if not overrides:
+        sys.stderr.write(what_to_choose(primary, about))
+        return 2
     if "--help" in overrides or "-h" in overrides:
         sys.stdout.write(_help(about))
         return 0
@@ -48,6 +53,21 @@ def _take_cfg(overrides: list[str]) -> bool:
             del overrides[position : position + 2]
             return True
     return False
+
+
+def what_to_choose(primary: str, about: str) -> str:
+    """What a command without arguments says."""
+    lines = [about.strip().partition("\n\n")[0], "", "Nothing was chosen, so nothing was started."]
+    if primary == "train":
+        width = max(map(len, experiments()))
+        lines.append("Experiments:")
+        lines.extend(f"  {name:<{width}}  {said}" for name, said in experiments().items())
+        lines.append(f"The first to try: {FIRST}")
+    settings = " ".join(f"{name}=VALUE" for name in needed(primary))
+    if settings:
+        lines.append(f"It needs {settings}")
+    lines.append("--help lists the groups; --cfg job prints the whole configuration.")
+    return "\n".join(lines) + "\n"
 
 
 def _help(about: str) -> str:

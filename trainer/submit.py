@@ -13,6 +13,9 @@ from trainer.jobs.settings import KINDS, prepare, take_address
 from trainer.jobs.submit import submit
 
 
+EXAMPLE = "quorum submit experiment=quickstart --follow"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m trainer.submit",
@@ -30,6 +33,8 @@ def main() -> int:
     """0: submitted (with --follow: succeeded). 1: an error, or the job failed. 2: the configuration is wrong."""
     arguments = _parser().parse_intermixed_args()
     try:
+        if not any("=" in word for word in arguments.words):
+            raise ConfigError(f"nothing was chosen to submit, for instance experiment=quickstart as in: {EXAMPLE}")
         return _run(arguments)
     except ConfigError as error:
         sys.stderr.write(f"configuration: {error}\n")

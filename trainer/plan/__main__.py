@@ -25,7 +25,7 @@ def _plan(config: TrainConfig) -> int:
 def main() -> int:
     """Exit codes: see conf.cli; 1 for a plan that is impossible."""
     arguments = sys.argv[1:]
-    if not any(argument.lstrip("+").startswith(("data.root=", "data=jsonl")) for argument in arguments):
+    if arguments and not any(argument.lstrip("+").startswith(("data.root=", "data=jsonl")) for argument in arguments):
         # A plan reads no data, so that none need be named.
         arguments = ["++data.root=not-read", *arguments]
     return run_entrypoint(TrainConfig, "train", _plan, __doc__ or "", arguments)
