@@ -64,9 +64,8 @@ def what_to_choose(primary: str, about: str) -> str:
         lines.extend(f"  {name:<{width}}  {said}" for name, said in experiments().items())
         lines.append(f"The first to try: {FIRST}")
     settings = " ".join(f"{name}=VALUE" for name in needed(primary))
-    if settings:
-        lines.append(f"It needs {settings}")
-    lines.append("--help lists the groups; --cfg job prints the whole configuration.")
+    more = "--help lists the groups of settings; --cfg job prints the whole configuration."
+    lines.append(f"It needs {settings}; --help says more." if settings else more)
     return "\n".join(lines) + "\n"
 
 
