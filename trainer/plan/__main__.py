@@ -5,7 +5,7 @@ import sys
 from conf.cli import run_entrypoint
 from conf.schema.root import TrainConfig
 from rollout.shape import shape_of
-from trainer.plan.build import build
+from trainer.plan.advice import build_or_advise
 from trainer.plan.machine import assumed
 from trainer.plan.scaling import scaled
 from trainer.plan.text import MODELLED, cost, places, table
@@ -13,7 +13,7 @@ from trainer.plan.text import MODELLED, cost, places, table
 
 def _plan(config: TrainConfig) -> int:
     shape, machine = shape_of(config.model), assumed(config)
-    plan = build(config, shape, machine)
+    plan = build_or_advise(config, shape, assumed)
     sys.stdout.write(places(plan) + "\n" + cost(config, plan))
     if plan.cost is not None:
         sys.stdout.write("\nthe same over devices, each number divided as does most groups a second:\n")
