@@ -1,12 +1,16 @@
 """What every entrypoint does with its command line: --help, --cfg job, overrides, clear errors."""
 
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import TypeVar
 
 from pydantic import BaseModel
 
-from conf.errors import ConfigError, QuorumError
+from conf.errors import ConfigError, QuorumError, Terminated
 from conf.load import experiments, groups, load, needed, to_yaml
 
 FIRST = "quorum train experiment=quickstart"
@@ -35,16 +39,37 @@ def run_entrypoint(
         if show:
             sys.stdout.write(to_yaml(config))
             return 0
-        return job(config)
+        with _terminable():
+            return job(config)
     except ConfigError as error:
         sys.stderr.write(f"configuration: {error}\n")
         return error.exit_code
     except QuorumError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
+    except Terminated as error:
+        sys.stderr.write("stopped by SIGTERM\n")
+        return error.exit_code
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return 130
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM raises Terminated while the block runs, unless the job has a handler of its own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise Terminated
 
 
 def _take_cfg(overrides: list[str]) -> bool:

@@ -7,8 +7,9 @@ Ray Serve and FastAPI in front of the same reward actors that a training run use
   GET  /metrics  queue, restarts and counters for Prometheus
 
 Listens on loopback, where only this machine's own names are answered (conf/http_access.py). With a token in
-QUORUM_REWARD_TOKEN every path but /healthz asks for it; any other address needs one. An unscorable completion has "total": null: leave it out of the loss, never take it for 0. Its "cause" says whose
-doing that is: data, policy or infrastructure.
+QUORUM_REWARD_TOKEN every path but /healthz asks for it; any other address needs one. An unscorable completion has
+"total": null: leave it out of the loss, never take it for 0. Its "cause" says whose doing that is: data, policy or
+infrastructure.
 """
 
 import asyncio

@@ -1,11 +1,13 @@
 """Starts a Ray of this process's own, which ends with it, or connects to a running cluster. Imports Ray when called."""
 
 import os
+import signal
+import threading
 from contextlib import suppress
 
 import psutil
 
-from conf.errors import QuorumError
+from conf.errors import QuorumError, Terminated
 
 OBJECT_STORE_BYTES = 512 * 2**20
 """Groups and training sequences are small; weights never pass through the object store."""
@@ -57,8 +59,14 @@ def connect_ray(address: str) -> None:
 def _init(where: str, **settings: object) -> None:
     import ray
 
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**settings, log_to_driver=False, logging_level="ERROR")
+    except SystemExit as error:
+        if error.code != signal.SIGTERM:
+            raise
+        # Ray's own answer to SIGTERM while it starts.
+        raise Terminated from error
     except (RuntimeError, OSError, ValueError) as error:
         raise RayUnavailable(_sentence(where, error)) from error
     except Exception as error:
@@ -66,6 +74,10 @@ def _init(where: str, **settings: object) -> None:
         if type(error) is not Exception:
             raise
         raise RayLate(_sentence(where, error)) from error
+    finally:
+        if callable(handler) and threading.current_thread() is threading.main_thread():
+            # Ray has put its own in the place, which prints the C++ stack.
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _sentence(where: str, error: Exception) -> str:

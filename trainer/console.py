@@ -174,7 +174,7 @@ class RichConsole:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """The stages before the first step follow each other at once, so what goes on outside of a stage is training."""
+        """The stages before the first step follow each other at once: what goes on outside of a stage is training."""
         before = self._progress.tasks[self._task].description
         self._progress.update(self._task, description=name)
         try:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from conf.errors import QuorumError
+from conf.errors import QuorumError, Terminated
 from conf.load import to_yaml
 from conf.schema.root import TrainConfig
 from rewards.combine import Combiner
@@ -35,8 +35,8 @@ from trainer.job import Job
 from trainer.learner.errors import LearnerLost, LearnerStalled, WrongWeights
 from trainer.memory_watch import MemoryWatch
 from trainer.metrics import Sink, Sinks
-from trainer.placement import local_ray
 from trainer.pipeline.clock import StageClock
+from trainer.placement import local_ray
 from trainer.plan.start import check_plan
 from trainer.policy_folder import given_policy, warmed_up
 from trainer.preemption import Preempted, Preemption
@@ -89,6 +89,9 @@ class _Session:
         try:
             asyncio.run(self._job(console, memory))
             status = "finished"
+        except Terminated:
+            status, cause = "stopped", "stopped by SIGTERM before training had begun"
+            raise
         except KeyboardInterrupt:
             status, cause = "stopped", "interrupted"
             raise

@@ -12,7 +12,6 @@ from trainer.jobs.head import running_head, start_head
 from trainer.jobs.settings import KINDS, prepare, take_address
 from trainer.jobs.submit import submit
 
-
 EXAMPLE = "quorum submit experiment=quickstart --follow"
 
 

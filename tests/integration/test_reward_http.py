@@ -137,7 +137,8 @@ def test_everything_but_the_health_is_behind_the_token_and_under_this_machines_n
 def test_slow_clients_are_not_waited_for(server: str) -> None:
     port = int(server.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port), timeout=20) as silent:
-        head = f"POST /score HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer secret\r\nContent-Length: 9\r\n\r\n"
+        lines = ("POST /score HTTP/1.1", f"Host: 127.0.0.1:{port}", "Authorization: Bearer secret", "Content-Length: 9")
+        head = "".join(f"{line}\r\n" for line in (*lines, ""))
         with socket.create_connection(("127.0.0.1", port), timeout=20) as slow:
             slow.sendall(head.encode() + b"{")
             assert slow.recv(4096).startswith(b"HTTP/1.1 408")

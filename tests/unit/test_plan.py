@@ -186,14 +186,26 @@ def on_devices_of(settings: TrainConfig, gib: int) -> TrainConfig:
 
 def advised(settings: TrainConfig) -> list[str] | None:
     """The settings that a refusal names; None: nothing is refused. Raises AssertionError for a refusal without."""
+    said = refusal(settings)
+    if said is None:
+        return None
+    named = re.search(r"it fits with ((?:[\w.]+=\S+ ?)+); as it is, it needs a device of (\d+) GiB$", said)
+    assert named, said
+    larger = on_devices_of(settings, int(named[2]))
+    build(larger, shape_of(larger.model), assumed(larger))
+    return named[1].split()
+
+
+def build_with(settings: TrainConfig, change: dict[str, object]) -> None:
+    changed = applied(settings, change)
+    build(changed, shape_of(changed.model), assumed(changed))
+
+
+def refusal(settings: TrainConfig) -> str | None:
     try:
         build_or_advise(settings, shape_of(settings.model), assumed)
     except PlanImpossible as error:
-        named = re.search(r"it fits with ((?:[\w.]+=\S+ ?)+); as it is, it needs a device of (\d+) GiB$", str(error))
-        assert named, str(error)
-        larger = on_devices_of(settings, int(named[2]))
-        build(larger, shape_of(larger.model), assumed(larger))
-        return named[1].split()
+        return str(error)
     return None
 
 
@@ -215,8 +227,7 @@ def test_what_a_refusal_advises_fits_and_each_of_it_is_needed(name: str, cluster
     for left_out in set(values) - {"learner.zero_stage", "pipeline.prompts_per_step"}:
         rest = {setting: value for setting, value in values.items() if setting != left_out}
         with pytest.raises((PlanImpossible, ValidationError)):
-            changed = applied(settings, rest)
-            build(changed, shape_of(changed.model), assumed(changed))
+            build_with(settings, rest)
 
 
 @pytest.mark.parametrize("gib", [40, 80])

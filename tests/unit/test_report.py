@@ -261,7 +261,9 @@ def test_tiles_say_what_the_charts_end_with(tmp_path: Path, make_run) -> None:
     assert summary.greedy_ex_after is None
     (path / "summary.json").write_text(json.dumps(summary.as_json()))
     run = view(path)
-    charts = {chart.title: {one.label: one.latest for one in chart.series} for part in run.sections for chart in part.charts}
+    charts = {
+        chart.title: {one.label: one.latest for one in chart.series} for part in run.sections for chart in part.charts
+    }
     tiles = {tile.label: tile for tile in (*run.results, *run.costs)}
     accuracy = charts["Held-out accuracy"]
     for label, series in (

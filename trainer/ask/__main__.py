@@ -10,6 +10,7 @@ from rich.table import Table
 from conf.errors import QuorumError
 from rewards.carriers import SqlTask
 from rewards.sql.executor import ExecutorPool
+from rewards.sql.schema import DatabaseUnreadable, read_schema
 from rollout.prompt import PromptRenderer
 from rollout.prompt.tokenizer import load_tokenizer
 from trainer.ask.answer import Answer, choose
@@ -59,6 +60,18 @@ def ask(chosen: Trained, arguments: argparse.Namespace) -> Answer:
         )
 
 
+def check_database(file: Path) -> None:
+    """Raises QuorumError for what no question can be asked about, before an engine starts."""
+    if not file.is_file():
+        raise QuorumError(f"--db {file}: no such file")
+    try:
+        schema = read_schema(file)
+    except DatabaseUnreadable as error:
+        raise QuorumError(f"--db: {error}") from error
+    if not schema.tables:
+        raise QuorumError(f"--db {file} holds no table that can be read")
+
+
 def show(answer: Answer, console: Console) -> None:
     """The query, the first rows of its result, and the agreement."""
     console.print(answer.sql, markup=False, highlight=False, soft_wrap=True)
@@ -79,6 +92,7 @@ def main() -> int:
     try:
         if arguments.n is not None and arguments.n < 1:
             raise QuorumError("--n must be at least 1")
+        check_database(arguments.db)
         show(ask(trained(arguments.run, arguments.checkpoint), arguments), Console())
     except QuorumError as error:
         sys.stderr.write(f"error: {error}\n")

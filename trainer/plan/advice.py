@@ -83,9 +83,7 @@ def _gentlest(
 
 def _choices(levers: list[Lever]) -> Iterator[tuple[Lever, ...]]:
     """Combinations of levers, those that change least first."""
-    found = [
-        chosen for count in range(1, MOST_LEVERS + 1) for chosen in itertools.combinations(levers, count)
-    ]
+    found = [chosen for count in range(1, MOST_LEVERS + 1) for chosen in itertools.combinations(levers, count)]
     yield from sorted(found, key=lambda chosen: sum(one.weight for one in chosen))
 
 
