@@ -1,6 +1,7 @@
 """The one base class of errors that a user can act on, and what they quote of a library's."""
 
 import re
+import signal
 from collections.abc import Iterable
 from typing import ClassVar
 
@@ -20,6 +21,12 @@ class ConfigError(QuorumError):
     """A setting is unknown, missing, impossible or contradicts another."""
 
     exit_code: ClassVar[int] = 2
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came where there is nothing to save. Like Ctrl-C it passes by whatever handles errors."""
+
+    exit_code: ClassVar[int] = 128 + signal.SIGTERM
 
 
 def first_line(error: Exception, *, otherwise: str) -> str:

@@ -49,13 +49,18 @@ def load(schema: type[Config], primary: str, overrides: Sequence[str]) -> Config
     Raises:
         ConfigError: an override cannot be parsed, names an unknown setting, or the schema refuses its value.
     """
-    prepared = [_prepare(override, schema) for override in overrides]
+    # A text setting takes what was typed, commas included, before anything is taken for several values.
+    texts = [_as_text(override, schema) for override in overrides]
+    for text in texts:
+        _refuse_several(schema, primary, texts, text)
+    prepared = [_prepare(text) for text in texts]
     try:
-        with initialize_config_dir(config_dir=str(FOLDER), version_base="1.3"):
-            composed = compose(config_name=primary, overrides=prepared)
+        composed = _compose(primary, prepared)
         missing = sorted(OmegaConf.missing_keys(composed))
         if missing:
-            raise ConfigError(f"{missing[0]} has no default: give it as {missing[0]}=VALUE")
+            verb, these = ("has", "it") if len(missing) == 1 else ("have", "them")
+            shown = " ".join(f"{name}=VALUE" for name in missing)
+            raise ConfigError(f"{', '.join(missing)} {verb} no default: give {these} as {shown}")
         values = OmegaConf.to_container(composed, resolve=True)
     except OmegaConfBaseException as error:
         place = f"{error.full_key}: " if error.full_key else ""
@@ -71,6 +76,43 @@ def load(schema: type[Config], primary: str, overrides: Sequence[str]) -> Config
         return schema.model_validate(values)
     except ValidationError as error:
         raise ConfigError(explain_validation(schema, values, error)) from error
+
+
+def needed(primary: str) -> list[str]:
+    """The settings of `primary`.yaml that have no default."""
+    return sorted(OmegaConf.missing_keys(_compose(primary, [])))
+
+
+def experiments() -> dict[str, str]:
+    """Every experiment with the first sentence that its file says about it."""
+    found = {}
+    for name in groups()["experiment"]:
+        lines = (FOLDER / "experiment" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+        said = " ".join(line.removeprefix("# ") for line in lines if line.startswith("# ") and "@package" not in line)
+        found[name] = said.partition(". ")[0].removesuffix(".")
+    return found
+
+
+def _compose(primary: str, prepared: Sequence[str]) -> Any:
+    with initialize_config_dir(config_dir=str(FOLDER), version_base="1.3"):
+        return compose(config_name=primary, overrides=list(prepared))
+
+
+def _refuse_several(schema: type[Config], primary: str, overrides: Sequence[str], override: str) -> None:
+    """A setting with several values would be a sweep to Hydra, whose advice (--multirun) does not work here."""
+    parsed = _parse(override)
+    if not parsed.is_sweep_override():
+        return
+    key, given = parsed.key_or_group, override.partition("=")[2]
+    others = [one for one in overrides if one is not override]
+    advice = ""
+    for kind, form in (("a list", f"{key}=[{given}]"), ("one text", f'{key}="{given}"')):
+        try:
+            load(schema, primary, [*others, form])
+        except ConfigError:
+            continue
+        advice += f"; as {kind} write '{form}'"
+    raise ConfigError(f"{key}={given} names several values and a run takes one: start one run for each{advice}")
 
 
 def to_yaml(config: BaseModel) -> str:
@@ -93,17 +135,23 @@ def quoted(text: str) -> str:
     return "'" + re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), plain) + "'"
 
 
-def _prepare(override: str, schema: type[BaseModel]) -> str:
-    """Checks group options, gives text settings the text that was typed, and lets a plain `key=value` set any key of
-    the schema, mentioned in YAML or not."""
-    override = _as_text(override, schema)
+def _parse(override: str) -> Override:
     parsed = _parsed(override)
     if parsed is None or not parsed.key_or_group:
         raise ConfigError(f"cannot read {without_secrets(override)!r}: {WRITE}")
+    return parsed
+
+
+def _prepare(override: str) -> str:
+    """Checks group options and lets a plain `key=value` set any key of the schema, mentioned in YAML or not."""
+    parsed = _parse(override)
+    if parsed.package is not None or parsed.key_or_group.partition(".")[0].partition("/")[0] == "hydra":
+        raise ConfigError(f"{override.partition('=')[0]} is not a setting: {WRITE}")
     available = groups()
     if parsed.key_or_group in available:
         _check_option(parsed.key_or_group, parsed.value(), available[parsed.key_or_group])
-        return override
+        # A group is always chosen, so that adding an option (+group=option) means choosing it.
+        return override.lstrip("+")
     if parsed.is_add() or parsed.is_delete() or parsed.is_force_add():
         return override
     return f"++{override}"

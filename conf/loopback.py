@@ -1,8 +1,9 @@
 """Requests to this machine never go to a proxy: a proxy's own loopback is another machine's."""
 
 import os
-from ipaddress import ip_address
 from urllib.parse import urlsplit
+
+from conf import http_access
 
 NO_PROXY = ("no_proxy", "NO_PROXY")
 
@@ -11,9 +12,9 @@ def is_loopback(url: str) -> bool:
     """Whether the URL's host is this machine, by name or by address."""
     try:
         host = urlsplit(url).hostname or ""
-        return host == "localhost" or host.endswith(".localhost") or ip_address(host).is_loopback
     except ValueError:
         return False
+    return host.endswith(".localhost") or http_access.is_loopback(host)
 
 
 def keep_from_proxy(url: str) -> None:

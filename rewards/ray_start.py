@@ -7,8 +7,10 @@ compare it with the driver's (rewards/same_code.py).
 
 import os
 import secrets
+import signal
 import sys
 import sysconfig
+import threading
 from contextlib import chdir, suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from typing import Any
 import psutil
 
 from conf.child import ROOT
-from conf.errors import QuorumError
+from conf.errors import QuorumError, Terminated
 from conf.short_folder import room_in, short_folder
 from rewards.same_code import variables
 
@@ -98,10 +100,16 @@ def home_holds_token() -> bool:
 def _init(where: str, **settings: Any) -> None:
     import ray
 
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         # Ray puts the working directory first on its workers' path, where another project's packages may lie.
         with chdir(_import_folder()):
             ray.init(**settings, log_to_driver=False, logging_level="ERROR")
+    except SystemExit as error:
+        if error.code != signal.SIGTERM:
+            raise
+        # Ray's own answer to SIGTERM while it starts.
+        raise Terminated from error
     except (RuntimeError, OSError, ValueError) as error:
         raise RayUnavailable(_sentence(where, error)) from error
     except Exception as error:
@@ -109,6 +117,10 @@ def _init(where: str, **settings: Any) -> None:
         if type(error) is not Exception:
             raise
         raise RayLate(_sentence(where, error)) from error
+    finally:
+        if callable(handler) and threading.current_thread() is threading.main_thread():
+            # Ray has put its own in the place, which prints the C++ stack.
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _import_folder() -> Path:

@@ -20,6 +20,8 @@ from trainer.metrics_keys import STAGES
 
 Mode = Literal["auto", "rich", "plain", "off"]
 Number = int | float | None
+STARTING, TRAINING = "starting", "training"
+"""What the live display says a run does before its first stage, and outside of stages after that."""
 
 HEADLINE: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("reward", "reward/total/mean", lambda v: f"{v:.3f}"),
@@ -149,7 +151,7 @@ class RichConsole:
             console=console,
             expand=True,
         )
-        self._task: TaskID = self._progress.add_task("starting", total=steps, left="")
+        self._task: TaskID = self._progress.add_task(STARTING, total=steps, left="")
         self._pace = Pace(steps)
         self._row: Row = {}
         self._seen: dict[str, str] = {}
@@ -173,10 +175,13 @@ class RichConsole:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        """The stages before the first step follow each other at once: what goes on outside of a stage is training."""
         before = self._progress.tasks[self._task].description
         self._progress.update(self._task, description=name)
-        yield
-        self._progress.update(self._task, description=before)
+        try:
+            yield
+        finally:
+            self._progress.update(self._task, description=TRAINING if before == STARTING else before)
 
     def note(self, text: str) -> None:
         self._live.console.print(Text(visible(text, lines=True)))

@@ -48,13 +48,14 @@ class Job:
     resumed: Checkpoint | None
     memory: MemoryWatch
     preemption: Preemption
+    clock: StageClock
+    """Holds what the stages before the job took, which goes into its first row."""
     started: float
     """time.monotonic() at which this process began, less the seconds of the processes it continues."""
 
     def __post_init__(self) -> None:
         if self.resumed:
             restore(self.data.stream, self.resumed)
-        self.clock = StageClock()
         state = self.resumed.state if self.resumed else None
         self.skipped_in_a_row = 0
         self.done = self.saved = state.step if state else 0

@@ -16,6 +16,8 @@ Reduction = Literal["mean", "sum", "max", "min", "last"]
 COMPONENTS = ("format", "execution", "atomic", "memory")
 ERROR_KINDS: tuple[str, ...] = get_args(ErrorKind)
 PASS_AT = (2, 4, 8, 16, 32)
+PREPARATION = ("check", "warmup", "render", "start")
+"""Stages of a process before its first step."""
 STAGES = ("generate", "score", "train", "sync", "evaluate", "checkpoint")
 
 
@@ -218,6 +220,10 @@ _PERF = _keys(
         ("sync_pause_s", "s", "sum", "Weight update: the longest that an engine took to pause."),
         ("sync_transfer_s", "s", "sum", "Weight update: the longest that an engine took to load."),
         ("sync_resume_s", "s", "sum", "Weight update: the longest that an engine took to reset its cache and resume."),
+        ("check_s", "s", "sum", "Time of checking the data; like the next three in the first row of a process."),
+        ("warmup_s", "s", "sum", "Time of the warm-up, or of finding it in its cache."),
+        ("render_s", "s", "sum", "Time of rendering the prompts."),
+        ("start_s", "s", "sum", "Time of starting Ray, engines, reward actors and learner, restarts included."),
         ("evaluate_s", "s", "sum", "Time of evaluation."),
         ("checkpoint_s", "s", "sum", "Time of writing a checkpoint."),
         ("completions", "count", "sum", "Completions sampled for training."),

@@ -2,7 +2,7 @@
 
 Safe points are the waits for groups and the evaluations; an optimizer step that has begun is finished first, if it ends
 within the grace period: otherwise the job leaves in mid-step and an earlier checkpoint is what remains. Before the job
-runs there is nothing to save, and SIGTERM ends the run as Ctrl-C does.
+runs there is nothing to save, and SIGTERM ends the run at once, with the same exit code.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, ClassVar, TypeVar
 
-from conf.errors import QuorumError
+from conf.errors import QuorumError, Terminated
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ class Preemption:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """SIGTERM raises KeyboardInterrupt while the block runs, except inside `gently`."""
+        """SIGTERM raises Terminated while the block runs, except inside `gently`."""
         before = signal.signal(signal.SIGTERM, self._on_signal)
         try:
             yield
@@ -80,7 +80,7 @@ class Preemption:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._told is None or self._loop is None:
-            raise KeyboardInterrupt
+            raise Terminated
         self.asked = True
         self._loop.call_soon_threadsafe(self._tell)
 

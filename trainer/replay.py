@@ -27,9 +27,10 @@ _STILL = 1e-30
 
 def main(arguments: Sequence[str]) -> int:
     """Exit codes: 0 all gradients are finite now, 1 an error, 2 wrong usage, 3 the cause is shown."""
-    if len(arguments) != 1 or arguments[0] in ("-h", "--help"):
-        sys.stdout.write(f"{__doc__}\n")
-        return 0 if arguments in (["-h"], ["--help"]) else 2
+    asked = list(arguments) in (["-h"], ["--help"])
+    if len(arguments) != 1 or asked:
+        (sys.stdout if asked else sys.stderr).write(f"{__doc__}\n")
+        return 0 if asked else 2
     file = Path(arguments[0])
     try:
         batch = read_batch(file)

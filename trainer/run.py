@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from conf.errors import QuorumError
+from conf.errors import QuorumError, Terminated
 from conf.load import to_yaml
 from conf.schema.root import TrainConfig
 from rewards.combine import Combiner
@@ -36,6 +36,7 @@ from trainer.learner.errors import LearnerLost, LearnerStalled, WrongWeights
 from trainer.memory_watch import MemoryWatch
 from trainer.metrics import Sink, Sinks
 from trainer.model_check import check_policy
+from trainer.pipeline.clock import StageClock
 from trainer.placement import local_ray
 from trainer.plan.start import check_plan
 from trainer.policy_folder import given_policy, warmed_up
@@ -76,6 +77,7 @@ class _Session:
         self._folder = folder
         self._checkpoints = checkpoints
         self._resumed = resumed
+        self._clock = StageClock()
         self._preemption = Preemption(grace_s=config.checkpoint.grace_s)
         self._started = time.monotonic() - (resumed.state.wall_s if resumed else 0.0)
         self._entry = Registration(config, folder.path)
@@ -88,6 +90,9 @@ class _Session:
         try:
             asyncio.run(self._job(console, memory))
             status = "finished"
+        except Terminated:
+            status, cause = "stopped", "stopped by SIGTERM before training had begun"
+            raise
         except KeyboardInterrupt:
             status, cause = "stopped", "interrupted"
             raise
@@ -135,16 +140,19 @@ class _Session:
             with console.stage("checking the model"):
                 check_policy(config, policy)
         # Ray installs a handler of its own for SIGTERM when it starts.
-        with local_ray(config.cluster), self._preemption.listening():
+        with ExitStack() as ray:
+            with self._clock.stage("start"):
+                ray.enter_context(local_ray(config.cluster))
+            ray.enter_context(self._preemption.listening())
             # Before the warm-up, so that a broken gold is not imitated either.
-            with console.stage("checking the data"):
+            with console.stage("checking the data"), self._clock.stage("check"):
                 tasks = checked(config, tasks)
             check_heldout(config.evaluation, tasks.heldout)
             if config.warmup.enabled:
-                with console.stage("warm-up"):
+                with console.stage("warm-up"), self._clock.stage("warmup"):
                     policy = await warmed_up(config, tasks, console.note)
             assert policy is not None  # the schema refuses model=tiny without a warm-up
-            with console.stage("rendering the prompts"):
+            with console.stage("rendering the prompts"), self._clock.stage("render"):
                 data = rendered(config, tasks, policy)
             dropped = (*data.dropped, *(left_out(policy) if config.warmup.enabled else ()))
             folder.write_dropped(dropped)
@@ -163,6 +171,7 @@ class _Session:
                 checkpoints=self._checkpoints,
                 memory=memory,
                 preemption=self._preemption,
+                clock=self._clock,
                 started=self._started,
             )
             await self._run_job(job, data, policy, console)
@@ -174,7 +183,7 @@ class _Session:
         for restarts_left in reversed(range(self._config.learner.max_restarts + 1)):
             try:
                 async with AsyncExitStack() as stack:
-                    with console.stage("starting engines"):
+                    with console.stage("starting engines"), self._clock.stage("start"):
                         opened = engines(self._config, policy, resumed, console.note)
                         running = await stack.enter_async_context(opened)
                     started = True
@@ -202,6 +211,7 @@ class _Session:
             selection=self._config.evaluation.selection,
             seed=self._config.seed,
             versions=engine_versions(),
+            pending=self._clock.take_step(),
         )
         try:
             self._folder.finish(summary)

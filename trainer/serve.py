@@ -1,20 +1,25 @@
 """`python -m trainer.serve RUN [--host H --port P] [-- VLLM OPTIONS]`: vLLM's OpenAI server on a run's policy.
 
-This process becomes vLLM's: signals and exit code are its own. Anything but the loopback address needs a key, which
-vLLM takes from VLLM_API_KEY.
+This process becomes vLLM's: signals and exit code are its own. Guarantees: anything but the loopback address needs a
+key (VLLM_API_KEY, or --api-key among vLLM's options), and with one every path but /health asks for it: vLLM itself asks
+on some paths alone. On the loopback address only this machine's own names are answered (conf/http_access.py).
 """
 
 import argparse
+import json
 import math
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
 
 from conf.errors import QuorumError
+from conf.http_access import Access, is_loopback, usable_token
+from conf.listening import check_port
 from conf.short_folder import new_short_folder, room_in
 from conf.terminal import tell
 from rollout.vllm_backend import SOCKET
@@ -22,6 +27,12 @@ from trainer.finished import Trained, trained
 
 LOOPBACK = "127.0.0.1"
 KEY = "VLLM_API_KEY"
+OWN = ("--host", "--port")
+"""Options of vLLM that this command sets."""
+UNGUARDED = ("--uds", "--grpc", "--grpc-port")
+"""Options with which vLLM would listen where nothing asks for the key."""
+GUARD, GUARDED = "trainer.served.ServedGuard", "QUORUM_SERVED"
+"""The class of the check in vLLM's process, and the variable that holds its settings."""
 
 
 class ServeRefused(QuorumError):
@@ -29,13 +40,65 @@ class ServeRefused(QuorumError):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m trainer.serve", description="Serve a run's policy with vLLM.")
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer.serve",
+        description="Serve a run's policy with vLLM.",
+        usage="%(prog)s RUN [--checkpoint WHICH] [--host HOST] [--port PORT] [-- VLLM OPTIONS]",
+        epilog="What follows -- is passed to vLLM's server.",
+    )
     parser.add_argument("run", type=Path, help="run folder, such as runs/quickstart")
     parser.add_argument("--checkpoint", default="last", help="last (default), best, or a step")
     parser.add_argument("--host", default=LOOPBACK, help=f"address (default: {LOOPBACK}; any other needs {KEY})")
     parser.add_argument("--port", type=int, default=8000, help="default: 8000")
-    parser.add_argument("more", nargs="*", metavar="-- OPTION", help="passed to vLLM's server")
     return parser
+
+
+def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """This command's arguments, and vLLM's, which stand after the first --."""
+    words = list(arguments)
+    if "--" not in words:
+        return words, []
+    place = words.index("--")
+    return words[:place], words[place + 1 :]
+
+
+def check_options(more: Sequence[str]) -> None:
+    """Raises ServeRefused for options of vLLM that would undo this command's."""
+    for word in more:
+        name = _option(word)
+        if name == "--":
+            raise ServeRefused("a second -- is no option of vLLM's server")
+        # vLLM takes an option's beginning for the whole.
+        for own in OWN:
+            if _is_beginning(name, own):
+                raise ServeRefused(f"{word} is this command's own option: write {own} before the --")
+        if any(_is_beginning(name, one) for one in UNGUARDED):
+            raise ServeRefused(f"{word}: vLLM would listen where nothing asks for a key, so it is not passed on")
+
+
+def keys(more: Sequence[str], environment: Mapping[str, str]) -> tuple[str, ...]:
+    """The keys that clients may send: vLLM takes those of --api-key, and without one that of the environment."""
+    given: list[str] = []
+    listening = False
+    for word in more:
+        if word.startswith("--"):
+            listening = _is_beginning(_option(word), "--api-key")
+            given += [word.partition("=")[2]] if listening and "=" in word else []
+        elif listening:
+            given.append(word)
+    if given:
+        found = (usable_token("--api-key", {"--api-key": one}) for one in given)
+        return tuple(key for key in found if key)
+    key = usable_token(KEY, environment)
+    return (key,) if key else ()
+
+
+def _option(word: str) -> str:
+    return word.partition("=")[0].replace("_", "-") if word.startswith("--") else ""
+
+
+def _is_beginning(name: str, option: str) -> bool:
+    return len(name) > len("--x") and option.startswith(name)
 
 
 def command(chosen: Trained, *, host: str, port: int, more: Sequence[str] = ()) -> list[str]:
@@ -50,7 +113,7 @@ def command(chosen: Trained, *, host: str, port: int, more: Sequence[str] = ()) 
         *("--dtype", engine.dtype, "--max-model-len", str(length), "--max-num-seqs", str(engine.max_num_seqs)),
         *("--tensor-parallel-size", str(engine.tensor_parallel_size)),
         # Sampling is the client's to choose, as in training.
-        *("--generation-config", "vllm"),
+        *("--generation-config", "vllm", "--middleware", GUARD),
     ]
     return [*line, *(["--enforce-eager"] if engine.enforce_eager else []), *more]
 
@@ -73,27 +136,51 @@ def environment(chosen: Trained) -> dict[str, str]:
     return cpu | {"TORCHDYNAMO_DISABLE": "1"} if engine.enforce_eager else cpu
 
 
+def access(host: str, port: int, more: Sequence[str], environment: Mapping[str, str]) -> Access:
+    """What the server asks of a request. Raises ServeRefused for a server that others reach without a key."""
+    tokens = keys(more, environment)
+    check_host(host, tokens[0] if tokens else None)
+    # Pages of other sites are vLLM's own to admit, where it is told to.
+    own_rules = any(_option(word) == "--allowed-origins" for word in more)
+    return Access(host=host, port=port, tokens=tokens, open_paths=("/health",), check_origin=not own_rules)
+
+
 def check_host(host: str, key: str | None) -> None:
     """Raises ServeRefused for a server that others reach without a key."""
+    if not is_loopback(host) and not _is_address(host):
+        raise ServeRefused(f"--host {host} is no IP address")
+    if not is_loopback(host) and not key:
+        raise ServeRefused(
+            f"--host {host} opens the server to other machines, and no key is set: set {KEY} to a key of your own, or "
+            "end the command with -- --api-key KEY"
+        )
+
+
+def _is_address(host: str) -> bool:
     try:
-        loopback = host == "localhost" or ip_address(host).is_loopback
+        ip_address(host)
     except ValueError:
-        raise ServeRefused(f"--host {host} is no IP address") from None
-    if not loopback and not key:
-        raise ServeRefused(f"--host {host} opens the server to other machines: set {KEY} to a key of your own first")
+        return False
+    return True
 
 
 def main() -> int:
-    arguments = _parser().parse_args()
+    own, more = split(sys.argv[1:])
+    arguments = _parser().parse_args(own)
     try:
+        check_options(more)
+        asked = access(arguments.host, arguments.port, more, os.environ)
         chosen = trained(arguments.run, arguments.checkpoint)
-        check_host(arguments.host, os.environ.get(KEY))
-        line = command(chosen, host=arguments.host, port=arguments.port, more=arguments.more)
+        check_port(arguments.host, arguments.port, host_setting="--host", port_setting="--port")
         if find_spec("vllm") is None:
             raise ServeRefused("vLLM is not installed: install the cpu or the gpu extra")
         variables = os.environ | environment(chosen)
     except QuorumError as error:
         return tell(error)
+    line = command(chosen, host=arguments.host, port=arguments.port, more=more)
+    variables |= {GUARDED: json.dumps(asdict(asked))}
+    if KEY in variables:
+        variables[KEY] = variables[KEY].strip()
     os.execve(line[0], line, variables)
 
 

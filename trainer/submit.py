@@ -13,6 +13,8 @@ from trainer.jobs.head import running_head, start_head
 from trainer.jobs.settings import KINDS, prepare, take_address
 from trainer.jobs.submit import submit
 
+EXAMPLE = "quorum submit experiment=quickstart --follow"
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
@@ -31,6 +33,8 @@ def main() -> int:
     """0: submitted (with --follow: succeeded). 1: an error, or the job failed. 2: the configuration is wrong."""
     arguments = _parser().parse_intermixed_args()
     try:
+        if not any("=" in word for word in arguments.words):
+            raise ConfigError(f"nothing was chosen to submit, for instance experiment=quickstart as in: {EXAMPLE}")
         return _run(arguments)
     except QuorumError as error:
         return tell(error)

@@ -8,11 +8,13 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any, Literal
 
-from trainer.metrics_keys import STAGES
+from trainer.metrics_keys import PREPARATION, STAGES
 
 Status = Literal["finished", "stopped", "failed"]
 """stopped: ended early on request, the last checkpoint is good. failed: ended by an error, see `error`."""
 
+OTHER = "other"
+"""The stage of what no other stage holds: driver's work between stages, steps that were lost with a rank, the end."""
 VALUE_AWARE = "value_aware"
 """The evaluation.selection that vav_ex_after is of."""
 
@@ -28,10 +30,11 @@ class RunSummary:
     wall_s: float
     """Time the run was running, resumptions included."""
     seconds_by_stage: dict[str, float]
-    """Seconds the driver waited for each stage; work that overlaps another stage is counted once."""
+    """All of wall_s: stages before the first step, seconds that the driver waited for each stage (work that overlaps
+    another stage is counted once), and OTHER."""
     completions: int
     completions_per_s: float
-    """Training completions over wall_s without evaluation and checkpoints."""
+    """Training completions over the seconds of the optimizer steps."""
     tokens_trained: int
     greedy_ex_before: float | None
     greedy_ex_after: float | None
@@ -84,23 +87,28 @@ def summarise(
     selection: str,
     seed: int,
     versions: Mapping[str, str],
+    pending: Mapping[str, float] | None = None,
 ) -> RunSummary:
     """The summary of a run from the rows of its metrics.jsonl.
 
     `selection`: evaluation.selection, whose accuracy the rows hold as eval/vote_ex.
+    `pending`: seconds by stage that no row holds yet.
     "before" is the evaluation of step 0, "after" that of the last step; either is None when it was not made.
     """
     steps = max((row["step"] for row in rows), default=0)
-    stages = {stage: _total(rows, f"perf/{stage}_s") for stage in STAGES}
+    stages = {
+        stage: _total(rows, f"perf/{stage}_s") + (pending or {}).get(stage, 0.0) for stage in (*PREPARATION, *STAGES)
+    }
     completions = _total(rows, "perf/completions")
-    training_s = wall_s - stages["evaluate"] - stages["checkpoint"]
+    aside = math.fsum(stages[stage] for stage in (*PREPARATION, "evaluate", "checkpoint"))
+    training_s = _total(rows, "perf/step_s") or wall_s - aside
     rewards = _values(rows, "reward/total/mean")
     return RunSummary(
         status=status,
         error=error,
         steps=steps,
         wall_s=wall_s,
-        seconds_by_stage=stages,
+        seconds_by_stage=stages | {OTHER: max(0.0, wall_s - math.fsum(stages.values()))},
         completions=int(completions),
         completions_per_s=completions / training_s if training_s > 0 else 0.0,
         tokens_trained=int(_total(rows, "perf/tokens_trained")),

@@ -15,6 +15,10 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel
 
+from conf.http_access import Access
+from conf.http_guard import HttpGuard
+
+LOOPBACK = "127.0.0.1"
 TICK = 1000
 """VM instructions between two looks at the clock."""
 
@@ -61,9 +65,11 @@ def execute(ask: Ask) -> Told:
 
 def serve(pipe: Connection) -> None:
     """Serves on a free port of the loopback, tells it through the pipe, and ends when killed."""
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error")
+    config = uvicorn.Config(app, host=LOOPBACK, port=0, log_level="error")
     server = uvicorn.Server(config)
     listening = config.bind_socket()
     listening.listen(128)
-    pipe.send(listening.getsockname()[1])
+    port = listening.getsockname()[1]
+    app.add_middleware(HttpGuard, access=Access(host=LOOPBACK, port=port))
+    pipe.send(port)
     server.run(sockets=[listening])

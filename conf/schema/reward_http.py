@@ -2,8 +2,9 @@
 
 from ipaddress import ip_address
 
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
+from conf.http_access import is_loopback
 from conf.passwords import VariableName
 from conf.schema.base import PathText, Section, Word
 from conf.schema.reward import RewardConfig
@@ -18,6 +19,10 @@ class RewardHttpConfig(Section):
     token_variable: VariableName = "QUORUM_REWARD_TOKEN"
     """Environment variable that holds the bearer token; when it is set, callers must send it."""
     max_request_mib: PositiveInt = 64
+    header_timeout_s: PositiveFloat = 20.0
+    """Longest time that a client may take for a request's headers."""
+    body_timeout_s: PositiveFloat = 60.0
+    """Longest time that a client may take for a request's body."""
     max_concurrent_requests: PositiveInt = 64
     reward: RewardConfig
 
@@ -33,4 +38,4 @@ class RewardHttpConfig(Section):
 
     @property
     def loopback(self) -> bool:
-        return self.host == "localhost" or ip_address(self.host).is_loopback
+        return is_loopback(self.host)

@@ -18,6 +18,7 @@ class SimulationConfig(Section):
         "data.root=not-read",
         "cluster=nodes",
         "pipeline.prompts_per_step=64",
+        "plan.gpu_memory_gib=80",
         "plan.prompt_tokens=1500",
         "plan.completion_tokens=300",
     )

@@ -11,6 +11,7 @@ from conf.schema.reward import RewardConfig
 from conf.schema.root import TrainConfig
 from rewards.sql.executor import ExecutorPool
 from rollout.carriers import Completion
+from trainer.ask.__main__ import main
 from trainer.ask.answer import Answer, NoAnswer, choose
 from trainer.export.card import card
 from trainer.export.folder import ExportFailed, export
@@ -117,6 +118,26 @@ def test_a_server_for_others_needs_a_key():
 
 def completion(text: str, logprob: float = -1.0) -> Completion:
     return Completion(text=text, token_ids=(1,), logprobs=(logprob,), version_spans=((0, 0),), finish_reason="stop")
+
+
+def test_a_wrong_database_is_refused_before_the_engine(run, tmp_path, database, monkeypatch, capsys):
+    def start(*_: object, **__: object) -> None:
+        raise AssertionError("an engine has started")
+
+    monkeypatch.setattr("trainer.ask.__main__.ask", start)
+    (tmp_path / "text.sqlite").write_text("no database")
+    (tmp_path / "empty.sqlite").write_bytes(b"")
+    (tmp_path / "folder.sqlite").mkdir()
+    for file in ("absent.sqlite", "text.sqlite", "empty.sqlite", "folder.sqlite"):
+        monkeypatch.setattr("sys.argv", ["ask", str(run), "--db", str(tmp_path / file), "how many?"])
+        assert main() == 1
+        told = capsys.readouterr().err
+        assert told.startswith("error: --db")
+        assert str(tmp_path / file) in told
+        assert told.count("\n") == 1
+    monkeypatch.setattr("sys.argv", ["ask", str(tmp_path / "no-run"), "--db", database, "how many?"])
+    assert main() == 1
+    assert "no run folder" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -234,12 +234,17 @@ def test_the_summary_adds_up_the_rows_of_all_processes(tmp_path: Path) -> None:
         "steps": 3,
         "wall_s": 40.0,
         "seconds_by_stage": {
+            "check": 0.0,
+            "warmup": 0.0,
+            "render": 0.0,
+            "start": 0.0,
             "generate": 30.0,
             "score": 0.0,
             "train": 0.0,
             "sync": 0.0,
             "evaluate": 5.0,
             "checkpoint": 3.0,
+            "other": 2.0,
         },
         "completions": 128,
         "completions_per_s": 4.0,
@@ -259,6 +264,37 @@ def test_the_summary_adds_up_the_rows_of_all_processes(tmp_path: Path) -> None:
         "seed": 1,
         "versions": {"ray": "2"},
     }
+
+
+def test_the_stages_of_a_summary_are_the_whole_wall_time_and_its_pace_is_that_of_the_steps() -> None:
+    """A run of 359 s, of which 107 s went before the first step."""
+    rows: list[Json] = [
+        {
+            "step": 0,
+            "perf/check_s": 3.0,
+            "perf/warmup_s": 80.0,
+            "perf/render_s": 1.0,
+            "perf/start_s": 21.0,
+            "perf/evaluate_s": 12.0,
+        },
+        {"step": 1, "perf/generate_s": 60.0, "perf/train_s": 50.0, "perf/step_s": 112.0, "perf/completions": 512.0},
+        {"step": 2, "perf/generate_s": 60.0, "perf/train_s": 40.0, "perf/step_s": 88.0, "perf/completions": 288.0},
+        {"step": 2, "perf/checkpoint_s": 1.0},
+        # Of a second process, which went on from step 2.
+        {"step": 3, "perf/start_s": 4.0, "perf/generate_s": 1.0, "perf/step_s": 1.0, "perf/completions": 4.0},
+    ]
+    known = {"wall_s": 359.0, "n": 1, "selection": "first", "seed": 0, "versions": {}}
+    summary = summarise(rows, status="failed", pending={"start": 5.0}, **known)  # type: ignore[arg-type]
+    stages = summary.seconds_by_stage
+    assert {name: stages[name] for name in ("check", "warmup", "render", "start")} == {
+        "check": 3.0,
+        "warmup": 80.0,
+        "render": 1.0,
+        "start": 30.0,
+    }
+    assert stages["other"] == pytest.approx(359 - 338)
+    assert sum(stages.values()) == pytest.approx(359)
+    assert summary.completions_per_s == pytest.approx((512 + 288 + 4) / (112 + 88 + 1))
 
 
 def test_every_field_of_the_summary_is_documented_in_its_order() -> None:

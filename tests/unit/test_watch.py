@@ -1,10 +1,13 @@
 """Following a growing run: only whole new rows, replaced files, the terminal's picture, the web server's answers."""
 
 import asyncio
+import contextlib
 import http.client
 import io
 import json
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -166,6 +169,30 @@ def test_the_server_answers_only_its_own_addresses_and_names(server: WatchServer
     assert get(server, "/../config.yaml")[0] == 404
     assert get(server, "/", Host="attacker.example")[0] == 403
     assert get(server, "/state", Host=f"attacker.example:{server.server_port}")[0] == 403
+
+
+def test_on_every_address_it_answers_to_addresses_and_to_no_foreign_name(tmp_path: Path, make_run) -> None:
+    with WatchServer(make_run(tmp_path / "run", steps=2), host="0.0.0.0") as opened:
+        thread = threading.Thread(target=opened.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        thread.start()
+        assert get(opened, "/")[0] == 200
+        assert get(opened, "/", Host=f"192.0.2.7:{opened.server_port}")[0] == 200
+        assert get(opened, "/", Host=f"attacker.example:{opened.server_port}")[0] == 403
+        opened.shutdown()
+        thread.join(timeout=10)
+
+
+def test_a_slow_client_is_not_waited_for(server: WatchServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.watch.web.REQUEST_S", 0.3)
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=10) as slow:
+        begun = time.monotonic()
+        slow.sendall(b"GET / HTTP/1.1\r\nX-Slow: ")
+        with contextlib.suppress(OSError):
+            while time.monotonic() - begun < 5:
+                slow.sendall(b"x")
+                time.sleep(0.05)
+        assert time.monotonic() - begun < 3
+    assert get(server, "/")[0] == 200
 
 
 def test_a_taken_port_is_one_clear_sentence(server: WatchServer) -> None:

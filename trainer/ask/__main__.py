@@ -11,6 +11,7 @@ from conf.errors import QuorumError
 from conf.terminal import table, tell, visible
 from rewards.carriers import SqlTask
 from rewards.sql.executor import ExecutorPool
+from rewards.sql.schema import DatabaseUnreadable, read_schema
 from rollout.prompt import PromptRenderer
 from rollout.prompt.tokenizer import load_tokenizer
 from trainer.ask.answer import Answer, choose
@@ -60,6 +61,18 @@ def ask(chosen: Trained, arguments: argparse.Namespace) -> Answer:
         )
 
 
+def check_database(file: Path) -> None:
+    """Raises QuorumError for what no question can be asked about, before an engine starts."""
+    if not file.is_file():
+        raise QuorumError(f"--db {file}: no such file")
+    try:
+        schema = read_schema(file)
+    except DatabaseUnreadable as error:
+        raise QuorumError(f"--db: {error}") from error
+    if not schema.tables:
+        raise QuorumError(f"--db {file} holds no table that can be read")
+
+
 def show(answer: Answer, console: Console) -> None:
     """The query, the first rows of its result with their values whole, and the agreement."""
     execution = answer.execution
@@ -79,6 +92,7 @@ def main() -> int:
     try:
         if arguments.n is not None and arguments.n < 1:
             raise QuorumError("--n must be at least 1")
+        check_database(arguments.db)
         show(ask(trained(arguments.run, arguments.checkpoint), arguments), Console())
     except QuorumError as error:
         return tell(error)

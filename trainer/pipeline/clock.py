@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, Protocol, get_args
 
-Stage = Literal["generate", "score", "train", "sync", "evaluate", "checkpoint"]
+Stage = Literal["check", "warmup", "render", "start", "generate", "score", "train", "sync", "evaluate", "checkpoint"]
 
 
 def now() -> float:

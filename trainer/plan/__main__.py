@@ -7,7 +7,7 @@ from conf.cli import run_entrypoint
 from conf.schema.root import TrainConfig
 from rollout.shape import shape_of
 from trainer.model_check import check_policy
-from trainer.plan.build import build
+from trainer.plan.advice import build_or_advise
 from trainer.plan.machine import assumed
 from trainer.plan.scaling import scaled
 from trainer.plan.text import MODELLED, cost, places, table
@@ -15,7 +15,7 @@ from trainer.plan.text import MODELLED, cost, places, table
 
 def _plan(config: TrainConfig) -> int:
     shape, machine = shape_of(config.model), assumed(config)
-    plan = build(config, shape, machine)
+    plan = build_or_advise(config, shape, assumed)
     sys.stdout.write(places(plan) + "\n" + cost(config, plan))
     if plan.cost is not None:
         sys.stdout.write("\nthe same over devices, each number divided as does most groups a second:\n")
@@ -29,7 +29,7 @@ def _plan(config: TrainConfig) -> int:
 def main() -> int:
     """Exit codes: see conf.cli; 1 for a plan that is impossible, and for a model that cannot be trained so."""
     arguments = sys.argv[1:]
-    if not any(argument.lstrip("+").startswith(("data.root=", "data=jsonl")) for argument in arguments):
+    if arguments and not any(argument.lstrip("+").startswith(("data.root=", "data=jsonl")) for argument in arguments):
         # A plan reads no data, so that none need be named.
         arguments = ["++data.root=not-read", *arguments]
     return run_entrypoint(TrainConfig, "train", _plan, __doc__ or "", arguments)

@@ -6,7 +6,7 @@ any screen; wider screens show several beside each other.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 WIDTH, HEIGHT = 360, 200
@@ -55,6 +55,7 @@ class DrawnSeries:
     dots: tuple[tuple[float, float], ...] = ()
     bars: tuple[Bar, ...] = ()
     latest: str = ""
+    """The last measured value."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,7 +140,7 @@ def _path(points: Sequence[tuple[float, float]], x: _Scale, y: _Scale) -> str:
     return "M" + "L".join(f"{x(step):g} {y(value):g}" for step, value in points)
 
 
-def _line(series: Series, x: _Scale, y: _Scale, unit: str) -> DrawnSeries:
+def _line(series: Series, x: _Scale, y: _Scale) -> DrawnSeries:
     window = len(series.points) // 20 | 1
     values = smooth([value for _, value in series.points], window)
     smoothed = [(step, value) for (step, _), value in zip(series.points, values, strict=True)]
@@ -149,13 +150,10 @@ def _line(series: Series, x: _Scale, y: _Scale, unit: str) -> DrawnSeries:
         path=_path(smoothed, x, y),
         raw_path=_path(series.points, x, y) if window > 1 else "",
         dots=tuple((x(step), y(value)) for step, value in series.points) if few else (),
-        latest=number(series.points[-1][1], unit),
     )
 
 
-def _stack(
-    series: Sequence[Series], steps: Sequence[float], x: _Scale, y: _Scale, unit: str
-) -> tuple[DrawnSeries, ...]:
+def _stack(series: Sequence[Series], steps: Sequence[float], x: _Scale, y: _Scale) -> tuple[DrawnSeries, ...]:
     base = dict.fromkeys(steps, 0.0)
     slot = (WIDTH - LEFT - RIGHT) / max(1, len(steps))
     width = round(min(max(slot - (1 if slot > 3 else 0), 0.8), 18.0), 2)
@@ -166,7 +164,7 @@ def _stack(
             bottom, top = y(base[step]), y(base[step] + value)
             bars.append(Bar(x=round(x(step) - width / 2, 2), y=top, width=width, height=round(bottom - top, 1)))
             base[step] += value
-        drawn.append(DrawnSeries(label=one.label, bars=tuple(bars), latest=number(one.points[-1][1], unit)))
+        drawn.append(DrawnSeries(label=one.label, bars=tuple(bars)))
     return tuple(drawn)
 
 
@@ -181,9 +179,10 @@ def draw(chart: Chart) -> Drawn:
     pad = 9.5 if stacked else 0.0
     x = _Scale(low=steps[0], high=steps[-1], start=LEFT + pad, end=WIDTH - RIGHT - pad)
     y = _Scale(low=y_values[0], high=y_values[-1], start=HEIGHT - BOTTOM, end=TOP)
-    drawn = (
-        _stack(series, steps, x, y, chart.unit) if stacked else tuple(_line(one, x, y, chart.unit) for one in series)
-    )
+    drawn = _stack(series, steps, x, y) if stacked else tuple(_line(one, x, y) for one in series)
+    # What is said in words is what was measured, also where the drawing shows means over neighbours.
+    latest = (number(one.points[-1][1], chart.unit) for one in chart.series)
+    drawn = tuple(replace(one, latest=said) for one, said in zip(drawn, latest, strict=True))
     x_values = [v for v in ticks(steps[0], steps[-1]) if steps[0] <= v <= steps[-1] and v == int(v)] or steps[:1]
     by_step = [dict(one.points) for one in series]
     return Drawn(
@@ -197,7 +196,7 @@ def draw(chart: Chart) -> Drawn:
             "step": [f"{step:g}" for step in steps],
             "values": [[number(p[s], chart.unit) if s in p else None for s in steps] for p in by_step],
         },
-        description=f"{chart.title}. " + "; ".join(_sentence(one, chart.unit) for one in series),
+        description=f"{chart.title}. " + "; ".join(_sentence(one, chart.unit) for one in chart.series),
     )
 
 

@@ -44,14 +44,17 @@ def _accuracy(label: str, before: float | None, after: float | None, note: str) 
     )
 
 
-def results(summary: Json) -> tuple[Tile, ...]:
-    """Held-out accuracies and the reward; what was not measured has no tile."""
+def results(summary: Json, evaluated: int = 0) -> tuple[Tile, ...]:
+    """Held-out accuracies and the reward; what was not measured has no tile. `evaluated`: the step of the accuracies
+    after training, which a run that did not end well has passed."""
     n = summary["n"]
+    at = f", step {evaluated}" if 0 < evaluated < summary["steps"] else ""
+    greedy, mean = "one answer a question" + at, f"of {n} samples{at}"
     tiles = [
-        _accuracy("Greedy accuracy", summary["greedy_ex_before"], summary["greedy_ex_after"], "one answer a question"),
-        _accuracy("Mean accuracy", summary["mean_at_n_before"], summary["mean_at_n_after"], f"of {n} samples"),
-        _accuracy("Voting accuracy", None, summary["vav_ex_after"], f"chosen among {n} samples"),
-        _accuracy("Recall", None, summary["recall_at_n_after"], f"one of {n} samples is right"),
+        _accuracy("Greedy accuracy", summary["greedy_ex_before"], summary["greedy_ex_after"], greedy),
+        _accuracy("Mean accuracy", summary["mean_at_n_before"], summary["mean_at_n_after"], mean),
+        _accuracy("Voting accuracy", None, summary["vav_ex_after"], f"chosen among {n} samples{at}"),
+        _accuracy("Recall", None, summary["recall_at_n_after"], f"one of {n} samples is right{at}"),
     ]
     first, last = summary["reward_first"], summary["reward_last"]
     if first is not None and last is not None:
@@ -77,7 +80,7 @@ def costs(summary: Json) -> tuple[Tile, ...]:
         Tile(
             label="Completions",
             value=f"{summary['completions']:,}",
-            note=f"{summary['completions_per_s']:.1f} a second",
+            note=f"{summary['completions_per_s']:.1f} a second of training steps",
         ),
         Tile(label="Tokens trained", value=f"{summary['tokens_trained']:,}"),
         Tile(label="Groups dropped", value=f"{summary['groups_dropped']:,}", note="no signal, stale or unscorable"),
@@ -92,11 +95,15 @@ def costs(summary: Json) -> tuple[Tile, ...]:
     return (*tiles, Tile(label="Peak memory", value=f"{memory:.1f} GiB")) if memory else tiles
 
 
+LABELS = {"check": "data check", "warmup": "warm-up", "render": "prompts", "start": "start of engines"}
+"""Of the stages whose name alone says too little."""
+
+
 def stage_shares(seconds: Mapping[str, float]) -> Sequence[StageShare]:
     """Each stage's part of the time that the stages took together."""
     total = sum(seconds.values())
     return [
-        StageShare(stage=stage, seconds=duration(value), percent=round(100 * value / total, 2))
+        StageShare(stage=LABELS.get(stage, stage), seconds=duration(value), percent=round(100 * value / total, 2))
         for stage, value in seconds.items()
         if value > 0
     ]

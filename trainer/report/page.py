@@ -6,7 +6,7 @@ a model or a data set wrote is escaped. Works for a run without samples or witho
 
 import base64
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,7 @@ def view_of(path: Path, rows: list[Json], samples: SampleBrowser) -> RunView:
     config, config_text = _config(path)
     summary = read_summary(path)
     status = summary["status"] if summary else "running" if is_open(path) else "unfinished"
-    reached = summary or _so_far(rows, config)
+    reached, evaluated = _with_latest(summary or _so_far(rows, config), rows, config)
     asked = config.get("pipeline", {}).get("steps", reached["steps"])
     return RunView(
         name=path.resolve().name,
@@ -97,7 +97,7 @@ def view_of(path: Path, rows: list[Json], samples: SampleBrowser) -> RunView:
         steps=asked,
         facts=_facts(config),
         states=tuple(read_states(path).items()) if status == "running" else (),
-        results=results(reached),
+        results=results(reached, evaluated),
         costs=costs(reached),
         stages=tuple(stage_shares(reached["seconds_by_stage"])),
         sections=sections(rows),
@@ -107,28 +107,45 @@ def view_of(path: Path, rows: list[Json], samples: SampleBrowser) -> RunView:
     )
 
 
+_EVALUATED = {
+    "greedy_ex_after": "eval/greedy_ex",
+    "mean_at_n_after": "eval/mean_at_n",
+    "vav_ex_after": "eval/vote_ex",
+    "recall_at_n_after": "eval/recall_at_n",
+}
+
+
+def _evaluation(config: dict[str, Any]) -> dict[str, Any]:
+    return {"n": 0, "selection": VALUE_AWARE} | config.get("evaluation", {})
+
+
+def _with_latest(reached: dict[str, Any], rows: list[Json], config: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    """The summary with the latest evaluation, which is the charts' last point, as the one after; and its step."""
+    evaluated = [row for row in rows if row["step"] and any(row.get(key) is not None for key in _EVALUATED.values())]
+    if not evaluated:
+        return reached, 0
+    step = evaluated[-1]["step"]
+    latest: dict[str, float | None] = dict.fromkeys(_EVALUATED)
+    for row in evaluated:
+        if row["step"] == step:
+            latest |= {name: row[key] for name, key in _EVALUATED.items() if row.get(key) is not None}
+    if _evaluation(config)["selection"] != VALUE_AWARE:
+        latest["vav_ex_after"] = None
+    return {**reached, **latest}, step
+
+
 def _so_far(rows: list[Json], config: dict[str, Any]) -> dict[str, Any]:
-    """The summary that the rows would make if the run ended now, with the latest evaluation as the one after."""
-
-    def latest(key: str) -> float | None:
-        return next((row[key] for row in reversed(rows) if row["step"] and row.get(key) is not None), None)
-
-    evaluation = {"n": 0, "selection": VALUE_AWARE} | config.get("evaluation", {})
-    reached = summarise(
+    """The summary that the rows would make if the run ended now."""
+    evaluation = _evaluation(config)
+    elapsed = [row["perf/elapsed_s"] for row in rows if row.get("perf/elapsed_s") is not None]
+    return summarise(
         rows,
         status="stopped",
-        wall_s=latest("perf/elapsed_s") or 0.0,
+        wall_s=elapsed[-1] if elapsed else 0.0,
         n=evaluation["n"],
         selection=evaluation["selection"],
         seed=config.get("seed", 0),
         versions={},
-    )
-    return replace(
-        reached,
-        greedy_ex_after=latest("eval/greedy_ex"),
-        mean_at_n_after=latest("eval/mean_at_n"),
-        vav_ex_after=latest("eval/vote_ex") if evaluation["selection"] == VALUE_AWARE else None,
-        recall_at_n_after=latest("eval/recall_at_n"),
     ).as_json()
 
 

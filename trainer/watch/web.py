@@ -1,32 +1,36 @@
 """A run as a local web page that renews itself.
 
-Guarantees: answers only GET for its two addresses and, on the loopback address, only under that machine's own names, so
-that a foreign web page cannot read the run through the visitor's browser. Listens on the loopback address unless told
-otherwise; there is no login.
+Guarantees: answers only GET for its two addresses, and only under the names of the address that it listens on
+(conf/http_access.py), so that a foreign web page cannot read the run through the visitor's browser; a connection is
+closed after REQUEST_S. Listens on the loopback address unless told otherwise; there is no login.
 """
 
 import hashlib
 import json
+import socket
+import socketserver
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Timer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from jinja2 import Environment
 from markupsafe import Markup
 
-from conf.errors import QuorumError
+from conf.http_access import Access
+from conf.listening import AddressInUse, address_family, authority, cannot_listen, check_port
 from trainer.records import RecordsDamaged
 from trainer.report.page import RunView, asset, environment, script_hash
 from trainer.watch.live import LiveRun
 
+__all__ = ["LOOPBACK", "AddressInUse", "WatchServer"]
+
 LOOPBACK = "127.0.0.1"
-
-
-class AddressInUse(QuorumError):
-    """Another program listens on the port."""
+REQUEST_S = 30.0
+"""Longest life of a connection, which carries one request."""
 
 
 def fragments(run: RunView, templates: Environment) -> dict[str, str]:
@@ -45,17 +49,23 @@ class WatchServer(ThreadingHTTPServer):
         self.live = LiveRun(path)
         self.templates = environment("trainer.watch")
         self.reading = Lock()
+        settings = {"host_setting": "--host", "port_setting": "--port"}
+        check_port(host, port, **settings)
+        self.address_family = address_family(host)
         try:
             super().__init__((host, port), _Handler)
         except OSError as error:
-            raise AddressInUse(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port") from error
-        names = (LOOPBACK, "localhost")
-        self.host_headers = {f"{name}:{self.server_port}" for name in names} if host == LOOPBACK else None
-        """Host headers that are answered; None: any."""
+            raise cannot_listen(host, port, error, **settings) from error
+        self.access = Access(host=host, port=self.server_port)
+
+    def server_bind(self) -> None:
+        """As HTTPServer does, without asking the network for this machine's full name."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     @property
     def url(self) -> str:
-        return f"http://{self.server_address[0]!s}:{self.server_port}/"
+        return f"http://{authority(self.server_name, self.server_port)}/"
 
     def page(self) -> str:
         with self.reading:
@@ -75,13 +85,30 @@ class WatchServer(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     server: WatchServer
-    timeout = 30
+    timeout = REQUEST_S
+    """Of one read; `setup` limits all of them together."""
+
+    def setup(self) -> None:
+        super().setup()
+        self._limit = Timer(REQUEST_S, self._give_up)
+        self._limit.daemon = True
+        self._limit.start()
+
+    def finish(self) -> None:
+        self._limit.cancel()
+        super().finish()
+
+    def _give_up(self) -> None:
+        with suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
 
     def do_GET(self) -> None:
         address = urlsplit(self.path)
-        allowed = self.server.host_headers
-        if allowed is not None and self.headers.get("Host", "") not in allowed:
-            self._answer(HTTPStatus.FORBIDDEN, "text/plain", "This page answers only under its own address.")
+        refusal = self.server.access.refusal(
+            method=self.command, path=address.path, hosts=self.headers.get_all("Host", [])
+        )
+        if refusal is not None:
+            self._answer(HTTPStatus(refusal.status), "text/plain", f"Not answered: {refusal.reason}.")
             return
         try:
             if address.path == "/":
