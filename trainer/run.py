@@ -126,7 +126,10 @@ class _Session:
             read_lengths(Path(config.rollout.lengths))
         policy = given_policy(config)
         if policy is not None:
-            PromptRenderer(config.prompt, load_tokenizer(policy)).check()
+            renderer = PromptRenderer(config.prompt, load_tokenizer(policy))
+            renderer.check()
+            if renderer.remark:
+                console.note(renderer.remark)
         check_plan(config, policy, console.note)
         if config.cluster.address is None and config.cluster.accelerator == "cpu":
             check_memory(policy, config.rollout.engine)

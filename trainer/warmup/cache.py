@@ -24,7 +24,7 @@ from rollout.prompt.described import SchemaReader
 from rollout.tasks.carriers import Dropped, TaskSet
 from trainer.warmup.corpus import trace_of
 
-RECIPE = 3
+RECIPE = 4
 """Raise when trainer/warmup changes what it writes for the same settings."""
 
 _DROPPED = "dropped.json"
