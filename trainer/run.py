@@ -42,7 +42,7 @@ from trainer.preemption import Preempted, Preemption
 from trainer.prometheus_sink import PrometheusSink
 from trainer.registry.register import Registration
 from trainer.report.page import write_report
-from trainer.run_folder import CHECKPOINTS, DROPPED, RunFolder
+from trainer.run_folder import CHECKPOINTS, CUT, DROPPED, RunFolder
 from trainer.summary import Status, engine_versions, summarise
 from trainer.wandb_sink import open_wandb
 from trainer.warmup.cache import left_out
@@ -149,6 +149,9 @@ class _Session:
             folder.write_dropped(dropped)
             for reason, count in Counter(entry.reason for entry in dropped).items():
                 console.note(f"left out {count} x {reason} ({folder.path / DROPPED})")
+            folder.write_cut([one for cut in data.cut.values() for one in cut])
+            for sentence in data.cut_sentences(config.prompt.max_tokens, folder.path / CUT):
+                console.note(sentence)
             if self._resumed:
                 console.note(f"resuming after step {self._resumed.state.step}")
                 # On a copy: other tasks than the checkpoint has seen are refused before the engines start.

@@ -2,11 +2,12 @@
 
 Guarantees: the text is the tokenizer's own chat template applied to the messages; control tokens that the data names
 are text; whole columns are left out, never part of a line; plain columns go before primary and foreign keys, less
-relevant ones first; the number left out is reported in the Prompt, and so is a <think> that the template opens. It does
+relevant ones first; what is left out is reported in the Prompt, and so is a <think> that the template opens. It does
 not shorten the question or the evidence: where those alone exceed the budget, PromptTooLong is raised.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from conf.errors import QuorumError
 from conf.schema.prompt import PromptConfig
@@ -58,10 +59,11 @@ class PromptRenderer:
         """Raises PromptTooLong, TemplateUnfit, ControlTokenInData, and DatabaseUnreadable where the primary instance
         cannot be read."""
         columns = self._schemas.read(task.databases[0])
-        prompt = self._prompt(task, columns, dropped=0)
-        if len(prompt.token_ids) <= self._config.max_tokens:
-            return prompt
-        return self._shortened(task, columns)
+        prompt = self._prompt(task, columns)
+        whole = len(prompt.token_ids)
+        if whole > self._config.max_tokens:
+            prompt = self._shortened(task, columns)
+        return replace(prompt, whole_tokens=whole)
 
     def _shortened(self, task: SqlTask, columns: Described) -> Prompt:
         """Leaves out as few columns as meet the budget, by bisection: each column left out shortens the prompt."""
@@ -69,7 +71,9 @@ class PromptRenderer:
 
         def without(count: int) -> Prompt:
             gone = {id(column) for column in order[:count]}
-            return self._prompt(task, [column for column in columns if id(column) not in gone], dropped=count)
+            prompt = self._prompt(task, [column for column in columns if id(column) not in gone])
+            cut = tuple((column.table, column.name) for column in columns if id(column) in gone)
+            return replace(prompt, dropped_columns=count, cut_columns=cut)
 
         limit = self._config.max_tokens
         too_few, enough = 0, max(len(order) - 1, 0)
@@ -88,12 +92,11 @@ class PromptRenderer:
                 too_few = middle
         return best
 
-    def _prompt(self, task: SqlTask, columns: Sequence[DescribedColumn], *, dropped: int) -> Prompt:
+    def _prompt(self, task: SqlTask, columns: Sequence[DescribedColumn]) -> Prompt:
         rendered = self._chat.render(self._messages(self._config, task, self._serialise(columns)))
         return Prompt(
             task=task,
             text=rendered.text,
             token_ids=self._encoder.encode(rendered.parts),
-            dropped_columns=dropped,
             opened=rendered.opened,
         )
