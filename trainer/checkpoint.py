@@ -101,7 +101,9 @@ class CheckpointStore:
         try:
             self._prune()
         except OSError as error:
-            raise CheckpointFailed(f"checkpoint {final} is whole, but an older one cannot be removed: {error}") from error
+            raise CheckpointFailed(
+                f"checkpoint {final} is whole, but an older one cannot be removed: {error}"
+            ) from error
         return Checkpoint(folder=final, state=state)
 
     def latest(self) -> Checkpoint | None:

@@ -24,6 +24,7 @@ from rollout.drawn_lengths import read_lengths
 from rollout.errors import WeightUpdateFailed
 from rollout.preflight import check_memory
 from rollout.prompt import PromptRenderer
+from rollout.prompt.cut import CUT
 from rollout.prompt.tokenizer import load_tokenizer
 from rollout.tasks import load_tasks
 from trainer.checkpoint import Checkpoint, CheckpointInvalid, CheckpointStore
@@ -42,7 +43,7 @@ from trainer.preemption import Preempted, Preemption
 from trainer.prometheus_sink import PrometheusSink
 from trainer.registry.register import Registration
 from trainer.report.page import write_report
-from trainer.run_folder import CHECKPOINTS, CUT, DROPPED, RunFolder
+from trainer.run_folder import CHECKPOINTS, DROPPED, RunFolder
 from trainer.summary import Status, engine_versions, summarise
 from trainer.wandb_sink import open_wandb
 from trainer.warmup.cache import left_out

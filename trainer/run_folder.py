@@ -19,8 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from conf.errors import QuorumError
-from rollout.prompt.cut import FILE as CUT
-from rollout.prompt.cut import CutPrompt, cut_lines
+from rollout.prompt.cut import CUT, CutPrompt, cut_lines
 from rollout.tasks.carriers import Dropped
 from trainer.carriers import ScoredGroup
 from trainer.metrics import Row

@@ -20,8 +20,7 @@ from rollout.cluster import local_ray
 from rollout.errors import RolloutError
 from rollout.pool import RolloutPool
 from rollout.preflight import check_context, check_model_folder
-from rollout.prompt.cut import FILE as CUT
-from rollout.prompt.cut import cut_lines, cut_prompts, cut_sentence
+from rollout.prompt.cut import CUT, cut_lines, cut_prompts, cut_sentence
 from rollout.prompt.renderer import PromptRenderer, PromptTooLong
 from rollout.prompt.tokenizer import load_tokenizer
 from rollout.worker import ray_workers

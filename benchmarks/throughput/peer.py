@@ -120,8 +120,8 @@ def main(arguments: Sequence[str]) -> int:
         texts = [prompt.text for prompt in prompts]
         if [tuple(ids) for ids in tokenizer(texts)["input_ids"]] != [prompt.token_ids for prompt in prompts]:
             raise QuorumError(
-                "TRL would read other prompts: the tokenizer adds special tokens of its own, or the data names a control "
-                "token, which TRL does not read as text"
+                "TRL would read other prompts: the tokenizer adds special tokens of its own, or the data names a "
+                "control token, which TRL does not read as text"
             )
         tally = Tally(prompts, per_step, config.rollout.group_size)
         dtype = torch.bfloat16 if config.cluster.accelerator == "gpu" else torch.float32

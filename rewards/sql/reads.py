@@ -53,7 +53,9 @@ class ColumnsRead:
         if not named and not natural:
             return set()
         asked = {fold(table.name) for table in tree.find_all(exp.Table)}
-        columns = [(fold(t.name), fold(c.name)) for t in self._schema.tables if fold(t.name) in asked for c in t.columns]
+        columns = [
+            (fold(t.name), fold(c.name)) for t in self._schema.tables if fold(t.name) in asked for c in t.columns
+        ]
         names = [name for _, name in columns]
         return {(t, name) for t, name in columns if name in named or (natural and names.count(name) > 1)}
 

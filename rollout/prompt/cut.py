@@ -14,7 +14,7 @@ from rewards.sql.reads import ColumnsRead
 from rollout.carriers import Prompt
 from rollout.prompt.described import quoted
 
-FILE = "cut_columns.jsonl"
+CUT = "cut_columns.jsonl"
 _NAMED = 3
 """Questions that a sentence names."""
 

@@ -24,8 +24,8 @@ def opened_by(text: str, messages: Sequence[Message], *, thinking: bool) -> str:
     place = text.rfind(content)
     if place < 0:
         raise TemplateUnfit(
-            "the chat template of the policy's tokenizer changes the text of the question, or does not show it: put one "
-            "that shows messages as they are into chat_template.jinja of its folder"
+            "the chat template of the policy's tokenizer changes the text of the question, or does not show it: put "
+            "one that shows messages as they are into chat_template.jinja of its folder"
         )
     tail = text[place + len(content) :]
     opened = tail.rfind(THINK) > tail.rfind(END_THINK)

@@ -1,4 +1,4 @@
-"""Chat templates of other models: what they refuse, hide or break is said in one sentence, or mended in every prompt."""
+"""Chat templates of other models: what they refuse, hide or break is one sentence, or mended in every prompt."""
 
 import sqlite3
 from pathlib import Path
@@ -76,7 +76,10 @@ def test_a_template_that_shows_both_messages_is_left_alone(task: SqlTask) -> Non
         ({"rag": PLAIN}, "multiple chat templates with no default"),
         ("{{ raise_exception('Only tools are served') }}", "Only tools are served"),
         ("Hello", "does not show it"),
-        ("{% for m in messages %}{% for part in m.content %}{{ part.text }}{% endfor %}{% endfor %}", "does not show it"),
+        (
+            "{% for m in messages %}{% for part in m.content %}{{ part.text }}{% endfor %}{% endfor %}",
+            "does not show it",
+        ),
         ("{% for m in messages %}{{ m.content | truncate(20) }}{% endfor %}", "changes the text of the question"),
     ],
 )

@@ -39,7 +39,13 @@ def budgets(*overrides: str) -> tuple[int, int, float, int, float, int]:
         (("experiment=quickstart_reasoning",), (192, 128, 3e-4, 400, 2e-3, 256)),
         (("experiment=quickstart_reasoning", "model=qwen2_5_coder_3b"), (1500, 512, 8e-6, 100, 1e-5, 2048)),
         (
-            ("model=pretrained", "model.path=x", "prompt.max_tokens=300", "warmup.learning_rate=1e-4", "warmup.steps=5"),
+            (
+                "model=pretrained",
+                "model.path=x",
+                "prompt.max_tokens=300",
+                "warmup.learning_rate=1e-4",
+                "warmup.steps=5",
+            ),
             (300, 256, 8e-6, 5, 1e-4, 2048),
         ),
     ],

@@ -155,7 +155,11 @@ def test_a_warmed_up_policy_keeps_the_base_models_generation_config(tmp_path, ge
 
 @pytest.mark.parametrize("error", [ValueError("refused"), TypeError("no JSON"), OSError(28, "No space left on device")])
 def test_a_warm_up_that_cannot_be_written_is_one_sentence_and_leaves_nothing(tmp_path, error):
-    with pytest.raises(QuorumError, match="warmup.cache=.* could not be written: "), publishing(tmp_path / "c" / "x") as s:
-        (s / "config.json").write_text("{}")
-        raise error
-    assert list((tmp_path / "c").iterdir()) == []
+    def publish() -> None:
+        with publishing(tmp_path / "cache" / "policy") as scratch:
+            (scratch / "config.json").write_text("{}")
+            raise error
+
+    with pytest.raises(QuorumError, match="warmup.cache=.* could not be written: "):
+        publish()
+    assert list((tmp_path / "cache").iterdir()) == []

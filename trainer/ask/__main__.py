@@ -75,8 +75,8 @@ def unshown(prompt: Prompt, config: PromptConfig) -> str:
     more = ", ..." if len(prompt.cut_columns) > SHOWN_COLUMNS else ""
     return printable(
         f"the policy does not see {len(prompt.cut_columns)} columns of this database: the prompt would take "
-        f"{prompt.whole_tokens} tokens, and the run was trained with prompt.max_tokens={config.max_tokens} (raise it in "
-        f"the next one); left out: {names}{more}"
+        f"{prompt.whole_tokens} tokens, and the run was trained with prompt.max_tokens={config.max_tokens} (raise it "
+        f"in the next one); left out: {names}{more}"
     )
 
 
