@@ -51,9 +51,13 @@ def pretrained_policy(model: PretrainedModel, seed: int, dtype: torch.dtype) -> 
 
 
 def base_folder(model: PretrainedModel) -> Path:
-    """Where the files of a model are that `pretrained_policy` has loaded."""
+    """The folder with a model's configuration files, downloaded where need be. Raises QuorumError."""
     if Path(model.path).is_dir():
         return Path(model.path)
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(model.path, revision=model.revision, local_files_only=True))
+    try:
+        return Path(snapshot_download(model.path, revision=model.revision, allow_patterns="*.json"))
+    except (OSError, ValueError) as error:  # huggingface_hub's errors are of these kinds
+        reason = first_line(error, otherwise=type(error).__name__)
+        raise QuorumError(f"model.path={model.path}: its files cannot be downloaded: {reason}") from error

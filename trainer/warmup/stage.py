@@ -63,9 +63,10 @@ def warm_up(
     if not corpus.examples:
         first = f": {corpus.dropped[0].detail}" if corpus.dropped else ""
         raise QuorumError(f"no warm-up task fits warmup.max_tokens={warmup.max_tokens}{first}")
+    base = None if isinstance(model, TinyModel) else base_folder(model)
     policy = _train(corpus.examples, tokenizer, model=model, warmup=warmup, seed=seed, gpu=gpu, report=report)
     with publishing(folder) as scratch:
-        write_model(policy, scratch, None if isinstance(model, TinyModel) else base_folder(model))
+        write_model(policy, scratch, base)
         tokenizer.save_pretrained(scratch)
         keep_left_out(scratch, corpus.dropped)
     return WarmPolicy(folder=folder, cached=False)
