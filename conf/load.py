@@ -19,7 +19,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
@@ -32,6 +32,14 @@ WRITE = "write settings as name=value, and values with special characters in quo
 FOLDER = Path(__file__).resolve().parent
 
 Config = TypeVar("Config", bound=BaseModel)
+
+
+def _by_model(tiny: float, pretrained: float, *, _root_: DictConfig) -> float:
+    """What ${by_model:A,B} in a YAML file means: A for the tiny policy, B for a model that has been trained before."""
+    return tiny if OmegaConf.select(_root_, "model.type") == "tiny" else pretrained
+
+
+OmegaConf.register_new_resolver("by_model", _by_model, replace=True)
 
 
 def groups() -> dict[str, list[str]]:

@@ -18,6 +18,10 @@ class Prompt:
     token_ids: tuple[int, ...]
     dropped_columns: int = 0
     """Columns left out of the schema to meet the token budget."""
+    cut_columns: tuple[tuple[str, str], ...] = ()
+    """Those columns, (table, column) in the schema's order."""
+    whole_tokens: int = 0
+    """Tokens of the prompt with every column."""
     opened: str = ""
     """What the prompt has written of the answer: "<think>" where the model's chat template ends in an open one."""
 

@@ -18,7 +18,8 @@ def check_model_folder(folder: Path) -> dict[str, Any]:
     """The folder's config.json.
 
     Raises:
-        ModelFolderMissing: no such folder, or no readable config.json or weights in it.
+        ModelFolderMissing: no such folder, no readable config.json or weights in it, or a generation_config.json that
+            is no JSON object.
     """
     if not folder.is_dir():
         raise ModelFolderMissing(f"the model folder {folder} does not exist")
@@ -30,7 +31,26 @@ def check_model_folder(folder: Path) -> dict[str, Any]:
         raise ModelFolderMissing(f"the config.json of {folder} holds no JSON object: it is not a model")
     if not any(folder.glob("*.safetensors")):
         raise ModelFolderMissing(f"the folder {folder} holds no *.safetensors weights")
+    generation_config(folder)
     return config
+
+
+def generation_config(folder: Path) -> dict[str, Any]:
+    """The folder's generation_config.json; empty where it has none.
+
+    Raises:
+        ModelFolderMissing: it is no JSON object.
+    """
+    file = folder / "generation_config.json"
+    if not file.is_file():
+        return {}
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelFolderMissing(f"{file} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise ModelFolderMissing(f"{file} holds no JSON object")
+    return found
 
 
 def check_context(folder: Path, config: dict[str, Any], max_model_len: int) -> None:
@@ -65,10 +85,7 @@ def stop_tokens(folder: Path, config: dict[str, Any], tokenizer: Any) -> list[in
             f"the tokenizer in {folder} has {len(tokenizer)} tokens, the model has embeddings for {vocabulary}:"
             " they do not belong together"
         )
-    generation = folder / "generation_config.json"
-    sources = [tokenizer.eos_token_id, config.get("eos_token_id")]
-    if generation.is_file():
-        sources.append(json.loads(generation.read_text()).get("eos_token_id"))
+    sources = [tokenizer.eos_token_id, config.get("eos_token_id"), generation_config(folder).get("eos_token_id")]
     found: set[int] = set()
     for source in sources:
         found.update(source if isinstance(source, list) else () if source is None else (source,))

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from conf.errors import QuorumError
+from conf.errors import QuorumError, first_line
 from trainer.records import write_atomically
 
 MANIFEST = "MANIFEST.json"
@@ -73,7 +73,10 @@ class CheckpointStore:
         self._given: Path | None = None
 
     async def save(self, state: RunState, write: Callable[[Path], Awaitable[None]]) -> Checkpoint:
-        """Lets `write` fill a hidden folder, seals it and prunes old checkpoints. Raises CheckpointFailed."""
+        """Lets `write` fill a hidden folder, seals it and prunes old checkpoints.
+
+        Raises CheckpointFailed, and the QuorumError of a part that was lost meanwhile; the hidden folder is then gone.
+        """
         name = f"step-{state.step:06d}"
         hidden = self._folder / f".{name}.writing"
         final = self._folder / name
@@ -86,12 +89,21 @@ class CheckpointStore:
             write_atomically(hidden / MANIFEST, json.dumps({"step": state.step, "files": files}, indent=1))
             shutil.rmtree(final, ignore_errors=True)
             os.rename(hidden, final)
-        except (OSError, CheckpointFailed) as error:
+        except CheckpointFailed as error:
+            raise _failed(final, str(error)) from error
+        except QuorumError:
+            raise  # a lost learner or reward server ends the step, whatever it was at
+        except Exception as error:
+            # What fills the folder is written by many libraries, which have no class for what they refuse to write.
+            raise _failed(final, first_line(error, otherwise=type(error).__name__)) from error
+        finally:
             shutil.rmtree(hidden, ignore_errors=True)
+        try:
+            self._prune()
+        except OSError as error:
             raise CheckpointFailed(
-                f"checkpoint {final} could not be written: {error}; older ones are intact"
+                f"checkpoint {final} is whole, but an older one cannot be removed: {error}"
             ) from error
-        self._prune()
         return Checkpoint(folder=final, state=state)
 
     def latest(self) -> Checkpoint | None:
@@ -114,6 +126,10 @@ class CheckpointStore:
             # Without its manifest a half-removed checkpoint is never taken for a whole one.
             (folder / MANIFEST).unlink()
             shutil.rmtree(folder)
+
+
+def _failed(final: Path, reason: str) -> CheckpointFailed:
+    return CheckpointFailed(f"checkpoint {final} could not be written: {reason}; older ones are intact")
 
 
 def _load(folder: Path) -> Checkpoint:

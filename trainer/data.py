@@ -2,8 +2,8 @@
 before anything is imitated, then prompts rendered with the policy's tokenizer and a stream of the rest."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +14,7 @@ from rewards.carriers import SqlTask
 from rewards.sql.executor import ExecutorPool
 from rollout.carriers import Prompt
 from rollout.prompt import PromptRenderer
+from rollout.prompt.cut import CutPrompt, cut_prompts, cut_sentence
 from rollout.prompt.described import SchemaReader
 from rollout.prompt.tokenizer import load_tokenizer
 from rollout.tasks import DataError, Dropped, Stream, TaskSet, build_stream
@@ -32,6 +33,14 @@ class PreparedData:
     heldout: tuple[Prompt, ...]
     dropped: tuple[Dropped, ...]
     """Tasks and single golds that were left out, with the reason."""
+    cut: Mapping[str, tuple[CutPrompt, ...]] = field(default_factory=dict)
+    """Prompts that show a part of their schema, of "training" and of "held-out" tasks."""
+
+    def cut_sentences(self, limit: int, file: Path) -> Iterator[str]:
+        """What the budget prompt.max_tokens=`limit` leaves out, a sentence a split; `file` lists it all."""
+        for of, prompts in (("training", tuple(self.prompts.values())), ("held-out", self.heldout)):
+            if cut := self.cut.get(of):
+                yield cut_sentence(cut, prompts=prompts, of=of, limit=limit, file=file)
 
     def prompt_at(self, position: int) -> Prompt:
         """The prompt of a position of the stream."""
@@ -89,6 +98,7 @@ def rendered(config: TrainConfig, tasks: TaskSet, policy: Path) -> PreparedData:
         prompts={prompt.task.id: prompt for prompt in train},
         heldout=tuple(heldout),
         dropped=dropped,
+        cut={"training": cut_prompts(train), "held-out": cut_prompts(heldout)},
     )
 
 

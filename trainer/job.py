@@ -29,7 +29,7 @@ from trainer.preemption import Preempted, Preemption
 from trainer.profile.profiler import StepProfiler
 from trainer.records import write_atomically
 from trainer.run_folder import RunFolder
-from trainer.skipped import BATCH, SKIPPED, SkippedBatch, TrainingDiverged, write_batch
+from trainer.skipped import BATCH, SKIPPED, SkippedBatch, TrainingDiverged, keep
 from trainer.states import shown
 from trainer.step_metrics import ledger_row, outcome_metrics, reward_server_metrics
 
@@ -182,15 +182,26 @@ class Job:
         if outcome.step == first:
             task_ids = tuple(entry.group.prompt.task.id for entry in outcome.filtered.kept)
             batch = SkippedBatch(step=outcome.step, sequences=outcome.sequences, task_ids=task_ids)
-            write_batch(place / BATCH, batch)
-            await self.engines.learner.save(place)
-            self.console.note(f"step {outcome.step}: the gradient was not finite, nothing was updated; kept in {place}")
+            kept = await self._kept(place, batch)
+            self.console.note(f"step {outcome.step}: the gradient was not finite, nothing was updated; {kept}")
         limit = self.config.learner.max_skipped_steps
         if self.skipped_in_a_row > limit:
+            file = place / BATCH
+            advice = f": `python -m trainer.replay {file}` shows the cause" if file.is_file() else ""
             raise TrainingDiverged(
                 f"the gradients of {self.skipped_in_a_row} steps in a row were not finite "
-                f"(learner.max_skipped_steps={limit}): `python -m trainer.replay {place / BATCH}` shows the cause"
+                f"(learner.max_skipped_steps={limit}){advice}"
             )
+
+    async def _kept(self, place: Path, batch: SkippedBatch) -> str:
+        """Where the batch is, or why it is nowhere."""
+        try:
+            await keep(place, batch, self.engines.learner.save)
+        except CheckpointFailed as error:
+            if self.config.checkpoint.on_failure == "stop":
+                raise
+            return f"{error} (checkpoint.on_failure=continue)"
+        return f"kept in {place}"
 
     def _emit(self, step: int, values: dict[str, float]) -> None:
         metrics = StepMetrics(step=step, version=self.buffer.version)

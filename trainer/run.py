@@ -24,6 +24,7 @@ from rollout.drawn_lengths import read_lengths
 from rollout.errors import WeightUpdateFailed
 from rollout.preflight import check_memory
 from rollout.prompt import PromptRenderer
+from rollout.prompt.cut import CUT
 from rollout.prompt.tokenizer import load_tokenizer
 from rollout.tasks import load_tasks
 from trainer.checkpoint import Checkpoint, CheckpointInvalid, CheckpointStore
@@ -132,7 +133,10 @@ class _Session:
             read_lengths(Path(config.rollout.lengths))
         policy = given_policy(config)
         if policy is not None:
-            PromptRenderer(config.prompt, load_tokenizer(policy)).check()
+            renderer = PromptRenderer(config.prompt, load_tokenizer(policy))
+            renderer.check()
+            if renderer.remark:
+                console.note(renderer.remark)
         check_plan(config, policy, console.note)
         if config.cluster.address is None and config.cluster.accelerator == "cpu":
             check_memory(policy, config.rollout.engine)
@@ -158,6 +162,9 @@ class _Session:
             folder.write_dropped(dropped)
             for reason, count in Counter(entry.reason for entry in dropped).items():
                 console.note(f"left out {count} x {reason} ({folder.path / DROPPED})")
+            folder.write_cut([one for cut in data.cut.values() for one in cut])
+            for sentence in data.cut_sentences(config.prompt.max_tokens, folder.path / CUT):
+                console.note(sentence)
             if self._resumed:
                 console.note(f"resuming after step {self._resumed.state.step}")
                 # On a copy: other tasks than the checkpoint has seen are refused before the engines start.

@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from conf.errors import QuorumError
+from rollout.prompt.cut import CUT, CutPrompt, cut_lines
 from rollout.tasks.carriers import Dropped
 from trainer.carriers import ScoredGroup
 from trainer.metrics import Row
@@ -123,6 +124,11 @@ class RunFolder:
         rows = (json.dumps({"id": e.id, "reason": e.reason, "detail": e.detail}) + "\n" for e in entries)
         with _writing(self.path):
             write_atomically(self.path / DROPPED, "".join(rows))
+
+    def write_cut(self, entries: Sequence[CutPrompt]) -> None:
+        """Keeps which prompts show a part of their schema, one row a prompt. Raises RunFolderError."""
+        with _writing(self.path):
+            write_atomically(self.path / CUT, cut_lines(entries))
 
     def write(self, row: Row) -> None:
         """Appends one row to metrics.jsonl; with `close` this makes the folder a metrics sink."""

@@ -1,12 +1,15 @@
 """A batch whose gradient was not finite, kept with the policy that met it: `python -m trainer.replay` looks into it."""
 
 import json
-from collections.abc import Sequence
+import os
+import shutil
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from conf.errors import QuorumError
 from trainer.carriers import TrainingSequence
+from trainer.checkpoint import CheckpointFailed
 from trainer.records import write_atomically
 
 BATCH = "batch.json"
@@ -34,6 +37,24 @@ def write_batch(file: Path, batch: SkippedBatch) -> None:
     """JSON, with NaN and Infinity as Python writes them: they may be what is looked for."""
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, json.dumps(asdict(batch)))
+
+
+async def keep(place: Path, batch: SkippedBatch, save: Callable[[Path], Awaitable[None]]) -> None:
+    """The folder `place` with the batch and what `save` writes of the learner, whole or not at all.
+
+    Raises CheckpointFailed.
+    """
+    hidden = place.with_name(f".{place.name}.writing")
+    try:
+        shutil.rmtree(hidden, ignore_errors=True)
+        write_batch(hidden / BATCH, batch)
+        await save(hidden)
+        shutil.rmtree(place, ignore_errors=True)
+        os.rename(hidden, place)
+    except (OSError, CheckpointFailed) as error:
+        raise CheckpointFailed(f"the batch of step {batch.step} could not be kept in {place}: {error}") from error
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
 
 
 def read_batch(file: Path) -> SkippedBatch:

@@ -26,9 +26,11 @@ VARIANTS: dict[Variant, tuple[str, ...]] = {
 }
 _RANKS = ("learner.ranks=2", "learner.threads=1")
 DEVICES = {
-    "cpu": ("cluster=local",),
+    # As the quickstart trains its own policy, which is a folder here.
+    "cpu": ("cluster=local", "rollout.sampling.max_tokens=64", "learner.learning_rate=3.0e-4"),
     "gpu": ("cluster=single_gpu", "learner=finer", "rollout=finer"),
 }
+QUICKSTART_PROMPT = 192
 LONG_PROMPT = 600
 LONG_COMPLETION = 100
 LONG_PROMPTS_PER_STEP = 4
@@ -69,6 +71,7 @@ def base_settings(config: ThroughputConfig, policy: Path) -> tuple[str, ...]:
         *DEVICES[config.device],
         "model=pretrained",
         f"model.path={quoted(str(policy))}",
+        f"prompt.max_tokens={QUICKSTART_PROMPT}",
         "warmup=none",
         "evaluation=none",
         "evaluation.every=0",

@@ -119,7 +119,10 @@ def main(arguments: Sequence[str]) -> int:
         prompts = prompts_of(config, tokenizer, pool, count=spec["steps"] * per_step)
         texts = [prompt.text for prompt in prompts]
         if [tuple(ids) for ids in tokenizer(texts)["input_ids"]] != [prompt.token_ids for prompt in prompts]:
-            raise QuorumError("TRL would read other prompts: the tokenizer adds special tokens of its own")
+            raise QuorumError(
+                "TRL would read other prompts: the tokenizer adds special tokens of its own, or the data names a "
+                "control token, which TRL does not read as text"
+            )
         tally = Tally(prompts, per_step, config.rollout.group_size)
         dtype = torch.bfloat16 if config.cluster.accelerator == "gpu" else torch.float32
         with Path(spec["output"]).open("w", encoding="utf-8") as file:

@@ -1,9 +1,11 @@
 import asyncio
 import errno
+import sqlite3
 
 import pytest
 
 from trainer.checkpoint import CheckpointFailed, CheckpointInvalid, CheckpointStore, RunState
+from trainer.learner.errors import LearnerLost
 
 
 def state(step: int) -> RunState:
@@ -50,6 +52,31 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path):
         asyncio.run(store.save(state(2), full))
     assert [f.name for f in tmp_path.iterdir()] == ["step-000001"]
     assert store.latest().state.step == 1
+
+
+@pytest.mark.parametrize("error", [ValueError("invalid"), TypeError("no JSON"), KeyError("a"), sqlite3.Error("locked")])
+def test_whatever_a_writer_raises_is_a_failed_checkpoint_that_leaves_nothing(tmp_path, error):
+    store = CheckpointStore(tmp_path, keep=2)
+
+    async def refused(folder):
+        await write_policy(folder)
+        raise error
+
+    with pytest.raises(CheckpointFailed, match="older ones are intact"):
+        asyncio.run(store.save(state(2), refused))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_part_that_is_lost_while_it_saves_is_told_as_lost_and_leaves_nothing(tmp_path):
+    store = CheckpointStore(tmp_path, keep=2)
+
+    async def lost(folder):
+        await write_policy(folder)
+        raise LearnerLost("learner rank 0 was lost while saving")
+
+    with pytest.raises(LearnerLost):
+        asyncio.run(store.save(state(2), lost))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unfinished_folder_is_no_checkpoint(tmp_path):

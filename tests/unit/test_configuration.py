@@ -21,6 +21,39 @@ def refused(*overrides: str) -> str:
     return str(error.value)
 
 
+def budgets(*overrides: str) -> tuple[int, int, float, int, float, int]:
+    config = load(TrainConfig, "train", overrides)
+    warmup = config.warmup
+    lengths = config.prompt.max_tokens, config.rollout.sampling.max_tokens
+    return (*lengths, config.learner.learning_rate, warmup.steps, warmup.learning_rate, warmup.max_tokens)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ((), (192, 64, 3e-4, 400, 2e-3, 192)),
+        (("model=pretrained", "model.path=x"), (1500, 256, 8e-6, 100, 1e-5, 2048)),
+        (("model=qwen2_5_coder_0_5b",), (1500, 256, 8e-6, 100, 1e-5, 2048)),
+        (("model=qwen2_5_coder_0_5b", "warmup=none"), (1500, 256, 8e-6, 1000, 1e-5, 2048)),
+        (("model=qwen2_5_coder_0_5b", "warmup=smoke"), (1500, 256, 8e-6, 20, 1e-5, 2048)),
+        (("experiment=quickstart_reasoning",), (192, 128, 3e-4, 400, 2e-3, 256)),
+        (("experiment=quickstart_reasoning", "model=qwen2_5_coder_3b"), (1500, 512, 8e-6, 100, 1e-5, 2048)),
+        (
+            (
+                "model=pretrained",
+                "model.path=x",
+                "prompt.max_tokens=300",
+                "warmup.learning_rate=1e-4",
+                "warmup.steps=5",
+            ),
+            (300, 256, 8e-6, 5, 1e-4, 2048),
+        ),
+    ],
+)
+def test_a_pretrained_model_does_not_inherit_the_tiny_policys_budgets(overrides, expected):
+    assert budgets(*overrides) == expected
+
+
 @pytest.mark.parametrize("experiment", groups()["experiment"])
 def test_every_experiment_validates(experiment):
     overrides = [f"experiment={experiment}"]

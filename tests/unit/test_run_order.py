@@ -139,6 +139,37 @@ def test_everything_that_was_left_out_is_written_with_its_reason(start, tmp_path
     assert "size" in rows[0]["detail"]
 
 
+def test_columns_that_prompts_leave_out_are_told_before_the_engines_start(start, tmp_path, monkeypatch, capsys):
+    policy = tmp_path / "policy"
+    Qwen2Config().save_pretrained(policy)
+    train_tokenizer([GOLD], 300, 512).save_pretrained(policy)
+    keep_left_out(policy, [])
+    with sqlite3.connect(tmp_path / "dogs.sqlite") as connection:
+        connection.executescript("ALTER TABLE dog ADD COLUMN weight INT; ALTER TABLE dog ADD COLUMN height INT;")
+    connection.close()
+
+    async def warm_up(config: TrainConfig, tasks: TaskSet, note: Callable[[str], None]) -> Path:
+        return policy
+
+    async def run_job(*arguments: object) -> None:
+        raise EnginesReached("engines")
+
+    monkeypatch.setattr(trainer.run, "warmed_up", warm_up)
+    monkeypatch.setattr(trainer.run._Session, "_run_job", run_job)
+    with pytest.raises(EnginesReached):  # a character is a token here: "dog(name, weight)" has no room for the height
+        start({"shown": GOLD, "lost": "SELECT height FROM dog"}, "prompt.max_tokens=22", "logging.progress=plain")
+    file = tmp_path / "runs" / "quickstart" / "cut_columns.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert {(row["id"], *row["columns"], *row["golds_that_need_them"]) for row in rows} == {
+        ("shown", "dog.height"),
+        ("lost", "dog.height", 1),
+    }
+    told = capsys.readouterr().out
+    for split in ("training", "held-out"):
+        assert f"2 of 2 {split} prompts leave columns of their schema out for prompt.max_tokens=22" in told
+    assert told.count("1 of 2 golds needs such a column: lost, shown") == 2
+
+
 def test_a_checkpoint_of_other_tasks_is_refused_before_the_engines_start(start, tmp_path, monkeypatch):
     policy = tmp_path / "policy"
     Qwen2Config().save_pretrained(policy)

@@ -8,16 +8,21 @@ from rich.console import Console
 from rich.segment import Segment, Segments
 
 from conf.errors import QuorumError
+from conf.schema.prompt import PromptConfig
 from conf.terminal import table, tell, visible
 from rewards.carriers import SqlTask
 from rewards.sql.executor import ExecutorPool
 from rewards.sql.schema import DatabaseUnreadable, read_schema
+from rollout.carriers import Prompt
 from rollout.prompt import PromptRenderer
+from rollout.prompt.described import quoted
 from rollout.prompt.tokenizer import load_tokenizer
 from trainer.ask.answer import Answer, choose
 from trainer.finished import Trained, trained
 
 SHOWN_ROWS = 20
+SHOWN_COLUMNS = 10
+"""Names of columns in a sentence."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,7 +48,9 @@ def ask(chosen: Trained, arguments: argparse.Namespace) -> Answer:
         gold_sqls=(),
         databases=(str(arguments.db.resolve()),),
     )
-    prompt = PromptRenderer(config.prompt, load_tokenizer(chosen.policy)).render(task)
+    renderer = PromptRenderer(config.prompt, load_tokenizer(chosen.policy))
+    prompt = renderer.render(task)
+    sys.stderr.write("".join(f"{line}\n" for line in (renderer.remark, unshown(prompt, config.prompt)) if line))
     from trainer.ask.engine import sample
 
     n = arguments.n or config.evaluation.n
@@ -71,6 +78,19 @@ def check_database(file: Path) -> None:
         raise QuorumError(f"--db: {error}") from error
     if not schema.tables:
         raise QuorumError(f"--db {file} holds no table that can be read")
+
+
+def unshown(prompt: Prompt, config: PromptConfig) -> str:
+    """A sentence on the columns that the policy does not see; '' where it sees all."""
+    if not prompt.cut_columns:
+        return ""
+    names = ", ".join(f"{quoted(table)}.{quoted(column)}" for table, column in prompt.cut_columns[:SHOWN_COLUMNS])
+    more = ", ..." if len(prompt.cut_columns) > SHOWN_COLUMNS else ""
+    return visible(
+        f"the policy does not see {len(prompt.cut_columns)} columns of this database: the prompt would take "
+        f"{prompt.whole_tokens} tokens, and the run was trained with prompt.max_tokens={config.max_tokens} (raise it "
+        f"in the next one); left out: {names}{more}"
+    )
 
 
 def show(answer: Answer, console: Console) -> None:

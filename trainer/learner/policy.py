@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -76,7 +77,7 @@ def load_model(path: str, *, packing: Packing, device: str, dtype: torch.dtype) 
             use_safetensors=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, StrictDataclassError) as error:
         raise PolicyNotLoadable(f"cannot load the model at {path}: {error}") from error
     if missing := sorted(found["missing_keys"]):
         raise PolicyNotLoadable(

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from safetensors import SafetensorError
 
+from conf.errors import first_line
 from rollout.weights.handle import EngineLife
 from trainer.carriers import TrainingSequence
 from trainer.checkpoint import CheckpointFailed
@@ -174,8 +174,11 @@ class LearnerRank:
         """
         try:
             save_state(folder, self._engine, self._spec, self._progress, rank=self._rank, world_size=self._world)
-        except (OSError, RuntimeError, SafetensorError) as error:  # torch.save reports a full disk as RuntimeError
-            raise CheckpointFailed(f"learner rank {self._rank}: {' '.join(str(error).split())}") from error
+        except Exception as error:
+            # transformers, torch and safetensors have no class for what they cannot or will not write: a full disk is a
+            # RuntimeError, a config that they refuse a ValueError. The weights that are trained are untouched by all.
+            reason = first_line(error, otherwise=type(error).__name__)
+            raise CheckpointFailed(f"learner rank {self._rank}: {reason}") from error
         finally:
             dist.barrier()
 

@@ -6,7 +6,6 @@ ranks); nothing is unpickled. Does not make the folder atomic: the caller rename
 """
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,18 +18,10 @@ from trainer.learner.errors import LearnerError
 from trainer.learner.gather import gathered_trainable, gathered_weights
 from trainer.learner.lora import plain_name
 from trainer.learner.spec import LearnerSpec
+from trainer.model_folder import copy_tokenizer, write_model
 from trainer.weights.wire import NamedTensors
 
 ADAPTERS = "adapters.safetensors"
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,12 +68,8 @@ def _on_rank_0(tensors: NamedTensors, rank: int) -> dict[str, torch.Tensor]:
 
 
 def _save_policy(folder: Path, model: Any, state: dict[str, torch.Tensor], source: Path) -> None:
-    # Under the names by which the learner and its engines know them, whatever those of the first folder were.
-    state = _with_tied(model, state)
-    model.save_pretrained(folder, state_dict=state, safe_serialization=True, save_original_format=False)
-    for name in TOKENIZER_FILES:
-        if (source / name).is_file():
-            shutil.copy2(source / name, folder / name)
+    write_model(model, folder, source, _with_tied(model, state))
+    copy_tokenizer(folder, source)
 
 
 def _with_tied(model: Any, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from conf.errors import QuorumError
+from conf.errors import QuorumError, first_line
 from conf.schema.model import PretrainedModel, TinyModel
 from conf.schema.prompt import PromptConfig
 from conf.schema.stages import WarmupConfig
@@ -24,7 +24,7 @@ from rollout.prompt.described import SchemaReader
 from rollout.tasks.carriers import Dropped, TaskSet
 from trainer.warmup.corpus import trace_of
 
-RECIPE = 3
+RECIPE = 4
 """Raise when trainer/warmup changes what it writes for the same settings."""
 
 _DROPPED = "dropped.json"
@@ -77,7 +77,7 @@ def left_out(folder: Path) -> tuple[Dropped, ...]:
 def publishing(folder: Path) -> Iterator[Path]:
     """A scratch folder that becomes `folder` when the block ends without an error.
 
-    Raises QuorumError when the place cannot be written.
+    Raises QuorumError when the place, or what belongs into it, cannot be written.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -93,5 +93,10 @@ def publishing(folder: Path) -> Iterator[Path]:
             # Another process finished the same warm-up first: its folder is as good as ours.
             if not folder.is_dir():
                 raise
+    except QuorumError:
+        raise
+    except Exception as error:  # the libraries that write a model have no class for what they refuse to write
+        reason = first_line(error, otherwise=type(error).__name__)
+        raise QuorumError(f"warmup.cache={folder.parent}: the policy could not be written: {reason}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

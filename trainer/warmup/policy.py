@@ -1,8 +1,10 @@
 """Where the warm-up starts from: a tiny Qwen2 with random weights, or a Hugging Face folder. Imports torch."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -43,6 +45,19 @@ def pretrained_policy(model: PretrainedModel, seed: int, dtype: torch.dtype) -> 
         return AutoModelForCausalLM.from_pretrained(
             model.path, revision=model.revision, dtype=dtype, use_safetensors=True
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, StrictDataclassError) as error:
         reason = first_line(error, otherwise="no model")
         raise QuorumError(f"model.path={model.path}: no model can be loaded: {reason}") from error
+
+
+def base_folder(model: PretrainedModel) -> Path:
+    """The folder with a model's configuration files, downloaded where need be. Raises QuorumError."""
+    if Path(model.path).is_dir():
+        return Path(model.path)
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(model.path, revision=model.revision, allow_patterns="*.json"))
+    except (OSError, ValueError) as error:  # huggingface_hub's errors are of these kinds
+        reason = first_line(error, otherwise=type(error).__name__)
+        raise QuorumError(f"model.path={model.path}: its files cannot be downloaded: {reason}") from error
