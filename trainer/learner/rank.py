@@ -244,8 +244,13 @@ class LearnerRank:
 
     def _check_weights(self, statistics: Statistics) -> dict[str, float]:
         """Raises WrongWeights, on every rank, before a batch is trained on that another policy has sampled."""
-        sums = all_reduce(statistics.sums, dist.ReduceOp.SUM, self._spec.device)
-        return check_weights(replace(statistics, sums=sums), self._spec.max_logprob_difference)
+        return check_weights(self._everywhere(statistics), self._spec.max_logprob_difference)
+
+    def _everywhere(self, statistics: Statistics) -> Statistics:
+        """`statistics` over all ranks. Collective."""
+        maxima = all_reduce(statistics.maxima, dist.ReduceOp.MAX, self._spec.device)
+        sums = all_reduce(statistics.sums_beside(maxima), dist.ReduceOp.SUM, self._spec.device)
+        return Statistics(sums=sums, maxima=maxima)
 
     def _step(self) -> float:
         """Apply the accumulated gradient; its global norm before clipping (inf or nan when it was skipped)."""
@@ -267,10 +272,8 @@ class LearnerRank:
         """Reduced over ranks and updates; keys are those of trainer/metrics_keys.py that can be known here."""
         forwarded = sum(batch.forwarded for one in work for batch in one.batches)
         counts = torch.tensor([float(forwarded), float(masked)], dtype=torch.float64)
-        sums = all_reduce(torch.cat([statistics.sums, counts]), dist.ReduceOp.SUM, self._spec.device)
-        maxima = all_reduce(statistics.maxima, dist.ReduceOp.MAX, self._spec.device)
-        whole = Statistics(sums=sums[:-2], maxima=maxima)
-        all_forwarded, all_masked = sums[-2:].tolist()
+        all_forwarded, all_masked = all_reduce(counts, dist.ReduceOp.SUM, self._spec.device).tolist()
+        whole = self._everywhere(statistics)
         trained = sum(one.tokens for one in work)
         metrics = loss_metrics(whole, with_reference=self._objective.needs_reference)
         if norms:
