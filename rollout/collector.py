@@ -12,7 +12,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from rollout.errors import GenerationFailed
+import numpy as np
+
+from rollout.errors import GenerationFailed, LogprobsDamaged
 
 
 class CoreOutput(Protocol):
@@ -44,6 +46,21 @@ class Sampled:
     """One array for each step."""
     spans: list[tuple[int, int]] = field(default_factory=list)
     finish_reason: str = ""
+
+    def token_logprobs(self) -> tuple[float, ...]:
+        """Of each sampled token, nats. Raises LogprobsDamaged: a sampler that reads NaN takes some token all the
+        same."""
+        if not self.logprobs:
+            return ()
+        values = np.concatenate(self.logprobs)[:, 0]
+        finite = np.isfinite(values)
+        if not finite.all():
+            place = int(finite.argmin())
+            raise LogprobsDamaged(
+                f"an engine sampled token {place + 1} of a completion of group {self.group} with the log-probability "
+                f"{values[place]}: the policy's weights are damaged, or its dtype is too small for it"
+            )
+        return tuple(values.tolist())
 
 
 @dataclass(slots=True)

@@ -12,8 +12,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rollout.carriers import Completion
 from rollout.collector import Collector, Sampled
 from rollout.detokenizer import Detokenizer
@@ -85,6 +83,7 @@ class RolloutEngine:
 
         Raises:
             GenerationFailed: vLLM raised, or the engine's weights are in doubt.
+            LogprobsDamaged: a token was sampled from logits that are no numbers.
         """
         if self._broken:
             raise GenerationFailed("the engine's last weight update failed: it must be replaced before it generates")
@@ -156,13 +155,10 @@ class RolloutEngine:
 
 
 def _completion(sampled: Sampled, text: str) -> Completion:
-    logprobs: tuple[float, ...] = ()
-    if sampled.logprobs:
-        logprobs = tuple(np.concatenate(sampled.logprobs)[:, 0].tolist())
     return Completion(
         text=text,
         token_ids=tuple(sampled.token_ids),
-        logprobs=logprobs,
+        logprobs=sampled.token_logprobs(),
         version_spans=tuple(sampled.spans),
         finish_reason="stop" if sampled.finish_reason == "stop" else "length",
     )

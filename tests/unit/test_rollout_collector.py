@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rollout.collector import Collector
-from rollout.errors import GenerationFailed
+from rollout.errors import GenerationFailed, LogprobsDamaged
 
 
 @dataclass
@@ -89,3 +89,17 @@ def test_engine_failure_is_never_a_completion() -> None:
     add_group(collector, "g", 1)
     with pytest.raises(GenerationFailed, match=r"group g with 'abort'"):
         collector.process_outputs([Output("0_g", [1], None, "abort")])
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("-inf"), float("inf")])
+def test_a_token_sampled_from_logits_that_are_no_numbers_is_no_completion(bad: float) -> None:
+    collector = Collector()
+    add_group(collector, "g", 2)
+    collector.process_outputs(
+        [Output("0_g", [1, 2], logprobs(-1.0, -0.5)), Output("1_g", [4], logprobs(-0.25), "stop")]
+    )
+    collector.process_outputs([Output("0_g", [3], logprobs(bad), "stop")])
+    [(_, (damaged, whole))] = collector.take()
+    assert whole.token_logprobs() == (-0.25,)
+    with pytest.raises(LogprobsDamaged, match=f"sampled token 3 of a completion of group g with .* {bad}: the policy's"):
+        damaged.token_logprobs()
