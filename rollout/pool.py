@@ -100,9 +100,7 @@ class RolloutPool:
         """State of each worker, for progress displays and stall reports."""
         return [f"{lane.health.state} ({len(lane.tickets)} groups)" for lane in self._lanes]
 
-    async def generate(
-        self, prompt: Prompt, *, group_id: str, n: int, sampling: SamplingConfig
-    ) -> Group:
+    async def generate(self, prompt: Prompt, *, group_id: str, n: int, sampling: SamplingConfig) -> Group:
         """Sample `n` completions of `prompt` in one request.
 
         Args:

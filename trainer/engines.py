@@ -18,9 +18,10 @@ from rewards.client import RewardClient
 from rollout.pool import RolloutPool
 from rollout.weights.handle import SyncReport
 from rollout.worker import ray_workers, transfer_backend
-from trainer.carriers import TrainingSequence
+from trainer.carriers import SkippedUpdates, TrainingSequence
 from trainer.checkpoint import Checkpoint
 from trainer.evaluate import judging
+from trainer.learner.agreement import difference_limit
 from trainer.learner.group import LearnerGroup
 from trainer.learner.spec import LearnerSpec
 from trainer.weights.builder import sender_factory
@@ -49,6 +50,16 @@ class LearnerPolicy:
         """Estimated divergence from the reference policy, summed over each sequence, nats."""
         async with self._turn:
             return await self._learner.reference_kl(sequences)
+
+    async def skipped(self, sequences: Sequence[TrainingSequence]) -> SkippedUpdates:
+        """Which of the last step's updates, trained on `sequences`, left the weights alone."""
+        async with self._turn:
+            return await self._learner.skipped(sequences)
+
+    async def logprobs(self, sequences: Sequence[TrainingSequence]) -> list[list[float]]:
+        """Log-probability of each completion token under the learner's policy, nats."""
+        async with self._turn:
+            return await self._learner.logprobs(sequences)
 
     async def synchronise(self, version: int) -> dict[str, float]:
         """Brings every engine to the learner's weights as policy `version`."""
@@ -205,7 +216,7 @@ def _learner_spec(config: TrainConfig, folder: str, reference: str) -> LearnerSp
         temperature=sampling.temperature,
         accelerator=config.cluster.accelerator,
         sender=sender_factory(backend, config.rollout.engine.dtype, _meeting(config)),
-        max_logprob_difference=config.rollout.max_logprob_difference,
+        max_logprob_difference=difference_limit(config.rollout, config.learner, config.cluster.accelerator),
         seed=config.seed,
     )
 

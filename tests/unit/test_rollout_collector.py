@@ -101,5 +101,5 @@ def test_a_token_sampled_from_logits_that_are_no_numbers_is_no_completion(bad: f
     collector.process_outputs([Output("0_g", [3], logprobs(bad), "stop")])
     [(_, (damaged, whole))] = collector.take()
     assert whole.token_logprobs() == (-0.25,)
-    with pytest.raises(LogprobsDamaged, match=f"sampled token 3 of a completion of group g with .* {bad}: the policy's"):
+    with pytest.raises(LogprobsDamaged, match=f"token 3 of a completion of group g with .* {bad}: the policy's"):
         damaged.token_logprobs()

@@ -108,8 +108,8 @@ def _gradient(
     of_entropy: tuple[torch.Tensor, torch.Tensor] | None,
     temperature: float,
 ) -> torch.Tensor:
-    """d loss / d products [t, V], which it may overwrite; `normaliser`: the last two of `_statistics`; `of_entropy`: the
-    entropies' gradients and values."""
+    """d loss / d products [t, V], which it may overwrite; `normaliser`: the last two of `_statistics`; `of_entropy`:
+    the entropies' gradients and values."""
     highest, log_total = normaliser
     shifted = _logits(products, temperature, highest.dtype).sub_(highest[:, None])
     factor = -upstream[:, None]

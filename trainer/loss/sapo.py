@@ -13,7 +13,6 @@ from trainer.loss.scale import sequence_mean
 from trainer.loss.tokens import LossTokens, LossTotals
 from trainer.loss.variant import Surrogate
 
-
 _OPEN = 1000.0
 """Where a sigmoid is 1 and its derivative, even times a ratio, below what float64 can hold."""
 

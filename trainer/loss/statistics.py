@@ -34,8 +34,6 @@ SUMS = (
     "weight_squared",
     "weight_capped",
 )
-ENOUGH = 100
-"""Fresh tokens whose mean tells weights apart."""
 MAXIMA = ("ratio", "negative_ratio", "logp_abs", "log_weight", "staleness")
 _WEIGHT, _SQUARED, _LOG_WEIGHT = SUMS.index("weight"), SUMS.index("weight_squared"), MAXIMA.index("log_weight")
 
@@ -126,20 +124,6 @@ def no_statistics() -> Statistics:
         sums=torch.zeros(len(SUMS), dtype=torch.float64),
         maxima=torch.full((len(MAXIMA),), -math.inf, dtype=torch.float64),
     )
-
-
-def engine_distance(statistics: Statistics) -> tuple[float, bool]:
-    """Mean absolute difference of learner and engine log-probabilities, nats, from globally reduced statistics, and
-    whether it is of fresh tokens.
-
-    Tokens of the version that is trained differ by rounding alone; older ones also by what the policy has learned
-    since, so they count only where there are few fresh ones: a single token may well be far away in bfloat16. nan
-    without any token.
-    """
-    total = dict(zip(SUMS, statistics.sums.tolist(), strict=True))
-    if total["fresh"] and total["fresh"] >= min(ENOUGH, total["tokens"]):
-        return total["fresh_logp_abs"] / total["fresh"], True
-    return (total["logp_abs"] / total["tokens"] if total["tokens"] else math.nan), False
 
 
 def loss_metrics(statistics: Statistics, *, with_reference: bool) -> dict[str, float]:
