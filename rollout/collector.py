@@ -85,6 +85,11 @@ class Collector:
         return len(self._sequences)
 
     @property
+    def running_tokens(self) -> int:
+        """Tokens that those have."""
+        return sum(len(sequence.token_ids) for sequence in self._sequences.values())
+
+    @property
     def groups(self) -> int:
         """Groups not finished yet."""
         return len(self._groups)

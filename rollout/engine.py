@@ -127,7 +127,7 @@ class RolloutEngine:
             self._broken = True
             raise WeightUpdateFailed(f"weights of version {handle.version} could not be loaded: {error}") from error
         loaded = time.perf_counter()
-        in_flight = self._collector.running
+        in_flight, tokens = self._collector.running, self._collector.running_tokens
         again = list(self._requests.values()) if self._spec.in_flight == "abort" else []
         self.abort([request.id for request in again])
         self._engine.reset_prefix_cache(reset_running_requests=True)
@@ -141,6 +141,7 @@ class RolloutEngine:
             resume_s=time.perf_counter() - loaded,
             in_flight=in_flight if not again else 0,
             aborted=in_flight if again else 0,
+            aborted_tokens=tokens if again else 0,
         )
 
     def _call(self, method: str, *arguments: Any) -> None:

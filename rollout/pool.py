@@ -287,5 +287,6 @@ def _merge(reports: Sequence[SyncReport], version: int, *, missed: int) -> SyncR
         resume_s=max(r.resume_s for r in reports),
         in_flight=sum(r.in_flight for r in reports),
         aborted=sum(r.aborted for r in reports),
+        aborted_tokens=sum(r.aborted_tokens for r in reports),
         restarted=missed,
     )

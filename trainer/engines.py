@@ -72,6 +72,7 @@ class LearnerPolicy:
             "perf/sync_resume_s": report.resume_s,
             "async/continued": float(report.in_flight),
             "async/aborted": float(report.aborted),
+            **({"async/aborted_tokens_mean": report.aborted_tokens / report.aborted} if report.aborted else {}),
         }
 
     async def resend(self) -> NoReturn:

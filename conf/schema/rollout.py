@@ -55,7 +55,8 @@ class RolloutConfig(Section):
     in_flight: Literal["keep", "wait", "abort"] = "keep"
     """What a weight update does with completions in flight (pipeline.max_staleness > 0). keep: the engine pauses
     between two steps and they continue under the new weights. wait: it finishes their groups first. abort: their groups
-    begin anew under the new weights."""
+    begin anew under the new weights; what is trained on is then shorter than what the policy writes, since a group that
+    ends before an update stays and one that does not is drawn again (async/aborted_tokens_mean shows how much)."""
     max_logprob_difference: PositiveFloat | None = None
     """Mean |engine - learner| log-probability in nats, over tokens of the trained version, above which a batch is
     refused ("stale or wrong weights") and the run goes on from its last checkpoint. None: what the precision needs,

@@ -283,3 +283,5 @@ def test_groups_of_equal_rewards_stay_where_the_loss_has_a_term_beside_the_advan
     groups = [scored_group([1.0, 1.0]), scored_group([0.0, 1.0])]
     assert algo.drops_equal_groups == drops
     assert batcher(algo).filter(groups).places == ((1,) if drops else (0, 1))
+    # What a loss divides by: the sequences that the learner is given.
+    assert sum(s.counted for s in sequences_of(groups, algo)) == (2 if drops else 4)

@@ -49,7 +49,7 @@ def test_group_is_taken_once_and_only_when_all_completions_ended() -> None:
     add_group(collector, "g", 2)
     collector.process_outputs([Output("1_g", [7], logprobs(-0.5), "stop"), Output("0_g", [1, 2], logprobs(-1.0, -2.0))])
     assert collector.take() == []
-    assert (collector.groups, collector.running) == (1, 1)
+    assert (collector.groups, collector.running, collector.running_tokens) == (1, 1, 2)
     collector.process_outputs([Output("0_g", [3], logprobs(-3.0), "length")])
     [(group, (first, second))] = collector.take()
     assert group == "g"
