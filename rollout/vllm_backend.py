@@ -153,7 +153,8 @@ def add_request(engine: Any, request: GenerationRequest, stop_token_ids: list[in
         top_k=sampling.top_k,
         max_tokens=sampling.max_tokens,
         stop_token_ids=stop_token_ids,
-        logprobs=0 if request.logprobs else None,
+        # Of the sampled token alone: what is trained on, and how damaged weights are noticed.
+        logprobs=0,
         detokenize=False,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )

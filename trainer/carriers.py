@@ -31,3 +31,18 @@ class TrainingSequence:
     """Left out of the loss (unscorable, or truncated where algo.mask_truncated)."""
     counted: bool = True
     """Among the sequences that a loss divides by, even when masked."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SkippedUpdates:
+    """The updates of one step whose gradient was not finite: nothing was trained on their groups."""
+
+    updates: tuple[int, ...] = ()
+    """Places among the step's updates, in rising order."""
+    groups: frozenset[int] = frozenset()
+    """`group_index` of every sequence that was in one of them."""
+    others_after: bool = False
+    """An update was made after the first of these: the policy has moved since."""
+    old_logprobs: tuple[tuple[float, ...], ...] = ()
+    """For each sequence of the step, what the ratio compared its tokens with, nats: empty for a sequence of another
+    update, and for all where a step makes one update."""

@@ -18,9 +18,10 @@ from rewards.client import RewardClient
 from rollout.pool import RolloutPool
 from rollout.weights.handle import SyncReport
 from rollout.worker import ray_workers, transfer_backend
-from trainer.carriers import TrainingSequence
+from trainer.carriers import SkippedUpdates, TrainingSequence
 from trainer.checkpoint import Checkpoint
 from trainer.evaluate import judging
+from trainer.learner.agreement import difference_limit
 from trainer.learner.group import LearnerGroup
 from trainer.learner.spec import LearnerSpec
 from trainer.weights.builder import sender_factory
@@ -50,6 +51,16 @@ class LearnerPolicy:
         async with self._turn:
             return await self._learner.reference_kl(sequences)
 
+    async def skipped(self, sequences: Sequence[TrainingSequence]) -> SkippedUpdates:
+        """Which of the last step's updates, trained on `sequences`, left the weights alone."""
+        async with self._turn:
+            return await self._learner.skipped(sequences)
+
+    async def logprobs(self, sequences: Sequence[TrainingSequence]) -> list[list[float]]:
+        """Log-probability of each completion token under the learner's policy, nats."""
+        async with self._turn:
+            return await self._learner.logprobs(sequences)
+
     async def synchronise(self, version: int) -> dict[str, float]:
         """Brings every engine to the learner's weights as policy `version`."""
         async with self._turn:
@@ -61,6 +72,7 @@ class LearnerPolicy:
             "perf/sync_resume_s": report.resume_s,
             "async/continued": float(report.in_flight),
             "async/aborted": float(report.aborted),
+            **({"async/aborted_tokens_mean": report.aborted_tokens / report.aborted} if report.aborted else {}),
         }
 
     async def resend(self) -> NoReturn:
@@ -206,7 +218,7 @@ def _learner_spec(config: TrainConfig, folder: str, reference: str) -> LearnerSp
         temperature=sampling.temperature,
         accelerator=config.cluster.accelerator,
         sender=sender_factory(backend, config.rollout.engine.dtype, _meeting(config)),
-        max_logprob_difference=config.rollout.max_logprob_difference,
+        max_logprob_difference=difference_limit(config.rollout, config.learner, config.cluster.accelerator),
         seed=config.seed,
     )
 

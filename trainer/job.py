@@ -19,10 +19,12 @@ from trainer.console import RunConsole
 from trainer.data import PreparedData, restore
 from trainer.engines import Engines
 from trainer.evaluate import evaluate, nothing_scored
+from trainer.learner.agreement import difference_limit
 from trainer.memory_watch import MemoryWatch
 from trainer.metrics import Sinks, StepMetrics
 from trainer.pipeline.buffer import GroupBuffer
 from trainer.pipeline.clock import StageClock
+from trainer.pipeline.fresh import FreshCheck
 from trainer.pipeline.loop import StepOutcome, TrainingLoop
 from trainer.pipeline.producer import GroupSource, Produced, Producer
 from trainer.preemption import Preempted, Preemption
@@ -123,7 +125,22 @@ class Job:
             ),
             stall_timeout_s=config.pipeline.stall_timeout_s,
             max_unscorable_share=config.reward.max_unscorable_share,
+            fresh=self._fresh_check(),
             states=self.engines.states,
+        )
+
+    def _fresh_check(self) -> FreshCheck | None:
+        """None in a synchronous run: all tokens of its batches are fresh."""
+        config = self.config
+        if not config.pipeline.max_staleness:
+            return None
+        return FreshCheck(
+            source=self.engines.pool,
+            policy=self.engines.policy,
+            sampling=config.rollout.sampling,
+            updates=config.algo.updates_per_step,
+            workers=config.rollout.workers,
+            limit=difference_limit(config.rollout, config.learner, config.cluster.accelerator),
         )
 
     def _source(self) -> GroupSource:
@@ -165,7 +182,7 @@ class Job:
                 "data/epoch": consumed / len(self.data.stream),
             },
         )
-        self.folder.write_ledger(ledger_row(outcome, updates=self.config.algo.updates_per_step))
+        self.folder.write_ledger(ledger_row(outcome))
         self.done = outcome.step
         if outcome.step % self.config.logging.samples_every in (0, 1):
             shown = outcome.groups[: self.config.logging.samples_groups]
@@ -181,9 +198,15 @@ class Job:
         place = self.folder.path / SKIPPED / f"step-{first:06d}"
         if outcome.step == first:
             task_ids = tuple(entry.group.prompt.task.id for entry in outcome.filtered.kept)
-            batch = SkippedBatch(step=outcome.step, sequences=outcome.sequences, task_ids=task_ids)
+            batch = SkippedBatch(
+                step=outcome.step,
+                sequences=outcome.sequences,
+                task_ids=task_ids,
+                skipped=outcome.skipped,
+                reference=self.engines.learner.reference,
+            )
             kept = await self._kept(place, batch)
-            self.console.note(f"step {outcome.step}: the gradient was not finite, nothing was updated; {kept}")
+            self.console.note(f"step {outcome.step}: {_what_was_skipped(outcome)}; {kept}")
         limit = self.config.learner.max_skipped_steps
         if self.skipped_in_a_row > limit:
             file = place / BATCH
@@ -235,6 +258,14 @@ class Job:
                     raise
                 self.console.note(f"{error}; the run goes on without it (checkpoint.on_failure=continue)")
         self._emit(step, {})
+
+
+def _what_was_skipped(outcome: StepOutcome) -> str:
+    trained = {sequence.group_index for sequence in outcome.sequences if not sequence.masked}
+    if trained <= outcome.skipped.groups:
+        return "the gradient was not finite, nothing was updated"
+    places = ", ".join(str(update + 1) for update in outcome.skipped.updates)
+    return f"the gradient of update {places} was not finite, its groups taught nothing"
 
 
 def checkpoint_due(config: CheckpointConfig, step: int, *, last: bool) -> bool:

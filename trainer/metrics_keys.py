@@ -90,6 +90,12 @@ _MISMATCH = _keys(
             "mean",
             "The check after a weight update: logp_abs_mean of the trained version's own tokens.",
         ),
+        (
+            "unchecked_steps",
+            "steps",
+            "last",
+            "Steps since that check was made last, in runs ahead of the learner; 0: in this one.",
+        ),
     ],
 )
 
@@ -109,7 +115,12 @@ _REWARD = _keys(
             )
             for k in PASS_AT
         ],
-        ("zero_variance_share", "share", "mean", "Groups whose combined rewards are all equal: they teach nothing."),
+        (
+            "zero_variance_share",
+            "share",
+            "mean",
+            "Groups whose combined rewards are all equal: no advantage tells them apart.",
+        ),
         ("all_right_share", "share", "mean", "Groups of zero variance in which every completion is right."),
         ("all_wrong_share", "share", "mean", "Groups of zero variance in which every completion is wrong."),
         ("unscorable", "count", "sum", "Completions the infrastructure could not score; masked out of the loss."),
@@ -194,6 +205,12 @@ _ASYNC = _keys(
         ("dropped_unscorable", "groups", "sum", "Groups dropped because too few completions could be scored."),
         ("continued", "count", "sum", "Completions in flight that went on after a weight update (in_flight=keep)."),
         ("aborted", "count", "sum", "Completions in flight that a weight update began anew (in_flight=abort)."),
+        (
+            "aborted_tokens_mean",
+            "tokens",
+            "mean",
+            "Mean length that these had reached; above length/completion_mean where short completions are favoured.",
+        ),
         ("resampled", "groups", "sum", "Groups drawn in place of others that teach nothing (algo.resample)."),
         ("worker_restarts", "count", "last", "Rollout workers replaced since the engines were last started."),
         ("reward_queue", "groups", "max", "Most groups that waited for a reward actor at once."),

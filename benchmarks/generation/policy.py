@@ -125,7 +125,7 @@ async def _sample(
             requests = [pool.generate(prompt, group_id=f"q{question.position}", n=config.sampling.n, sampling=sampling)]
             if config.sampling.greedy:
                 name = f"q{question.position}-greedy"
-                requests.append(pool.generate(prompt, group_id=name, n=1, sampling=greedy, logprobs=False))
+                requests.append(pool.generate(prompt, group_id=name, n=1, sampling=greedy))
             group, *best = await asyncio.gather(*requests)
         greedy_one = _kept(best[0])[0] if best else None
         progress.add(_record(question, _kept(group), greedy_one, len(prompt.token_ids)))

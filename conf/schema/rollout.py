@@ -55,11 +55,12 @@ class RolloutConfig(Section):
     in_flight: Literal["keep", "wait", "abort"] = "keep"
     """What a weight update does with completions in flight (pipeline.max_staleness > 0). keep: the engine pauses
     between two steps and they continue under the new weights. wait: it finishes their groups first. abort: their groups
-    begin anew under the new weights."""
-    max_logprob_difference: PositiveFloat = 0.1
-    """Mean |engine - learner| log-probability in nats, above which a batch is refused ("stale or wrong weights") and
-    the run goes on from its last checkpoint: of the tokens of the trained version; where there are few, ten times that
-    of all."""
+    begin anew under the new weights; what is trained on is then shorter than what the policy writes, since a group that
+    ends before an update stays and one that does not is drawn again (async/aborted_tokens_mean shows how much)."""
+    max_logprob_difference: PositiveFloat | None = None
+    """Mean |engine - learner| log-probability in nats, over tokens of the trained version, above which a batch is
+    refused ("stale or wrong weights") and the run goes on from its last checkpoint. None: what the precision needs,
+    1e-3 where engine and learner compute in float32 (on a GPU 1e-2), 0.1 where one of them computes in bfloat16."""
     start_timeout_s: PositiveFloat = 600.0
     group_timeout_s: PositiveFloat = 600.0
     """Longest time without a finished group before a worker counts as hung."""

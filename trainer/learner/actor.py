@@ -20,6 +20,7 @@ from trainer.weights.meeting import meeting_place
 if TYPE_CHECKING:
     from trainer.learner.rank import LearnerRank
     from trainer.learner.trace import Trace
+    from trainer.learner.update import MadeUpdate
 
 _BEHIND_ENGINES = 10
 """Added to a CPU rank's niceness: where generation overlaps training, engines come first, ranks share what is left. An
@@ -80,6 +81,9 @@ class LearnerActor:
 
     def train(self, updates: Sequence[Sequence[TrainingSequence]]) -> dict[str, float]:
         return self._joined.train(updates)
+
+    def made(self) -> "list[MadeUpdate]":
+        return self._joined.made()
 
     def logprobs(self, sequences: Sequence[TrainingSequence]) -> list[list[float]]:
         return self._joined.logprobs(sequences)

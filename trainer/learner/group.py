@@ -20,9 +20,10 @@ from conf.schema.stages import ClusterConfig
 from rewards.ray_failure import cannot_start, reason
 from rollout.weights.handle import EngineLife
 from trainer.batch.plan import divide
-from trainer.carriers import TrainingSequence
+from trainer.carriers import SkippedUpdates, TrainingSequence
 from trainer.learner.actor import LearnerActor, rank_options
 from trainer.learner.errors import LearnerError, LearnerLost, LearnerNotStarted, LearnerStalled
+from trainer.learner.skipping import skipped_updates
 from trainer.learner.spec import LearnerSpec, Rendezvous
 
 _CAUSE_S = 10.0
@@ -41,6 +42,11 @@ class LearnerGroup:
         self._actors: list[Any] = []
         self.doing = "not started"
         """What the ranks are called for, in words."""
+
+    @property
+    def reference(self) -> str:
+        """Folder of the policy that a KL term compares with."""
+        return str(Path(self._spec.reference or self._spec.policy).resolve())
 
     async def start(self) -> None:
         """Start all ranks. Raises PolicyNotLoadable, LearnerError, LearnerNotStarted, LearnerLost, LearnerStalled."""
@@ -80,6 +86,12 @@ class LearnerGroup:
         shares = [[[sequences[i] for i in update] for update in rank] for rank in places]
         calls = [actor.train.remote(share) for actor, share in zip(self._actors, shares, strict=True)]
         return (await self._step("training", calls))[0]
+
+    async def skipped(self, sequences: Sequence[TrainingSequence]) -> SkippedUpdates:
+        """Which of the last step's updates left the weights alone; `sequences` are those of that step."""
+        places = divide(sequences, updates=self._spec.algo.updates_per_step, ranks=len(self._actors))
+        made = await self._step("telling what was skipped", [actor.made.remote() for actor in self._actors])
+        return skipped_updates(sequences, places, made)
 
     async def logprobs(self, sequences: Sequence[TrainingSequence]) -> list[list[float]]:
         """Log-probability of each completion token under the current policy, nats, in the order of `sequences`."""

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from rewards.carriers import RewardResult, SqlTask
-from trainer.carriers import TrainingSequence
+from trainer.carriers import SkippedUpdates, TrainingSequence
 from trainer.simulation.cores import Job
 from trainer.simulation.costs import Costs
 from trainer.simulation.engine import SimulatedPool
@@ -43,6 +43,9 @@ class SimulatedPolicy:
         tokens = sum(len(sequence.completion_ids) for sequence in sequences if not sequence.masked)
         await self._learner.work(self._costs.train_fixed_s + self._costs.train_token_s * tokens)
         return {}
+
+    async def skipped(self, sequences: Sequence[TrainingSequence]) -> SkippedUpdates:
+        return SkippedUpdates()
 
     async def reference_kl(self, sequences: Sequence[TrainingSequence]) -> list[float]:
         """Its forward pass is part of the training time."""
