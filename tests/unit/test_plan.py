@@ -1,13 +1,17 @@
 """The plan's maths, with numbers worked by hand, and its refusals."""
 
 import dataclasses
+import json
 import re
+import sys
 from functools import cache
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from conf.errors import ConfigError
+import trainer.plan.__main__
+from conf.errors import ConfigError, QuorumError
 from conf.load import load
 from conf.schema.model import PretrainedModel
 from conf.schema.root import TrainConfig
@@ -326,3 +330,19 @@ def test_a_run_shows_its_plan_and_is_refused_when_no_machine_holds_it(tmp_path):
 def test_a_shape_survives_its_configuration(name: str) -> None:
     shape = dataclasses.replace(PUBLISHED[name], head_dim=2 * PUBLISHED[name].head_dim)
     assert from_config({"model_type": "qwen2", **to_config(shape)}) == shape
+
+
+def test_a_plan_of_a_model_folder_ends_with_the_check_of_the_model(tmp_path, monkeypatch, capsys):
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    (tmp_path / "config.json").write_text(json.dumps(sizes | {"vocab_size": 100}))
+
+    def refuse(config: TrainConfig, policy: Path) -> None:
+        raise QuorumError(f"no good: {policy}")
+
+    monkeypatch.setattr(trainer.plan.__main__, "check_policy", refuse)
+    given = ["experiment=quickstart", "model=pretrained", f"model.path={tmp_path}"]
+    monkeypatch.setattr(sys, "argv", ["plan", *given])
+    assert trainer.plan.__main__.main() == 1
+    out, err = capsys.readouterr()
+    assert "learner rank 0" in out
+    assert f"no good: {tmp_path}" in err

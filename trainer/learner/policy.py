@@ -1,6 +1,7 @@
 """A causal language model that answers with log-probabilities of completion tokens instead of logits."""
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,12 +80,16 @@ def load_model(path: str, *, packing: Packing, device: str, dtype: torch.dtype) 
         )
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, StrictDataclassError) as error:
         raise PolicyNotLoadable(f"cannot load the model at {path}: {error}") from error
-    if missing := sorted(found["missing_keys"]):
-        raise PolicyNotLoadable(
-            f"the weights at {path} lack {len(missing)} tensors of a {type(model).__name__}, first {missing[0]}"
-        )
+    refuse_missing(found["missing_keys"], model, path)
     without_noise(model)
     return model
+
+
+def refuse_missing(missing: Collection[str], model: PreTrainedModel, path: str) -> None:
+    """transformers makes up what a folder lacks. Raises PolicyNotLoadable."""
+    if missing:
+        kind = type(model).__name__
+        raise PolicyNotLoadable(f"the weights at {path} lack {len(missing)} tensors of a {kind}, first {min(missing)}")
 
 
 def load_config(folder: Path) -> PreTrainedConfig:
