@@ -1,9 +1,13 @@
 """Starts a Ray of this process's own, which ends with it, or connects to a running cluster. Imports Ray when called."""
 
 import os
+import shutil
 import signal
+import sys
+import tempfile
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 
 import psutil
 
@@ -12,6 +16,7 @@ from conf.errors import QuorumError, Terminated
 OBJECT_STORE_BYTES = 512 * 2**20
 """Groups and training sequences are small; weights never pass through the object store."""
 START_TRIES = 3
+STDERR = 2
 NICENESS = 5
 """Of workers, where the user's environment does not say otherwise. Ray's own default, 15, leaves them a thirtieth of a
 core that another program uses, and no room for what may wait for them, like a learner beside engines."""
@@ -61,12 +66,8 @@ def _init(where: str, **settings: object) -> None:
 
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(**settings, log_to_driver=False, logging_level="ERROR")
-    except SystemExit as error:
-        if error.code != signal.SIGTERM:
-            raise
-        # Ray's own answer to SIGTERM while it starts.
-        raise Terminated from error
+        with _errors_held():
+            ray.init(**settings, log_to_driver=False, logging_level="ERROR")
     except (RuntimeError, OSError, ValueError) as error:
         raise RayUnavailable(_sentence(where, error)) from error
     except Exception as error:
@@ -78,6 +79,38 @@ def _init(where: str, **settings: object) -> None:
         if callable(handler) and threading.current_thread() is threading.main_thread():
             # Ray has put its own in the place, which prints the C++ stack.
             signal.signal(signal.SIGTERM, handler)
+
+
+@contextmanager
+def _errors_held() -> Iterator[None]:
+    """Ray answers SIGTERM while it starts with its C++ stack on the standard error, and exits with the signal's number.
+
+    What the block writes there comes out at its end, but for that. Raises Terminated in its place.
+    """
+    sys.stderr.flush()
+    with ExitStack() as opened:
+        real = os.dup(STDERR)
+        opened.callback(os.close, real)
+        held = opened.enter_context(tempfile.TemporaryFile())
+        os.dup2(held.fileno(), STDERR)
+        told = True
+        try:
+            yield
+        except SystemExit as error:
+            if error.code != signal.SIGTERM:
+                raise
+            told = False
+            raise Terminated from error
+        except Terminated:
+            told = False
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(real, STDERR)
+            held.seek(0)
+            if told:
+                with os.fdopen(os.dup(real), "wb") as output:
+                    shutil.copyfileobj(held, output)
 
 
 def _sentence(where: str, error: Exception) -> str:
