@@ -7,11 +7,14 @@ compare it with the driver's (rewards/same_code.py).
 
 import os
 import secrets
+import shutil
 import signal
 import sys
 import sysconfig
+import tempfile
 import threading
-from contextlib import chdir, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, chdir, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ from rewards.same_code import variables
 OBJECT_STORE_BYTES = 512 * 2**20
 """Groups and training sequences are small; weights never pass through the object store."""
 START_TRIES = 3
+STDERR = 2
 NICENESS = 5
 """Of workers, where the user's environment does not say otherwise. Ray's own default, 15, leaves them a thirtieth of a
 core that another program uses, and no room for what may wait for them, like a learner beside engines."""
@@ -103,13 +107,8 @@ def _init(where: str, **settings: Any) -> None:
     handler = signal.getsignal(signal.SIGTERM)
     try:
         # Ray puts the working directory first on its workers' path, where another project's packages may lie.
-        with chdir(_import_folder()):
+        with chdir(_import_folder()), _errors_held():
             ray.init(**settings, log_to_driver=False, logging_level="ERROR")
-    except SystemExit as error:
-        if error.code != signal.SIGTERM:
-            raise
-        # Ray's own answer to SIGTERM while it starts.
-        raise Terminated from error
     except (RuntimeError, OSError, ValueError) as error:
         raise RayUnavailable(_sentence(where, error)) from error
     except Exception as error:
@@ -128,6 +127,38 @@ def _import_folder() -> Path:
     modules come before it there."""
     installed = {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
     return Path(sys.prefix) if ROOT in installed else ROOT
+
+
+@contextmanager
+def _errors_held() -> Iterator[None]:
+    """Ray answers SIGTERM while it starts with its C++ stack on the standard error, and exits with the signal's number.
+
+    What the block writes there comes out at its end, but for that. Raises Terminated in its place.
+    """
+    sys.stderr.flush()
+    with ExitStack() as opened:
+        real = os.dup(STDERR)
+        opened.callback(os.close, real)
+        held = opened.enter_context(tempfile.TemporaryFile())
+        os.dup2(held.fileno(), STDERR)
+        told = True
+        try:
+            yield
+        except SystemExit as error:
+            if error.code != signal.SIGTERM:
+                raise
+            told = False
+            raise Terminated from error
+        except Terminated:
+            told = False
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(real, STDERR)
+            held.seek(0)
+            if told:
+                with os.fdopen(os.dup(real), "wb") as output:
+                    shutil.copyfileobj(held, output)
 
 
 def _sentence(where: str, error: Exception) -> str:

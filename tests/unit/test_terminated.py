@@ -22,12 +22,15 @@ def test_an_entrypoint_that_is_told_to_leave_says_so_in_one_line(capsys: pytest.
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_rays_own_handler_is_taken_back_and_its_exit_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rays_own_handler_is_taken_back_and_its_exit_is_ours(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     def leave(*_: object) -> None:
         raise Terminated
 
     def starting(**_: object) -> None:
-        """As ray.init: a handler that exits with the signal's number."""
+        """As ray.init: a stack, and a handler that exits with the signal's number."""
+        os.write(2, b"*** SIGTERM received at time=1 on cpu 0 ***\n")
         signal.signal(signal.SIGTERM, lambda number, _: exit(number))
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -37,5 +40,9 @@ def test_rays_own_handler_is_taken_back_and_its_exit_is_ours(monkeypatch: pytest
         with pytest.raises(Terminated):
             start_private_ray(1)
         assert signal.getsignal(signal.SIGTERM) is leave
+        assert capfd.readouterr().err == ""
+        monkeypatch.setattr("ray.init", lambda **_: os.write(2, b"a warning of Ray's\n"))
+        start_private_ray(1)
+        assert capfd.readouterr().err == "a warning of Ray's\n"
     finally:
         signal.signal(signal.SIGTERM, before)
