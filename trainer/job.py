@@ -19,6 +19,7 @@ from trainer.console import RunConsole
 from trainer.data import PreparedData, restore
 from trainer.engines import Engines
 from trainer.evaluate import evaluate
+from trainer.identity import Identity
 from trainer.memory_watch import MemoryWatch
 from trainer.metrics import Sinks, StepMetrics
 from trainer.pipeline.buffer import GroupBuffer
@@ -40,6 +41,7 @@ class Job:
 
     config: TrainConfig
     folder: RunFolder
+    identity: Identity
     console: RunConsole
     sinks: Sinks
     data: PreparedData
@@ -202,6 +204,7 @@ class Job:
             if self.config.reward.memory.enabled:
                 await self.engines.rewards.save(str((folder / "memory.sqlite").resolve()))
             write_atomically(folder / STREAM, json.dumps(self.data.stream.state_dict()))
+            self.identity.write(folder)
             self.folder.sync()
 
         state = RunState(
