@@ -80,6 +80,11 @@ class Preemption:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._told is None or self._loop is None:
+            # As Ctrl-C would, which an event loop takes as a cancellation and not in the middle of its own work.
+            ctrl_c = signal.getsignal(signal.SIGINT)
+            if callable(ctrl_c):
+                ctrl_c(signal.SIGINT, frame)
+                return
             raise KeyboardInterrupt
         self.asked = True
         self._loop.call_soon_threadsafe(self._tell)
