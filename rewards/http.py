@@ -37,6 +37,7 @@ from rewards.actor import ray_actors
 from rewards.carriers import RewardResult
 from rewards.cases import Case, CaseInvalid, load_json, parse_case
 from rewards.client import RewardClient, RewardStats
+from rewards.preflight import check_rewards
 from rewards.ray_start import start_private_ray
 from rewards.score import as_record
 from rewards.seat import RewardServerLost
@@ -147,6 +148,7 @@ def run(config: RewardHttpConfig) -> int:
         raise ConfigError(f"host={config.host} is open to others: set a bearer token in {config.token_variable}")
     if not Path(config.databases).is_dir():
         raise QuorumError(f"databases={config.databases}: no such folder")
+    check_rewards(config.reward)
     _check_port(config)
     stop = threading.Event()
     start_private_ray(os.cpu_count() or 1)

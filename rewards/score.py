@@ -21,6 +21,7 @@ from conf.schema.score import ScoreConfig
 from rewards.builder import open_scorer
 from rewards.carriers import RewardResult
 from rewards.cases import BadLine, Case, read_cases
+from rewards.preflight import check_rewards
 from rewards.scorer import ScoreJob, Scorer
 
 
@@ -49,6 +50,7 @@ def run(config: ScoreConfig) -> int:
         raise QuorumError(f"databases={root}: no such folder")
     if Path(config.output).resolve() == source.resolve():
         raise QuorumError(f"output={config.output} is the input itself: choose another file")
+    check_rewards(config.reward)
     try:
         # The scorer first: what it refuses costs no file that is there already.
         with open_scorer(config.reward) as scorer, source.open("rb") as lines:

@@ -23,9 +23,10 @@ from conf.errors import QuorumError
 from conf.load import to_yaml
 from conf.schema.root import TrainConfig
 from rewards.combine import Combiner
+from rewards.preflight import check_rewards
 from rollout.drawn_lengths import read_lengths
 from rollout.errors import WeightUpdateFailed
-from rollout.preflight import check_memory
+from rollout.preflight import check_context, check_memory, check_model_folder, stop_tokens
 from rollout.prompt import PromptRenderer
 from rollout.prompt.tokenizer import load_tokenizer
 from rollout.tasks import Dropped, TaskSet, load_tasks
@@ -90,6 +91,16 @@ def _identity(config: TrainConfig, inputs: _Inputs, policy: Path) -> Identity:
     """`policy`: what GRPO starts from."""
     found = identity_of(config, inputs.tasks, inputs.policy)
     return replace(found, facts=found.facts | warm_facts(policy)) if config.warmup.enabled else found
+
+
+def _check_model(config: TrainConfig, folder: Path) -> None:
+    """What engines would refuse of a pretrained model, the better part of an hour later. Raises QuorumError."""
+    tokenizer = load_tokenizer(folder)
+    PromptRenderer(config.prompt, tokenizer).check()
+    shape = check_model_folder(folder, weights=not config.warmup.enabled)  # the warm-up reads them next
+    length = config.prompt.max_tokens + config.rollout.sampling.max_tokens
+    check_context(folder, shape, config.rollout.engine.max_model_len or length)
+    stop_tokens(folder, shape, tokenizer)
 
 
 class _Session:
@@ -168,6 +179,7 @@ class _Session:
     def _inputs(self, console: RunConsole) -> _Inputs:
         """What can be wrong is looked at before anything slow starts."""
         config = self._config
+        check_rewards(config.reward)
         tasks = load_tasks(config.data)
         if config.rollout.lengths is not None:
             read_lengths(Path(config.rollout.lengths))
@@ -180,7 +192,7 @@ class _Session:
         if self._entry is not None:
             self._entry.add_data(tasks)
         if policy is not None:
-            PromptRenderer(config.prompt, load_tokenizer(policy)).check()
+            _check_model(config, policy)
         check_plan(config, policy, console.note)
         if config.cluster.address is None and config.cluster.accelerator == "cpu":
             check_memory(policy, config.rollout.engine)
