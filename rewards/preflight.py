@@ -8,12 +8,8 @@ from conf.schema.reward import MemoryReward, RewardConfig
 from rewards.combine import Combiner
 from rewards.memory_store import check_store
 
-PACKAGES: dict[str, tuple[str, ...]] = {
-    "hashing": (),
-    "sentence_transformers": ("sentence_transformers",),
-    "vllm": ("vllm",),
-}
-"""What each reward.memory.embedder.type needs, beyond what is always installed."""
+PACKAGES = {"sentence_transformers": "sentence_transformers", "vllm": "vllm"}
+"""By reward.memory.embedder.type: what it needs beyond what is always installed."""
 
 
 class EmbedderMissing(QuorumError):

@@ -115,7 +115,7 @@ class TrainConfig(Section):
         if cluster.accelerator == "cpu" and transfer in ("ipc", "nccl"):
             option = "single_gpu" if transfer == "ipc" else "split"
             raise ValueError(
-                f"rollout.weight_transfer={transfer} needs devices: choose cluster={option}, or "
+                f"rollout.weight_transfer={transfer} needs cluster.accelerator=gpu: choose cluster={option}, or "
                 "rollout.weight_transfer=auto"
             )
         if transfer == "ipc" and not cluster.colocate:
