@@ -38,6 +38,7 @@ from rewards.carriers import RewardResult
 from rewards.cases import Case, CaseInvalid, load_json, parse_case
 from rewards.client import RewardClient, RewardStats
 from rewards.http_proxy import HEALTH, access, variables
+from rewards.preflight import check_rewards
 from rewards.ray_start import start_private_ray
 from rewards.score import as_record
 from rewards.seat import RewardServerLost
@@ -130,6 +131,7 @@ def run(config: RewardHttpConfig) -> int:
         raise ConfigError(f"host={config.host} is open to others: set a bearer token in {config.token_variable}")
     if not Path(config.databases).is_dir():
         raise QuorumError(f"databases={config.databases}: no such folder")
+    check_rewards(config.reward)
     check_port(config.host, config.port, host_setting="host=", port_setting="port=")
     os.environ.update(variables(config))
     stop = threading.Event()

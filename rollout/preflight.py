@@ -14,8 +14,8 @@ _HEADROOM = 1.15
 """Activations and the loader's temporary copies, as a share of weights and cache."""
 
 
-def check_model_folder(folder: Path) -> dict[str, Any]:
-    """The folder's config.json.
+def check_model_folder(folder: Path, *, weights: bool = True) -> dict[str, Any]:
+    """The folder's config.json. `weights`: whether the folder must hold some.
 
     Raises:
         ModelFolderMissing: no such folder, no readable config.json or weights in it, or a generation_config.json that
@@ -25,11 +25,11 @@ def check_model_folder(folder: Path) -> dict[str, Any]:
         raise ModelFolderMissing(f"the model folder {folder} does not exist")
     try:
         config = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelFolderMissing(f"the folder {folder} holds no readable config.json: it is not a model") from error
     if not isinstance(config, dict):
         raise ModelFolderMissing(f"the config.json of {folder} holds no JSON object: it is not a model")
-    if not any(folder.glob("*.safetensors")):
+    if weights and not any(folder.glob("*.safetensors")):
         raise ModelFolderMissing(f"the folder {folder} holds no *.safetensors weights")
     generation_config(folder)
     return config
@@ -63,7 +63,7 @@ def check_context(folder: Path, config: dict[str, Any], max_model_len: int) -> N
     if isinstance(held, int) and max_model_len > held and not _rope_is_scaled(config):
         raise ContextTooSmall(
             f"the model {folder} holds {held} tokens, but prompt and completion ask for {max_model_len}: lower "
-            "prompt.max_tokens or the max_tokens of the sampling"
+            "prompt.max_tokens or the max_tokens of the sampling, and the engine's max_model_len where it is set"
         )
 
 
@@ -78,6 +78,7 @@ def stop_tokens(folder: Path, config: dict[str, Any], tokenizer: Any) -> list[in
 
     Raises:
         TokenizerMismatch: none is named anywhere, or the tokenizer has ids beyond the model's vocabulary.
+        ModelFolderMissing: its generation_config.json cannot be read.
     """
     vocabulary = config.get("vocab_size")
     if vocabulary is not None and len(tokenizer) > vocabulary:
@@ -92,6 +93,16 @@ def stop_tokens(folder: Path, config: dict[str, Any], tokenizer: Any) -> list[in
     if not found:
         raise TokenizerMismatch(f"neither tokenizer nor model in {folder} names an end-of-text token")
     return sorted(found)
+
+
+def _object(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelFolderMissing(f"{file} holds no JSON that can be read: {error}") from error
+    if not isinstance(found, dict):
+        raise ModelFolderMissing(f"{file} holds no JSON object")
+    return found
 
 
 def check_memory(folder: Path | None, engine: EngineConfig) -> None:

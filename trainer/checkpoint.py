@@ -1,23 +1,31 @@
 """Checkpoints that exist whole or not at all.
 
-A checkpoint is written into a hidden folder, its MANIFEST.json last, and appears by rename. Loading accepts a folder
-only when every file that its manifest lists is there with its size. A failed or interrupted save leaves the previous
-checkpoints untouched.
+A checkpoint is written into a hidden folder, its MANIFEST.json last, and appears by rename, when all of its files and
+folders are on the disk: a power cut leaves it whole, or leaves the one before. Loading accepts a folder only when every
+file that its manifest lists is there with its size, and when what it says of itself can be read. A failed or
+interrupted save leaves the previous checkpoints untouched. Does not notice bytes that change in a file of the same
+size, and does not reach what another machine has written and not yet given to a shared disk.
 """
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import FiniteFloat, NonNegativeInt, TypeAdapter, ValidationError
 
 from conf.errors import QuorumError, first_line
-from trainer.records import write_atomically
+from trainer.records import Json, sync_path, sync_tree, write_atomically
 
 MANIFEST = "MANIFEST.json"
 STATE = "state.json"
 STREAM = "stream.json"
+_NAME = re.compile(r"step-(\d+)")
+T = TypeVar("T")
 
 
 class CheckpointFailed(QuorumError):
@@ -25,22 +33,29 @@ class CheckpointFailed(QuorumError):
 
 
 class CheckpointInvalid(QuorumError):
-    """A checkpoint's files do not agree with its manifest."""
+    """A checkpoint's files do not agree with its manifest, or do not hold what a checkpoint holds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunState:
     """What a run needs, beside weights, optimizer and memory store, to go on as if it had not stopped."""
 
-    step: int
+    step: NonNegativeInt
     """Optimizer steps done."""
-    version: int
+    version: NonNegativeInt
     """Policy version: weight updates done."""
-    consumed: int
+    consumed: NonNegativeInt
     """Positions of the task stream that were trained on or dropped."""
-    seed: int
-    wall_s: float
+    seed: NonNegativeInt
+    wall_s: FiniteFloat
     """Wall time of the run so far; everything else of the summary follows from metrics.jsonl."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    step: NonNegativeInt = 0
+    files: dict[str, NonNegativeInt] = field(default_factory=dict)
+    """Size in bytes by path inside the checkpoint, of every file but this one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +77,10 @@ class Checkpoint:
     def memory(self) -> Path:
         """The reward server's store of verified traces."""
         return self.folder / "memory.sqlite"
+
+    def stream_state(self) -> Json | None:
+        """What the task stream remembers; None where the checkpoint has none. Raises CheckpointInvalid."""
+        return read_as(dict[str, Any], self.stream, self.folder) if self.stream.is_file() else None
 
 
 class CheckpointStore:
@@ -86,9 +105,11 @@ class CheckpointStore:
             await write(hidden)
             write_atomically(hidden / STATE, json.dumps(asdict(state), indent=1))
             files = {str(f.relative_to(hidden)): f.stat().st_size for f in sorted(hidden.rglob("*")) if f.is_file()}
-            write_atomically(hidden / MANIFEST, json.dumps({"step": state.step, "files": files}, indent=1))
+            sync_tree(hidden)
+            write_atomically(hidden / MANIFEST, json.dumps(asdict(Manifest(step=state.step, files=files)), indent=1))
             shutil.rmtree(final, ignore_errors=True)
             os.rename(hidden, final)
+            sync_path(self._folder)
         except CheckpointFailed as error:
             raise _failed(final, str(error)) from error
         except QuorumError:
@@ -111,16 +132,13 @@ class CheckpointStore:
 
         It stays until another one is asked for: engines that were started from it are replaced from it too.
         """
-        for folder in reversed(self._finished()):
+        for folder in reversed(finished(self._folder)):
             self._given = folder
-            return _load(folder)
+            return load(folder)
         return None
 
-    def _finished(self) -> list[Path]:
-        return sorted(f for f in self._folder.glob("step-*") if (f / MANIFEST).is_file())
-
     def _prune(self) -> None:
-        for folder in self._finished()[: -self._keep]:
+        for folder in finished(self._folder)[: -self._keep]:
             if folder == self._given:
                 continue
             # Without its manifest a half-removed checkpoint is never taken for a whole one.
@@ -132,13 +150,52 @@ def _failed(final: Path, reason: str) -> CheckpointFailed:
     return CheckpointFailed(f"checkpoint {final} could not be written: {reason}; older ones are intact")
 
 
-def _load(folder: Path) -> Checkpoint:
-    files = json.loads((folder / MANIFEST).read_text())["files"]
-    for name, size in files.items():
+def finished(folder: Path) -> list[Path]:
+    """The checkpoints in a run's folder of checkpoints that have been written to their end, oldest first. What they
+    hold is not looked at."""
+    named = [(int(match[1]), one) for one in folder.glob("step-*") if (match := _NAME.fullmatch(one.name))]
+    return [one for _, one in sorted(named) if (one / MANIFEST).is_file()]
+
+
+def check_whole(folder: Path) -> Manifest:
+    """Raises CheckpointInvalid unless every file that the manifest lists is there with its size."""
+    manifest = read_as(Manifest, folder / MANIFEST, folder)
+    for name, size in manifest.files.items():
         file = folder / name
         if not file.is_file() or file.stat().st_size != size:
             raise CheckpointInvalid(
-                f"{file} is missing or has changed since the checkpoint was written: "
-                f"remove {folder} to resume from the one before"
+                f"{file} is missing or has changed since the checkpoint was written: {_instead(folder)}"
             )
-    return Checkpoint(folder=folder, state=RunState(**json.loads((folder / STATE).read_text())))
+    return manifest
+
+
+def load(folder: Path) -> Checkpoint:
+    """Raises CheckpointInvalid."""
+    if STATE not in check_whole(folder).files:
+        raise damaged(folder / MANIFEST, folder, f"it does not list {STATE}")
+    state = read_as(RunState, folder / STATE, folder)
+    if state.step != step_of(folder):
+        raise damaged(folder / STATE, folder, f"it is of step {state.step}")
+    return Checkpoint(folder=folder, state=state)
+
+
+def step_of(folder: Path) -> int:
+    """The optimizer step in a checkpoint's name."""
+    return int(folder.name.removeprefix("step-"))
+
+
+def read_as(kind: type[T], file: Path, checkpoint: Path) -> T:
+    """What a checkpoint's JSON file holds, which must be of this kind. Raises CheckpointInvalid."""
+    try:
+        return TypeAdapter(kind).validate_json(file.read_bytes(), strict=True)
+    except (OSError, ValidationError) as error:
+        raise damaged(file, checkpoint, first_line(error, otherwise="it cannot be read")) from error
+
+
+def damaged(file: Path, checkpoint: Path, reason: str) -> CheckpointInvalid:
+    """The sentence for a file that is there and does not hold what it should."""
+    return CheckpointInvalid(f"{file} is damaged ({reason}): {_instead(checkpoint)}")
+
+
+def _instead(folder: Path) -> str:
+    return f"remove {folder} to resume from the one before"

@@ -1,7 +1,6 @@
 """From loaded tasks to what a run trains and evaluates on, in two steps around the warm-up: databases and golds checked
 before anything is imitated, then prompts rendered with the policy's tokenizer and a stream of the rest."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,9 +16,9 @@ from rollout.prompt import PromptRenderer
 from rollout.prompt.cut import CutPrompt, cut_prompts, cut_sentence
 from rollout.prompt.described import SchemaReader
 from rollout.prompt.tokenizer import load_tokenizer
-from rollout.tasks import DataError, Dropped, Stream, TaskSet, build_stream
+from rollout.tasks import DataError, Dropped, Stream, StreamDamaged, TaskSet, build_stream
 from rollout.tasks.check import Checked, check_databases, check_golds, check_prompts
-from trainer.checkpoint import Checkpoint
+from trainer.checkpoint import Checkpoint, damaged
 from trainer.evaluate import judging
 
 T = TypeVar("T")
@@ -87,11 +86,12 @@ def rendered(config: TrainConfig, tasks: TaskSet, policy: Path) -> PreparedData:
     train, too_long = check_prompts(tasks.train, renderer.render)
     heldout, heldout_too_long = check_prompts(tasks.heldout, renderer.render)
     dropped = (*tasks.dropped, *too_long, *heldout_too_long)
+    remaining = _remaining(train, len(tasks.train), dropped)
     check_heldout(config.evaluation, heldout)
     return PreparedData(
         stream=build_stream(
             config.algo.sampler,
-            [prompt.task for prompt in _remaining(train, len(tasks.train), dropped)],
+            [prompt.task for prompt in remaining],
             seed=config.seed,
             group_size=config.rollout.group_size,
         ),
@@ -103,9 +103,15 @@ def rendered(config: TrainConfig, tasks: TaskSet, policy: Path) -> PreparedData:
 
 
 def restore(stream: Stream, checkpoint: Checkpoint) -> None:
-    """Lets the stream go on where the checkpoint left it. Raises StreamMismatch for one of other tasks."""
-    if checkpoint.stream.is_file():
-        stream.load_state_dict(json.loads(checkpoint.stream.read_text()))
+    """Lets the stream go on where the checkpoint left it. Raises StreamMismatch for one of other tasks,
+    CheckpointInvalid for one that is damaged."""
+    state = checkpoint.stream_state()
+    if state is None:
+        return
+    try:
+        stream.load_state_dict(state)
+    except StreamDamaged as error:
+        raise damaged(checkpoint.stream, checkpoint.folder, str(error)) from error
 
 
 def _check(tasks: Sequence[SqlTask], config: TrainConfig, reward: RewardConfig, pool: ExecutorPool) -> Checked:

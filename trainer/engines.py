@@ -5,7 +5,7 @@ measures what memory is free when it starts. If one fails, the others are stoppe
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,12 +135,10 @@ async def engines(
     version = resumed.state.version if resumed else 0
     async with AsyncExitStack() as stack:
         rewards = RewardClient(config.reward, ray_actors(config.reward), note=note)
-        stack.push_async_callback(rewards.close)
         verdicts = judging(config.reward, config.evaluation.instances)
         judge = RewardClient(verdicts, ray_actors(verdicts), note=note)
-        stack.push_async_callback(judge.close)
         learner = LearnerGroup(_learner_spec(config, folder, str(policy)), config.cluster)
-        stack.push_async_callback(learner.close)
+        stack.push_async_callback(_close_all, learner.close, judge.close, rewards.close)
         opened = asyncio.ensure_future(_start_pool(config, folder, version, stack, note))
         starts = (
             opened,
@@ -148,10 +146,21 @@ async def engines(
             asyncio.ensure_future(_start_rewards(rewards, resumed)),
             asyncio.ensure_future(_start_judge(judge, config.evaluation)),
         )
-        # Every start is waited for, so that what did start is closed when another one fails.
-        await asyncio.wait(starts)
+        try:
+            # Every start is waited for, so that what did start is closed when another one fails.
+            await asyncio.wait(starts)
+        finally:
+            # Whoever interrupts this must not find a part that starts while the others are closed.
+            for start in starts:
+                start.cancel()
+            await asyncio.gather(*starts, return_exceptions=True)
         pool, *_ = await asyncio.gather(*starts)
         yield Engines(pool=pool, rewards=rewards, judge=judge, learner=learner, policy=LearnerPolicy(learner, pool))
+
+
+async def _close_all(*closes: Callable[[], Awaitable[None]]) -> None:
+    """Side by side: each may wait for a moment until its part has left in good order."""
+    await asyncio.gather(*(close() for close in closes))
 
 
 async def _start_pool(

@@ -8,8 +8,9 @@ from pydantic import ValidationError
 from conf.errors import QuorumError
 from conf.explain import explain_validation
 from conf.schema.root import TrainConfig
+from trainer.checkpoint import check_whole, step_of
 from trainer.records import Json, RecordsDamaged, read_rows
-from trainer.registry.collect import best_checkpoint, checkpoints, step
+from trainer.registry.collect import best_checkpoint, checkpoints
 from trainer.run_folder import CONFIG, METRICS, read_config
 
 
@@ -29,7 +30,7 @@ class Trained:
 
     @property
     def step(self) -> int:
-        return step(self.checkpoint)
+        return step_of(self.checkpoint)
 
     def evaluation(self) -> Json:
         """The metrics of the evaluation at the checkpoint's step; empty when none was made."""
@@ -41,12 +42,15 @@ class Trained:
 
 
 def trained(run: Path, which: str = "last") -> Trained:
-    """`which`: "last", "best" (highest greedy accuracy among the evaluated) or a step. Raises NotUsable."""
+    """`which`: "last", "best" (highest greedy accuracy among the evaluated) or a step. Raises NotUsable, and
+    CheckpointInvalid for one whose files are damaged."""
     config = run_config(run)
     whole = checkpoints(run)
     if not whole:
         raise NotUsable(f"{run} holds no checkpoint")
-    return Trained(run=run, config=config, checkpoint=_chosen(run, whole, which))
+    chosen = _chosen(run, whole, which)
+    check_whole(chosen)
+    return Trained(run=run, config=config, checkpoint=chosen)
 
 
 def _chosen(run: Path, whole: list[Path], which: str) -> Path:
@@ -58,9 +62,10 @@ def _chosen(run: Path, whole: list[Path], which: str) -> Path:
             raise NotUsable(f"no checkpoint of {run} was evaluated: choose last or a step")
         return best
     for folder in whole:
-        if which.isdecimal() and step(folder) == int(which):
+        if which.isdecimal() and step_of(folder) == int(which):
             return folder
-    raise NotUsable(f"{run} holds no checkpoint {which}: choose last, best or {', '.join(str(step(f)) for f in whole)}")
+    steps = ", ".join(str(step_of(folder)) for folder in whole)
+    raise NotUsable(f"{run} holds no checkpoint {which}: choose last, best or {steps}")
 
 
 def run_config(run: Path) -> TrainConfig:

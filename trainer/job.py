@@ -19,6 +19,7 @@ from trainer.console import RunConsole
 from trainer.data import PreparedData, restore
 from trainer.engines import Engines
 from trainer.evaluate import evaluate, nothing_scored
+from trainer.identity import Identity
 from trainer.learner.agreement import difference_limit
 from trainer.memory_watch import MemoryWatch
 from trainer.metrics import Sinks, StepMetrics
@@ -42,6 +43,7 @@ class Job:
 
     config: TrainConfig
     folder: RunFolder
+    identity: Identity
     console: RunConsole
     sinks: Sinks
     data: PreparedData
@@ -240,6 +242,7 @@ class Job:
             if self.config.reward.memory.enabled:
                 await self.engines.rewards.save(str((folder / "memory.sqlite").resolve()))
             write_atomically(folder / STREAM, json.dumps(self.data.stream.state_dict()))
+            self.identity.write(folder)
             self.folder.sync()
 
         state = RunState(

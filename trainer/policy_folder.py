@@ -69,8 +69,12 @@ async def warmed_up(config: TrainConfig, tasks: TaskSet, note: Callable[[str], N
     }
     gpus = 1 if config.cluster.accelerator == "gpu" else 0
     task = ray.remote(_warm_up_here).options(num_cpus=1, num_gpus=gpus, runtime_env={"env_vars": variables})
+    stream = task.remote(config, tasks)
     try:
-        return await last_told(task.remote(config, tasks), note, limit_s=config.warmup.stall_timeout_s)
+        return await last_told(stream, note, limit_s=config.warmup.stall_timeout_s)
+    except asyncio.CancelledError:
+        ray.cancel(stream, force=True)  # its process would train on for a while
+        raise
     except RayTaskError as error:
         if isinstance(error.cause, QuorumError):
             raise error.cause from None

@@ -30,6 +30,8 @@ class Preemption:
         """`grace_s`: longest wait for a safe point after SIGTERM."""
         self.asked = False
         """SIGTERM has come while the job ran."""
+        self.ended = False
+        """SIGTERM has come where there was nothing to save."""
         self._grace_s = grace_s
         self._told: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -80,6 +82,12 @@ class Preemption:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._told is None or self._loop is None:
+            self.ended = True
+            # As Ctrl-C would, which an event loop takes as a cancellation and not in the middle of its own work.
+            ctrl_c = signal.getsignal(signal.SIGINT)
+            if callable(ctrl_c) and ctrl_c is not signal.default_int_handler:
+                ctrl_c(signal.SIGINT, frame)
+                return
             raise Terminated
         self.asked = True
         self._loop.call_soon_threadsafe(self._tell)

@@ -37,11 +37,24 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_path(path.parent)
+
+
+def sync_path(path: Path) -> None:
+    """Puts a file's bytes, or a folder's list of names, on the disk."""
+    opened = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(opened)
     finally:
-        os.close(folder)
+        os.close(opened)
+
+
+def sync_tree(folder: Path) -> None:
+    """Puts everything in a folder on the disk: each file, and then the folder that names it, innermost first."""
+    for place, _, files in os.walk(folder, topdown=False):
+        for name in files:
+            sync_path(Path(place) / name)
+        sync_path(Path(place))
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -95,12 +108,19 @@ def rewind(path: Path, keep: Callable[[Json], bool]) -> int:
 
 
 class RowWriter:
-    """Appends JSON rows to one file, after cutting off a torn last line."""
+    """Appends JSON rows to one file, after cutting off a torn last line. `open` does that now; otherwise the first row
+    does, and until then the file stays as it is."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        _cut_torn_line(path)
-        self._file = path.open("ab")
+        self._file: BinaryIO | None = None
+
+    def open(self) -> BinaryIO:
+        """The file to append to, made where there is none."""
+        if self._file is None:
+            _cut_torn_line(self.path)
+            self._file = self.path.open("ab")
+        return self._file
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Writes one line, or raises: ValueError for NaN or infinity, TypeError for what JSON lacks,
@@ -108,17 +128,20 @@ class RowWriter:
         line = json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         # Lone surrogates, which a model can produce, have no UTF-8 form; backslashreplace makes them JSON escapes.
         try:
-            self._file.write(line.encode("utf-8", "backslashreplace") + b"\n")
-            self._file.flush()
+            file = self.open()
+            file.write(line.encode("utf-8", "backslashreplace") + b"\n")
+            file.flush()
         except OSError as error:
             raise RecordsNotWritten(f"{self.path} cannot be written: {error.strerror}") from error
 
     def sync(self) -> None:
         """Waits until everything appended is on the disk."""
-        os.fsync(self._file.fileno())
+        os.fsync(self.open().fileno())
 
     def close(self) -> None:
-        self._file.close()
+        """May be called twice; nothing is appended afterwards."""
+        if self._file is not None:
+            self._file.close()
 
 
 def _cut_torn_line(path: Path) -> None:

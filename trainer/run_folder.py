@@ -16,12 +16,14 @@ from typing import IO, Any, Self, cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import TypeAdapter, ValidationError
 from yaml import YAMLError
 
-from conf.errors import QuorumError
+from conf.errors import QuorumError, first_line
 from rollout.prompt.cut import CUT, CutPrompt, cut_lines
 from rollout.tasks.carriers import Dropped
 from trainer.carriers import ScoredGroup
+from trainer.identity import Identity
 from trainer.metrics import Row
 from trainer.records import Json, RecordsDamaged, RowWriter, read_rows, rewind, write_atomically
 from trainer.states import FILE as STATES
@@ -99,7 +101,8 @@ class RunFolder:
     """An open run folder. A context manager; leaving it closes the files and frees the lock."""
 
     def __init__(self, path: Path, *, resume: bool = False) -> None:
-        """Makes the folder, or opens the one there when `resume`. Raises RunFolderError."""
+        """Makes the folder, or opens the one there when `resume`, and then leaves what the run has recorded as it is:
+        `rewind` comes before the first row. Raises RunFolderError."""
         self.path = path
         with _writing(path), ExitStack() as opened:
             (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
@@ -109,15 +112,30 @@ class RunFolder:
                 (path / SUMMARY).unlink(missing_ok=True)
             # Of a driver that was killed.
             (path / STATES).unlink(missing_ok=True)
-            self._metrics = RowWriter(path / METRICS)
-            self._ledger = RowWriter(path / LEDGER)
-            self._samples = RowWriter(path / SAMPLES)
+            self._open_rows()
+            if not resume:
+                for writer in self._writers:
+                    writer.open()
             opened.pop_all()
+
+    def _open_rows(self) -> None:
+        self._metrics = RowWriter(self.path / METRICS)
+        self._ledger = RowWriter(self.path / LEDGER)
+        self._samples = RowWriter(self.path / SAMPLES)
+
+    @property
+    def _writers(self) -> tuple[RowWriter, ...]:
+        return self._metrics, self._ledger, self._samples
 
     def write_config(self, resolved_yaml: str) -> None:
         """Keeps the resolved configuration beside the results. Raises RunFolderError."""
         with _writing(self.path):
             write_atomically(self.path / CONFIG, resolved_yaml)
+
+    def write_identity(self, identity: Identity) -> None:
+        """Keeps what the run is made from, for those who would go on from its rows. Raises RunFolderError."""
+        with _writing(self.path):
+            identity.write(self.path)
 
     def write_dropped(self, entries: Iterable[Dropped]) -> None:
         """Keeps what the data lost before training, one row an entry. Raises RunFolderError."""
@@ -149,7 +167,7 @@ class RunFolder:
 
     def sync(self) -> None:
         """Puts all rows on the disk; call it before a checkpoint's manifest is written, so that rows never lag it."""
-        for writer in (self._metrics, self._ledger, self._samples):
+        for writer in self._writers:
             writer.sync()
 
     def rewind(self, step: int | None) -> dict[str, int]:
@@ -160,7 +178,7 @@ class RunFolder:
         afterwards: the run would count something twice or not at all.
         """
         last = -1 if step is None else step
-        for writer in (self._metrics, self._ledger, self._samples):
+        for writer in self._writers:
             writer.close()
         dropped = {
             name: rewind(self.path / name, lambda row: row["step"] <= last) for name in (METRICS, LEDGER, SAMPLES)
@@ -172,9 +190,9 @@ class RunFolder:
                 f"{self.path / LEDGER} should hold the checkpoint's steps 1 to {last}, each once, but holds "
                 f"{len(steps)} rows{f', the last of step {steps[-1]}' if steps else ''}"
             )
-        self._metrics = RowWriter(self.path / METRICS)
-        self._ledger = RowWriter(self.path / LEDGER)
-        self._samples = RowWriter(self.path / SAMPLES)
+        self._open_rows()
+        for writer in self._writers:
+            writer.open()
         return dropped
 
     def finish(self, summary: RunSummary) -> Path:
@@ -185,7 +203,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Closes the row files and frees the lock; may be called twice."""
-        for writer in (self._metrics, self._ledger, self._samples):
+        for writer in self._writers:
             writer.close()
         self._lock.close()
 
@@ -236,15 +254,22 @@ def is_open(path: Path) -> bool:
 
 
 def read_summary(path: Path) -> dict[str, Any] | None:
-    """The summary of a run folder; None while the run has not ended. Raises RecordsDamaged."""
+    """The summary of a run folder, with the fields of RunSummary; None while the run has not ended. Raises
+    RecordsDamaged."""
     try:
-        summary = json.loads((path / SUMMARY).read_text(encoding="utf-8"))
+        text = (path / SUMMARY).read_text(encoding="utf-8")
+        summary = json.loads(text)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
         raise RecordsDamaged(f"{path / SUMMARY} is no JSON that can be read: {error}") from error
     if not isinstance(summary, dict):
         raise RecordsDamaged(f"{path / SUMMARY} is no JSON object")
+    try:
+        TypeAdapter(RunSummary).validate_json(text, strict=True)
+    except ValidationError as error:
+        reason = first_line(error, otherwise="it holds something else")
+        raise RecordsDamaged(f"{path / SUMMARY} is no summary of a run: {reason}") from error
     return summary
 
 
@@ -259,12 +284,17 @@ def read_config(path: Path) -> Json:
     return cast(Json, values)
 
 
+def has_rows(path: Path) -> bool:
+    """Whether a run has recorded anything: one that ended before that, by a wrong path for instance, has nothing to
+    lose."""
+    return any((path / name).is_file() and (path / name).stat().st_size for name in (METRICS, LEDGER, SAMPLES))
+
+
 def _refuse_earlier_run(path: Path) -> None:
     summary = read_summary(path)
     if summary is not None and summary.get("status") == "finished":
         raise RunFolderError(f"{path} holds a finished run, which is never overwritten: choose another run.name")
-    # A run that ended before its first row, by a wrong path for instance, has nothing to lose.
-    if any((path / name).is_file() and (path / name).stat().st_size for name in (METRICS, LEDGER, SAMPLES)):
+    if has_rows(path):
         raise RunFolderError(
             f"{path} holds a run that did not finish: continue it with resume=auto, or choose another run.name"
         )

@@ -38,8 +38,10 @@ def read_states(folder: Path) -> dict[str, str]:
         found = json.loads((folder / FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RecordsDamaged(f"{folder / FILE} is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise RecordsDamaged(f"{folder / FILE} is no JSON object")
     return {str(part): str(state) for part, state in found.items()}
 
 

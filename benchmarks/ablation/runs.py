@@ -69,11 +69,11 @@ def _plan(config: AblationConfig, variant: str, seed: int) -> PlannedRun:
 
 def finished(plan: PlannedRun, steps: int) -> bool:
     """Whether the folder holds the run with all its steps."""
-    summary = plan.folder / "summary.json"
-    if not summary.is_file():
+    try:
+        told = json.loads((plan.folder / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # none, or cut short: the trainer says what to do about the folder
         return False
-    told = json.loads(summary.read_text(encoding="utf-8"))
-    return bool(told["status"] == "finished" and told["steps"] == steps)
+    return isinstance(told, dict) and told.get("status") == "finished" and told.get("steps") == steps
 
 
 def train(plan: PlannedRun, *, steps: int, timeout_s: float) -> None:

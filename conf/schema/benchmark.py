@@ -176,6 +176,9 @@ class BenchmarkConfig(Section):
             raise ValueError("model.api needs model.name=NAME, the hosted model's name")
         if self.selection == "greedy" and self.predictions is None and not self.sampling.greedy:
             raise ValueError("selection=greedy needs sampling.greedy=true")
+        if self.model.path is not None:
+            length = self.engine.max_model_len or self.prompt.max_tokens + self.sampling.max_tokens
+            self.engine.check_step(length, "engine")
         if (self.selection == "reranker") != (self.reranker is not None):
             raise ValueError("selection=reranker and reranker=FILE go together: give both or neither")
         return self

@@ -6,6 +6,9 @@ from pydantic import Field, PositiveInt, model_validator
 
 from conf.schema.base import ModelText, Section, Word
 
+SMALLEST_VOCABULARY = 264
+"""Tokens that the tiny policy's tokenizer always has: all bytes and the added tokens (trainer/warmup/tokenizer.py)."""
+
 
 class TinyModel(Section):
     """A small Qwen2 with random weights; its tokenizer is trained on the task corpus by the warm-up stage."""

@@ -14,6 +14,10 @@ LOST_LIMIT = 3
 
 
 PRESENT = "present"
+NO_RANKS = (
+    "reward.rank_correct_first needs right answers to earn something: set reward.execution.enabled=true and its weight "
+    "above the sum of reward.penalties"
+)
 
 
 def _moment(text: str) -> str:
@@ -196,6 +200,16 @@ class RewardConfig(Section):
     """Share of a step's completions that the infrastructure could not score, above which the run stops. Those that the
     data or the policy made unscorable do not count."""
     server: ServerConfig = ServerConfig()
+
+    @model_validator(mode="after")
+    def _ranks_can_be_kept(self) -> "RewardConfig":
+        """The sum that rewards/combine.py needs to be positive: the least that a right answer earns."""
+        execution, memory = self.execution, self.memory
+        earned = 2.0 * execution.weight * execution.enabled + memory.weight * memory.enabled
+        deducted: float = sum(self.penalties.model_dump().values())
+        if self.rank_correct_first and earned <= deducted:
+            raise ValueError(NO_RANKS)
+        return self
 
     @model_validator(mode="after")
     def _notices_executors_first(self) -> "RewardConfig":

@@ -39,6 +39,15 @@ class EngineConfig(Section):
     """CPU only, one thread, float32, eager: while completions are sampled, a Qwen2's forward pass is one call of a
     kernel of our own, which a C compiler makes at the start (false: vLLM's)."""
 
+    def check_step(self, max_model_len: int, name: str) -> None:
+        """Raises ValueError when a step cannot give each sequence its token, which vLLM refuses. `name`: the section,
+        as the user writes it."""
+        if max(self.max_num_batched_tokens, max_model_len) < self.max_num_seqs:
+            raise ValueError(
+                f"{name}.max_num_seqs={self.max_num_seqs} is more than the tokens of a step, {name}."
+                f"max_num_batched_tokens={self.max_num_batched_tokens}: lower the former or raise the latter"
+            )
+
 
 class RolloutConfig(Section):
     group_size: int = Field(default=32, ge=2)

@@ -13,6 +13,7 @@ from rewards.sql.executor import ExecutorPool
 from rollout.carriers import Completion
 from trainer.ask.__main__ import main
 from trainer.ask.answer import Answer, NoAnswer, choose
+from trainer.checkpoint import CheckpointInvalid
 from trainer.export.card import card
 from trainer.export.folder import ExportFailed, export
 from trainer.finished import NotUsable, Trained, trained
@@ -45,6 +46,21 @@ def test_the_checkpoint_is_the_last_the_best_or_a_step(run, tmp_path):
         trained(run, "30")
     with pytest.raises(NotUsable, match="no run folder"):
         trained(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"files": {"policy/model.safetensors": "one"}}'])
+def test_a_damaged_manifest_is_one_sentence_for_all_who_use_a_checkpoint(run, text):
+    (run / "checkpoints" / "step-000040" / "MANIFEST.json").write_text(text)
+    with pytest.raises(CheckpointInvalid, match=r"MANIFEST.json is damaged \(.*remove .*step-000040"):
+        trained(run)
+    assert trained(run, "20").step == 20
+
+
+def test_weights_that_were_cut_are_not_exported(run, tmp_path):
+    folder = run / "checkpoints" / "step-000040"
+    (folder / "MANIFEST.json").write_text(json.dumps({"step": 40, "files": {"policy/model.safetensors": 9}}))
+    with pytest.raises(CheckpointInvalid, match=r"model.safetensors is missing or has changed"):
+        trained(run)
 
 
 def test_a_configuration_of_another_version_is_named(run):

@@ -93,7 +93,17 @@ def test_every_experiment_validates(experiment):
         ),
         ("algo.importance.floor=4", "floor=4 must be smaller than cap=3"),
         ("learner.micro_batch_tokens=255", "rollout.sampling.max_tokens = 256, the longest sequence of a forward pass"),
-        ("rollout.weight_transfer=nccl", "rollout.weight_transfer=nccl needs cluster.accelerator=gpu"),
+        ("rollout.weight_transfer=nccl", "needs cluster.accelerator=gpu: choose cluster=split, or rollout.weight_tr"),
+        ("rollout.weight_transfer=ipc", "needs cluster.accelerator=gpu: choose cluster=single_gpu, or rollout.wei"),
+        ("model.vocabulary=263", "model.vocabulary=263 is too small: at least 264 tokens are needed"),
+        ("model.max_positions=100", "rollout.sampling.max_tokens = 256: raise it to at least 256"),
+        ("rollout.engine.max_model_len=4096", "is beyond model.max_positions=2048: lower the former or raise"),
+        ("rollout.engine.max_num_seqs=9000", "is more than the tokens of a step, rollout.engine.max_num_batched_tok"),
+        (
+            "reward.rank_correct_first=true reward.execution.weight=0 reward.memory.enabled=false",
+            "right answers to earn",
+        ),
+        ("model=pretrained model.path=x model.random_weights=true warmup.enabled=false", "set warmup.enabled=true, or"),
         ("seed=4294967296", "seed=4294967296: input should be less than 4294967296"),
         ("model.path=here", "model.path is a setting of model=pretrained: choose that, or leave it out"),
         ("data.databases=y", "data.databases is a setting of data=jsonl: choose that"),
@@ -115,7 +125,40 @@ def test_every_experiment_validates(experiment):
     ],
 )
 def test_a_wrong_setting_is_named_with_what_to_write_instead(override, message):
-    assert message in refused(override)
+    overrides = override.split() if override.count("=") > 1 and "{" not in override else [override]
+    assert message in refused(*overrides)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "advice"),
+    [
+        (("rollout.weight_transfer=nccl",), ("rollout.weight_transfer=auto",)),
+        (("rollout.weight_transfer=nccl",), ("cluster=split",)),
+        (("rollout.weight_transfer=ipc", "rollout.workers=1"), ("cluster=single_gpu",)),
+        (("cluster=split", "rollout.weight_transfer=ipc", "rollout.workers=1"), ("cluster=single_gpu",)),
+        (("cluster=split", "rollout.weight_transfer=ipc"), ("rollout.weight_transfer=nccl",)),
+        (("cluster=single_gpu", "rollout.workers=2"), ("cluster=split",)),
+        (("cluster=single_gpu", "rollout.workers=2"), ("cluster.learner_gpus=0.4", "cluster.rollout_gpus=0.3")),
+        (
+            ("cluster=single_gpu", "rollout.workers=2", "rollout.weight_transfer=ipc"),
+            ("cluster=split", "rollout.weight_transfer=auto"),
+        ),
+        (
+            ("cluster=single_gpu", "rollout.workers=1", "rollout.engine.tensor_parallel_size=2"),
+            ("rollout.engine.tensor_parallel_size=1",),
+        ),
+        (("rollout.engine.max_num_seqs=9000",), ("rollout.engine.max_num_batched_tokens=9000",)),
+        (("rollout.engine.max_model_len=4096",), ("model.max_positions=4096",)),
+        (("rollout.engine.max_model_len=4096",), ("rollout.engine.max_model_len=2048",)),
+        (("model.max_positions=100",), ("model.max_positions=256",)),
+    ],
+)
+def test_what_a_refusal_advises_is_accepted(refusal, advice):
+    usual = ("learner.dtype=bfloat16", "learner.packing=padded")
+    said = refused(*usual, *refusal)
+    for setting in advice:
+        assert setting.partition("=")[0].partition(".")[0] in said
+    load(TrainConfig, "train", ["experiment=quickstart", *usual, *refusal, *advice])
 
 
 @pytest.mark.parametrize(

@@ -168,6 +168,44 @@ def test_too_few_devices_are_refused_and_more_nodes_take_them():
     assert "rollout worker 9" in places(plan)
 
 
+@pytest.mark.parametrize(
+    ("asked", "said", "advice"),
+    [
+        (["rollout.workers=10"], "lower rollout.workers until they ask for 8, or raise", ["rollout.workers=7"]),
+        (["rollout.workers=10"], "or raise cluster.nodes or cluster.gpus_per_node", ["cluster.nodes=2"]),
+        (
+            ["learner.ranks=8", "pipeline.prompts_per_step=8"],
+            "lower learner.ranks until they ask for 8",
+            ["learner.ranks=7", "pipeline.prompts_per_step=7"],
+        ),
+        (["cluster.gpus_per_node=1"], "choose cluster=single_gpu, or raise", ["cluster.gpus_per_node=2"]),
+        (
+            ["rollout.engine.tensor_parallel_size=16"],
+            "lower rollout.engine.tensor_parallel_size to 8 at most",
+            ["rollout.engine.tensor_parallel_size=8", "cluster.nodes=2"],
+        ),
+        (
+            ["rollout.engine.tensor_parallel_size=8"],
+            "lower rollout.engine.tensor_parallel_size until they ask for 8",
+            ["rollout.engine.tensor_parallel_size=4"],
+        ),
+        (
+            ["rollout.engine.tensor_parallel_size=3"],
+            "does not divide the model's 16 attention heads: set it to 2",
+            ["rollout.engine.tensor_parallel_size=2"],
+        ),
+        (["cluster.learner_gpus=9"], "lower cluster.learner_gpus to 8 at most", ["cluster.learner_gpus=2"]),
+    ],
+)
+def test_a_want_of_devices_names_the_settings_that_ask_for_them(asked, said, advice):
+    """Applied, the advice leads to a plan."""
+    settings = config("cluster=split", *asked)
+    with pytest.raises(PlanImpossible, match=said):
+        build(settings, shape_of(settings.model), assumed(settings))
+    settings = config("cluster=split", *asked, *advice)
+    build(settings, shape_of(settings.model), assumed(settings))
+
+
 def test_an_engine_whose_share_holds_not_one_sequence_is_refused():
     settings = config("cluster=split", "rollout.engine.gpu_memory_utilization=0.05", "plan.gpu_memory_gib=80")
     # 80 x 0.05 - 1.5 GiB; a sequence is 3,548 tokens x 36 layers x 2 x 2 heads x 128 x 2 bytes.

@@ -363,3 +363,29 @@ def test_a_broken_summary_is_one_sentence(tmp_path: Path, content: bytes) -> Non
     (tmp_path / "summary.json").write_bytes(content)
     with pytest.raises(RecordsDamaged, match="summary.json is no JSON that can be read"):
         read_summary(tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"steps": "ten"}, {"versions": None}, {"wall_s": True}, {"status": "asleep"}])
+def test_a_summary_of_wrong_types_is_one_sentence(tmp_path: Path, change: dict[str, object]) -> None:
+    with RunFolder(tmp_path) as folder:
+        path = finish(folder)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(
+        RecordsDamaged, match=f"summary.json is no summary of a run: {next(iter(change))}: Input should"
+    ):
+        read_summary(tmp_path)
+    path.write_text("{}")
+    with pytest.raises(RecordsDamaged, match="no summary of a run: status: Field required"):
+        read_summary(tmp_path)
+
+
+def test_a_folder_that_is_gone_on_from_is_left_as_it_is_until_it_is_cut_back(tmp_path: Path) -> None:
+    with RunFolder(tmp_path) as folder:
+        write_steps(folder, 1, 2)
+        finish(folder, "stopped")
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"step": 3')
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
+    with RunFolder(tmp_path, resume=True):
+        pass
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()} == before

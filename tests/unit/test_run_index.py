@@ -119,7 +119,7 @@ def test_the_trainer_registers_start_data_and_end_and_a_resumed_run_keeps_its_ro
     assert "no longer running" in listing([again])
 
 
-def test_digests_follow_questions_golds_and_database_sizes(tmp_path):
+def test_digests_follow_questions_golds_and_what_the_databases_hold(tmp_path):
     database = tmp_path / "d.sqlite"
     database.write_bytes(b"12")
 
@@ -132,7 +132,7 @@ def test_digests_follow_questions_golds_and_database_sizes(tmp_path):
     assert digest() == before
     assert digest(question="p") != before
     assert digest(gold_sqls=("SELECT 2",)) != before
-    database.write_bytes(b"123")
+    database.write_bytes(b"13")
     assert digest() != before
 
 

@@ -3,7 +3,10 @@
 import asyncio
 import contextlib
 import json
+import os
+import signal
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -168,6 +171,71 @@ def test_columns_that_prompts_leave_out_are_told_before_the_engines_start(start,
     for split in ("training", "held-out"):
         assert f"2 of 2 {split} prompts leave columns of their schema out for prompt.max_tokens=22" in told
     assert told.count("1 of 2 golds needs such a column: lost, shown") == 2
+
+
+def test_what_is_left_out_is_said_and_written_before_the_warm_up(start, tmp_path, capsys):
+    with pytest.raises(WarmUpReached):
+        start({"good": GOLD, "broken": "SELECT size FROM dog"}, "logging.progress=plain")
+    said = " ".join(capsys.readouterr().out.split())
+    assert 0 < said.index("left out 2 x gold fails") < said.index("warm-up ...")
+    file = tmp_path / "runs" / "quickstart" / "dropped.jsonl"
+    assert [json.loads(line)["id"] for line in file.read_text().splitlines()] == ["broken", "broken"]
+
+
+def test_prompts_that_do_not_fit_a_pretrained_policy_are_said_before_its_warm_up(start, tmp_path, capsys):
+    policy = tmp_path / "policy"
+    Qwen2Config(vocab_size=300).save_pretrained(policy)
+    train_tokenizer([GOLD], 300, 512).save_pretrained(policy)
+    given = ("model=pretrained", f"model.path={policy}", "rollout.engine.kv_cache_gib=0.1", "logging.progress=plain")
+    with pytest.raises(
+        QuorumError, match=r"no training task remains of 1; first: prompt too long \(task good: \d+ tok"
+    ):
+        start({"good": GOLD}, *given, "prompt.max_tokens=5", "plan.refuse=false")
+    assert "warm-up" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (("reward.memory.enabled=true", "reward.memory.store=none.sqlite"), "no memory store at none.sqlite"),
+        (("reward.memory.enabled=true", "reward.memory.store=PLACE/questions.jsonl"), "jsonl is no memory store: "),
+        (("rollout.engine.max_model_len=999999",), "holds 32768 tokens, but .* ask for 999999: lower .*max_model_len"),
+    ],
+)
+def test_what_engines_and_rewards_would_refuse_is_refused_before_the_warm_up(start, tmp_path, settings, said):
+    policy = tmp_path / "policy"
+    Qwen2Config(vocab_size=300).save_pretrained(policy)
+    train_tokenizer([GOLD], 300, 512).save_pretrained(policy)
+    given = ("model=pretrained", f"model.path={policy}", "rollout.engine.kv_cache_gib=0.1")
+    with pytest.raises(QuorumError, match=said):
+        start({"good": GOLD}, *given, *(setting.replace("PLACE", str(tmp_path)) for setting in settings))
+
+
+def test_an_embedder_whose_package_is_missing_is_refused_before_the_warm_up(start, monkeypatch):
+    monkeypatch.setattr("rewards.preflight.find_spec", lambda name: None)
+    embedder = "reward.memory.embedder={type: sentence_transformers, model: m}"
+    with pytest.raises(QuorumError, match="needs the package sentence_transformers, which is not installed"):
+        start({"good": GOLD}, "reward.memory.enabled=true", embedder)
+
+
+def test_ctrl_c_ends_the_check_of_the_data_at_once(start, tmp_path, monkeypatch):
+    ended = []
+
+    def long_check(config: TrainConfig, tasks: TaskSet) -> TaskSet:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+        ended.append("check")
+        return tasks
+
+    monkeypatch.setattr(trainer.run, "checked", long_check)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            start({"good": GOLD})
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not ended
+    assert json.loads((tmp_path / "runs" / "quickstart" / "summary.json").read_text())["status"] == "stopped"
 
 
 def test_a_checkpoint_of_other_tasks_is_refused_before_the_engines_start(start, tmp_path, monkeypatch):

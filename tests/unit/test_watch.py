@@ -112,9 +112,20 @@ def test_what_each_part_is_doing_is_shown_while_a_job_runs(tmp_path: Path, make_
         assert LiveRun(path).refresh().states == ()
         asyncio.run(job())
         assert read_states(path) == {}
-    (path / FILE).write_text("half")
-    with pytest.raises(RecordsDamaged, match="states.json is no JSON"):
-        read_states(path)
+    for text in ("half", "[1]", "null", "[" * 100_000):
+        (path / FILE).write_text(text)
+        with pytest.raises(RecordsDamaged, match="states.json is no JSON"):
+            read_states(path)
+
+
+def test_a_run_that_is_gone_on_with_runs_although_the_summary_before_is_still_there(tmp_path: Path, make_run) -> None:
+    path = make_run(tmp_path / "r", steps=3)
+    assert LiveRun(path).refresh().status == "finished"
+    with RunFolder(path, resume=True):
+        assert LiveRun(path).refresh().status == "running"
+    (path / "summary.json").write_text("{}")
+    with pytest.raises(RecordsDamaged, match="no summary of a run"):
+        LiveRun(path).refresh()
 
 
 def test_a_full_disk_does_not_end_a_run_for_its_states(tmp_path: Path) -> None:

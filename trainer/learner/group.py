@@ -40,6 +40,7 @@ class LearnerGroup:
     def __init__(self, spec: LearnerSpec, cluster: ClusterConfig) -> None:
         self._spec, self._cluster = spec, cluster
         self._actors: list[Any] = []
+        self._started = False
         self.doing = "not started"
         """What the ranks are called for, in words."""
 
@@ -69,6 +70,7 @@ class LearnerGroup:
             for rank, one in enumerate(self._actors)
         ]
         await self._gather("starting", calls, config.start_timeout_s, "start_timeout_s")
+        self._started = True
 
     async def watch(self) -> NoReturn:
         """Raises LearnerLost soon after a rank's process has ended, whether or not anybody calls it.
@@ -126,9 +128,11 @@ class LearnerGroup:
         await self._step("loading", [a.load.remote(str(folder.resolve())) for a in self._actors])
 
     async def close(self) -> None:
-        """End all ranks; never raises for what they did before."""
-        with contextlib.suppress(QuorumError):
-            await self._gather("closing", [a.close.remote() for a in self._actors], _CLOSE_S, "close")
+        """End all ranks; never raises for what they did before. Ranks that are still starting have nothing to leave in
+        good order."""
+        if self._started:
+            with contextlib.suppress(QuorumError):
+                await self._gather("closing", [a.close.remote() for a in self._actors], _CLOSE_S, "close")
         for actor in self._actors:
             ray.kill(actor)
         self._actors = []

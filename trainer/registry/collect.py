@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.checkpoint import MANIFEST
+from trainer.checkpoint import MANIFEST, finished, step_of
 from trainer.records import read_rows
 from trainer.registry.index import RunIndex, RunRow
 from trainer.run_folder import CHECKPOINTS, METRICS, is_open
@@ -29,20 +29,16 @@ class Garbage:
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """A run's whole checkpoints, oldest first."""
-    return sorted(folder for folder in (run / CHECKPOINTS).glob("step-*") if (folder / MANIFEST).is_file())
+    """A run's finished checkpoints, oldest first; what they hold is not looked at."""
+    return finished(run / CHECKPOINTS)
 
 
 def best_checkpoint(run: Path) -> Path | None:
     """The checkpoint whose step was evaluated best (the later of equals); None when no checkpoint was evaluated."""
     scores = {row["step"]: row[BEST] for row in read_rows(run / METRICS) if row.get(BEST) is not None}
-    scored = [(scores[step(folder)], step(folder), folder) for folder in checkpoints(run) if step(folder) in scores]
-    return max(scored)[2] if scored else None
-
-
-def step(checkpoint: Path) -> int:
-    """The optimizer step in a checkpoint's name."""
-    return int(checkpoint.name.removeprefix("step-"))
+    steps = {step_of(folder): folder for folder in checkpoints(run)}
+    scored = [(scores[step], step) for step in steps if step in scores]
+    return steps[max(scored)[1]] if scored else None
 
 
 def garbage(rows: Sequence[RunRow]) -> Garbage:

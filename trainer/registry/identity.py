@@ -1,16 +1,13 @@
 """What a run was made from: the code's version, the data's digests, the checkpoint that it started from."""
 
-import hashlib
-import json
 import os
 import subprocess
-from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from rewards.carriers import SqlTask
 from rollout.tasks import TaskSet
+from trainer.digests import split_digest
 
 CODE_VERSION = "QUORUM_CODE_VERSION"
 """Environment variable that `trainer.submit` sets: a packaged working directory has no git."""
@@ -45,23 +42,10 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 
 def data_digests(tasks: TaskSet) -> dict[str, Any]:
-    """By split: number of tasks and a digest of questions, golds, and names and sizes of databases.
-
-    The rows of the databases are not read: a changed cell in a file of the same size goes unnoticed.
-    """
+    """By split: number of tasks, and a digest of them with the content of their databases."""
     splits = {"warmup": tasks.warmup, "train": tasks.train, "heldout": tasks.heldout}
-    return {name: {"tasks": len(split), "sha256": _digest(split)} for name, split in splits.items() if split}
-
-
-def _digest(tasks: Iterable[SqlTask]) -> str:
-    digest = hashlib.sha256()
-    sizes: dict[str, list[Any]] = {}
-    for task in tasks:
-        for file in task.databases:
-            sizes.setdefault(file, [Path(file).name, Path(file).stat().st_size if Path(file).is_file() else None])
-        shown = [task.id, task.question, task.evidence, task.gold_sqls, [sizes[file] for file in task.databases]]
-        digest.update(json.dumps(shown).encode("utf-8", "backslashreplace"))
-    return digest.hexdigest()[:16]
+    found = {name: split_digest(split) for name, split in splits.items() if split}
+    return {name: {"tasks": digest.tasks, "sha256": digest.whole} for name, digest in found.items()}
 
 
 def parent_checkpoint(model: Path) -> str | None:

@@ -82,10 +82,11 @@ def view(path: Path) -> RunView:
     return view_of(path, list(read_rows(path / METRICS)), browser(groups, total))
 
 
-def view_of(path: Path, rows: list[Json], samples: SampleBrowser) -> RunView:
-    """The view of a run whose rows are at hand; reads its configuration and summary."""
+def view_of(path: Path, rows: list[Json], samples: SampleBrowser, *, live: bool = False) -> RunView:
+    """The view of a run whose rows are at hand; reads its configuration and summary. `live`: while a process that goes
+    on with the run prepares itself, the summary of the one before does not count."""
     config, config_text = _config(path)
-    summary = read_summary(path)
+    summary = None if live and is_open(path) else read_summary(path)
     status = summary["status"] if summary else "running" if is_open(path) else "unfinished"
     reached, evaluated = _with_latest(summary or _so_far(rows, config), rows, config)
     asked = config.get("pipeline", {}).get("steps", reached["steps"])

@@ -16,6 +16,8 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from conf.errors import QuorumError, first_line
 from conf.schema.model import PretrainedModel, TinyModel
 from conf.schema.prompt import PromptConfig
@@ -29,7 +31,8 @@ RECIPE = 4
 
 _DROPPED = "dropped.json"
 _LIBRARIES = ("torch", "transformers", "trl", "tokenizers")
-_IRRELEVANT = {"enabled", "cache", "threads", "stall_timeout_s"}
+IRRELEVANT = frozenset(("enabled", "cache", "threads", "stall_timeout_s"))
+"""Settings that do not decide what a warm-up makes."""
 
 
 def content_hash(
@@ -46,7 +49,7 @@ def content_hash(
     add(model.model_dump(mode="json"))
     add(_base_files(model))
     add(prompt.model_dump(mode="json"))
-    add(warmup.model_dump(mode="json", exclude=_IRRELEVANT))
+    add(warmup.model_dump(mode="json", exclude={*IRRELEVANT}))
     for database in dict.fromkeys(task.databases[0] for task in tasks.warmup):
         add([asdict(column) for column in schemas.read(database)])
     for task in tasks.warmup:
@@ -69,8 +72,14 @@ def keep_left_out(folder: Path, dropped: Sequence[Dropped]) -> None:
 
 
 def left_out(folder: Path) -> tuple[Dropped, ...]:
-    """The warm-up tasks that did not fit when this policy was made."""
-    return tuple(Dropped(**entry) for entry in json.loads((folder / _DROPPED).read_text(encoding="utf-8")))
+    """The warm-up tasks that did not fit when this policy was made. Raises QuorumError."""
+    try:
+        return tuple(TypeAdapter(list[Dropped]).validate_json((folder / _DROPPED).read_bytes()))
+    except (OSError, ValidationError) as error:
+        reason = first_line(error, otherwise="it cannot be read")
+        raise QuorumError(
+            f"{folder / _DROPPED} is damaged ({reason}): remove {folder} to make the warm-up again"
+        ) from error
 
 
 @contextmanager

@@ -68,4 +68,4 @@ class LiveRun:
             self._groups = 0
         self._newest.extend(groups)
         self._groups += len(groups)
-        return view_of(self.path, self.rows, browser(list(self._newest), self._groups))
+        return view_of(self.path, self.rows, browser(list(self._newest), self._groups), live=True)
