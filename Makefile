@@ -67,7 +67,7 @@ embedders: setup
 
 # What a training run survives: half an hour on two cores.
 chaos: setup
-	$(BIN)/python -m benchmarks.chaos output=runs/chaos $(ARGS)
+	$(BIN)/python -m measure.chaos output=runs/chaos $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

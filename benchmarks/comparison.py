@@ -13,7 +13,7 @@ from types import UnionType
 from typing import Any, ClassVar
 
 from benchmarks.carriers import BenchmarkError
-from benchmarks.metrics.significance import holm, mcnemar, paired_difference, randomisation
+from records.statistics.significance import holm, mcnemar, paired_difference, randomisation
 from rewards.cases import load_json
 from selection.intervals import Interval, mean_interval
 

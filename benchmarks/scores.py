@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.carriers import Answers, Judged
-from benchmarks.metrics.sampling import mean_at_n, pass_at, recall_at
+from records.statistics.sampling import mean_at_n, pass_at, recall_at
 from selection.intervals import mean_interval
 
 Summary = dict[str, Any]

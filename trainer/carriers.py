@@ -2,17 +2,6 @@
 
 from dataclasses import dataclass
 
-from rewards.carriers import RewardResult
-from rollout.carriers import Group
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ScoredGroup:
-    """A group with one reward result for each completion, in the same order."""
-
-    group: Group
-    results: tuple[RewardResult, ...]
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingSequence:

@@ -9,6 +9,7 @@ from typing import TypeVar
 from conf.schema.reward import RewardConfig
 from conf.schema.root import TrainConfig
 from conf.schema.stages import EvaluationConfig
+from records.checkpoint import Checkpoint, damaged
 from rewards.carriers import SqlTask
 from rewards.sql.executor import ExecutorPool
 from rollout.carriers import Prompt
@@ -18,7 +19,6 @@ from rollout.prompt.described import SchemaReader
 from rollout.prompt.tokenizer import load_tokenizer
 from rollout.tasks import DataError, Dropped, Stream, StreamDamaged, TaskSet, build_stream
 from rollout.tasks.check import Checked, check_databases, check_golds, check_prompts
-from trainer.checkpoint import Checkpoint, damaged
 from trainer.evaluate import judging
 
 T = TypeVar("T")

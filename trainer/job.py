@@ -11,18 +11,20 @@ from pathlib import Path
 
 from conf.schema.root import TrainConfig
 from conf.schema.stages import CheckpointConfig
-from rollout.drawn_lengths import DrawnLengths, read_lengths
+from records.checkpoint import STREAM, Checkpoint, CheckpointFailed, CheckpointStore, RunState
+from records.files import write_atomically
+from records.identity import Identity
+from records.metrics import Sinks, StepMetrics
+from records.run_folder import RunFolder
+from records.sinks.console import RunConsole
+from records.states import shown
+from rollout.replayed_lengths import DrawnLengths, read_lengths
 from trainer.batch.batcher import Batcher
 from trainer.batch.rewards import component_weights
-from trainer.checkpoint import STREAM, Checkpoint, CheckpointFailed, CheckpointStore, RunState
-from trainer.console import RunConsole
 from trainer.data import PreparedData, restore
-from trainer.engines import Engines
 from trainer.evaluate import evaluate, nothing_scored
-from trainer.identity import Identity
 from trainer.learner.agreement import difference_limit
 from trainer.memory_watch import MemoryWatch
-from trainer.metrics import Sinks, StepMetrics
 from trainer.pipeline.buffer import GroupBuffer
 from trainer.pipeline.clock import StageClock
 from trainer.pipeline.fresh import FreshCheck
@@ -30,10 +32,8 @@ from trainer.pipeline.loop import StepOutcome, TrainingLoop
 from trainer.pipeline.producer import GroupSource, Produced, Producer
 from trainer.preemption import Preempted, Preemption
 from trainer.profile.profiler import StepProfiler
-from trainer.records import write_atomically
-from trainer.run_folder import RunFolder
+from trainer.services import Engines
 from trainer.skipped import BATCH, SKIPPED, SkippedBatch, TrainingDiverged, keep
-from trainer.states import shown
 from trainer.step_metrics import ledger_row, outcome_metrics, reward_server_metrics
 
 
@@ -212,7 +212,7 @@ class Job:
         limit = self.config.learner.max_skipped_steps
         if self.skipped_in_a_row > limit:
             file = place / BATCH
-            advice = f": `python -m trainer.replay {file}` shows the cause" if file.is_file() else ""
+            advice = f": `python -m operate.replay {file}` shows the cause" if file.is_file() else ""
             raise TrainingDiverged(
                 f"the gradients of {self.skipped_in_a_row} steps in a row were not finite "
                 f"(learner.max_skipped_steps={limit}){advice}"

@@ -1,7 +1,7 @@
 """Whether a run may go on from what its folder holds, asked before anything slow starts and before anything is written.
 
 Guarantees: a difference in what decides the meaning of token ids, task positions, adapters, optimizer state or rows
-(trainer/identity.py, and what the learner's own state was shaped by) is refused by name. Of a checkpoint of November
+(records/identity.py, and what the learner's own state was shaped by) is refused by name. Of a checkpoint of November
 2026, which keeps no identity, only seed, sampler and the learner's shape can be looked at: `Saved.whole` is False.
 """
 
@@ -12,11 +12,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from conf.errors import QuorumError, first_line
 from conf.schema.learner import LearnerConfig
-from trainer.checkpoint import Checkpoint, damaged, read_as
-from trainer.identity import FILE, Fact, Facts, Identity, differences, setting_fact
+from records.checkpoint import Checkpoint, damaged, read_as
+from records.files import RecordsDamaged
+from records.identity import FILE, Fact, Facts, Identity, differences, setting_fact
+from records.run_folder import has_rows
 from trainer.learner.saved import LEARNER, META, read_saved
-from trainer.records import RecordsDamaged
-from trainer.run_folder import has_rows
 
 
 class ResumeRefused(QuorumError):

@@ -22,38 +22,38 @@ from pathlib import Path
 from conf.errors import QuorumError, Terminated
 from conf.load import to_yaml
 from conf.schema.root import TrainConfig
+from records.checkpoint import Checkpoint, CheckpointInvalid, CheckpointStore
+from records.identity import WARM_WEIGHTS, Identity, identity_of, setting_facts, warm_facts
+from records.index.register import Registration
+from records.metrics import Sink, Sinks
+from records.report.page import write_report
+from records.run_folder import CHECKPOINTS, DROPPED, RunFolder
+from records.sinks.console import RunConsole, open_console
+from records.sinks.prometheus_sink import PrometheusSink
+from records.sinks.wandb_sink import open_wandb
+from records.summary import Status, engine_versions, summarise
 from rewards.combine import Combiner
 from rewards.preflight import check_rewards
-from rollout.drawn_lengths import read_lengths
 from rollout.errors import WeightUpdateFailed
 from rollout.preflight import check_context, check_memory, check_model_folder, stop_tokens
 from rollout.prompt import PromptRenderer
 from rollout.prompt.cut import CUT, CutPrompt
 from rollout.prompt.tokenizer import load_tokenizer
+from rollout.replayed_lengths import read_lengths
 from rollout.tasks import Dropped, TaskSet, load_tasks
-from trainer.checkpoint import Checkpoint, CheckpointInvalid, CheckpointStore
-from trainer.console import RunConsole, open_console
 from trainer.data import PreparedData, check_heldout, checked, rendered, restore
-from trainer.engines import engines
 from trainer.guard import unless_lost
-from trainer.identity import WARM_WEIGHTS, Identity, identity_of, setting_facts, warm_facts
 from trainer.job import Job
 from trainer.learner.errors import LearnerLost, LearnerStalled, WrongWeights
 from trainer.memory_watch import MemoryWatch
-from trainer.metrics import Sink, Sinks
 from trainer.model_check import check_policy
 from trainer.pipeline.clock import StageClock
 from trainer.placement import local_ray
 from trainer.plan.start import check_plan
 from trainer.policy_folder import given_policy, warmed_up
 from trainer.preemption import Preempted, Preemption
-from trainer.prometheus_sink import PrometheusSink
-from trainer.registry.register import Registration
-from trainer.report.page import write_report
 from trainer.resume import Saved, saved
-from trainer.run_folder import CHECKPOINTS, DROPPED, RunFolder
-from trainer.summary import Status, engine_versions, summarise
-from trainer.wandb_sink import open_wandb
+from trainer.services import engines
 from trainer.warmup.cache import left_out
 
 UNCHECKED = (

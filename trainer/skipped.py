@@ -1,4 +1,4 @@
-"""A batch whose gradient was not finite, kept with the policy that met it: `python -m trainer.replay` looks into it."""
+"""A batch whose gradient was not finite, kept with the policy that met it: `python -m operate.replay` looks into it."""
 
 import json
 import os
@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from conf.errors import QuorumError
+from records.checkpoint import CheckpointFailed
+from records.files import write_atomically
 from trainer.carriers import SkippedUpdates, TrainingSequence
-from trainer.checkpoint import CheckpointFailed
-from trainer.records import write_atomically
 
 BATCH = "batch.json"
 SKIPPED = "skipped"

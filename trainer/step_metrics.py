@@ -3,11 +3,11 @@ ledger row."""
 
 from collections import Counter
 
+from records.group_metrics import length_metrics, prompt_metrics, reward_metrics, staleness_metrics
+from records.run_folder import LedgerRow
 from rewards.client import QueuePeak, RewardStats
 from trainer.batch.filter import UNSCORABLE
-from trainer.group_metrics import length_metrics, prompt_metrics, reward_metrics, staleness_metrics
 from trainer.pipeline.loop import StepOutcome
-from trainer.run_folder import LedgerRow
 
 
 def outcome_metrics(outcome: StepOutcome) -> dict[str, float]:

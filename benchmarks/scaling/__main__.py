@@ -1,4 +1,4 @@
-"""python -m benchmarks.scaling: starts `python -m trainer.simulation` with the same settings; see its --help.
+"""python -m benchmarks.scaling: starts `python -m measure.scaling` with the same settings; see its --help.
 
 The simulation runs the trainer's pipeline itself, so it lives in the trainer, which benchmarks never import.
 """
@@ -9,4 +9,4 @@ import sys
 from conf.child import module_command
 
 if __name__ == "__main__":
-    sys.exit(subprocess.run(module_command("trainer.simulation", *sys.argv[1:])).returncode)
+    sys.exit(subprocess.run(module_command("measure.scaling", *sys.argv[1:])).returncode)

@@ -1,4 +1,4 @@
-"""Training the quickstart with one reward component off in turn (python -m benchmarks.ablation)."""
+"""Training the quickstart with one reward component off in turn (python -m measure.ablation)."""
 
 from typing import Literal
 

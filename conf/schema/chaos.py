@@ -1,4 +1,4 @@
-"""Breaking small training runs on purpose (python -m benchmarks.chaos)."""
+"""Breaking small training runs on purpose (python -m measure.chaos)."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""How fast, how steady and how easily gamed rewards are (python -m benchmarks.rewards)."""
+"""How fast, how steady and how easily gamed rewards are (python -m measure.rewards)."""
 
 from typing import Literal
 

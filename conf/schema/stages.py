@@ -24,6 +24,10 @@ class WarmupConfig(Section):
     """Folder of finished warm-ups, one for each content hash."""
 
 
+WARMUP_IRRELEVANT = frozenset(("enabled", "cache", "threads", "stall_timeout_s"))
+"""Settings of WarmupConfig that do not decide what a warm-up makes."""
+
+
 class PipelineConfig(Section):
     steps: PositiveInt = 100
     """Optimizer steps asked for."""

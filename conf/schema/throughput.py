@@ -1,4 +1,4 @@
-"""How fast a training step is (python -m benchmarks.throughput)."""
+"""How fast a training step is (python -m measure.throughput)."""
 
 from typing import Literal
 

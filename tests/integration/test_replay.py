@@ -1,4 +1,4 @@
-"""`python -m trainer.replay` on a kept batch: real DeepSpeed, a tiny policy, one infinite advantage."""
+"""`python -m operate.replay` on a kept batch: real DeepSpeed, a tiny policy, one infinite advantage."""
 
 import math
 import subprocess
@@ -44,7 +44,7 @@ def run(tmp_path_factory) -> Path:
 
 def replay(file: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "trainer.replay", str(file)], capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", "operate.replay", str(file)], capture_output=True, text=True, timeout=300
     )
 
 
@@ -120,7 +120,7 @@ def test_what_one_update_alone_and_without_its_reference_would_not_show_is_named
         (tmp_path / name).mkdir()
     files = [infinite_kl(tmp_path / "kl"), *(infinite_ratio(tmp_path / old, old) for old in ("learner", "engine"))]
     # In one process: starting one takes longer than a replay.
-    script = "import sys; from trainer.replay import main; print([main([file]) for file in sys.argv[1:]])"
+    script = "import sys; from operate.replay import main; print([main([file]) for file in sys.argv[1:]])"
     answer = subprocess.run([sys.executable, "-c", script, *files], capture_output=True, text=True, timeout=300)
     assert answer.stdout.splitlines()[-1:] == ["[3, 3, 3]"], answer.stderr[-3000:]
     _, kl, *ratios = answer.stdout.split("step 1: ")

@@ -71,7 +71,7 @@ def least(groups: list[dict]) -> int:
 def test_the_benchmark_samples_with_and_without_the_fused_forward_pass(tiny_policy: Path) -> None:
     sizes = {"prompt-tokens": 40, "group-size": 4, "completion-tokens": 8, "batches": 1, "rounds": 1}
     options = [f"--{name}={value}" for name, value in sizes.items()]
-    command = [sys.executable, "-m", "rollout.benchmark", str(tiny_policy), *options]
+    command = [sys.executable, "-m", "measure.engine", str(tiny_policy), *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     found = re.findall(r"fused_decoding=(\w+) +(\d+) tokens/s .* ([\d.]+) ms a step", done.stdout)

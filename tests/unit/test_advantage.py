@@ -8,12 +8,12 @@ import pytest
 from conf.schema.algo import AdvantageConfig, AlgoConfig, KlConfig, OverlongConfig
 from conf.schema.reward import AtomicReward, MemoryReward, RewardConfig
 from rewards.carriers import RewardResult, SqlTask
-from rollout.carriers import Completion, Group, Prompt
+from rollout.carriers import Completion, Group, Prompt, ScoredGroup
 from trainer.batch.advantage import group_advantages
 from trainer.batch.batcher import Batcher
 from trainer.batch.filter import filter_groups
 from trainer.batch.rewards import compared_rewards, component_weights, overlong_deduction
-from trainer.carriers import ScoredGroup, TrainingSequence
+from trainer.carriers import TrainingSequence
 
 
 def scored_group(totals: list[float | None], correct: list[bool] | None = None, finish: str = "stop") -> ScoredGroup:

@@ -9,15 +9,15 @@ import pytest
 from conf.load import load, to_yaml
 from conf.schema.reward import RewardConfig
 from conf.schema.root import TrainConfig
+from operate.ask.__main__ import main
+from operate.ask.answer import Answer, NoAnswer, choose
+from operate.export.card import card
+from operate.export.folder import ExportFailed, export
+from operate.serve import ServeRefused, check_host, command, environment
+from operate.trained_run import NotUsable, Trained, trained
+from records.checkpoint import CheckpointInvalid
 from rewards.sql.executor import ExecutorPool
 from rollout.carriers import Completion
-from trainer.ask.__main__ import main
-from trainer.ask.answer import Answer, NoAnswer, choose
-from trainer.checkpoint import CheckpointInvalid
-from trainer.export.card import card
-from trainer.export.folder import ExportFailed, export
-from trainer.finished import NotUsable, Trained, trained
-from trainer.serve import ServeRefused, check_host, command, environment
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_a_wrong_database_is_refused_before_the_engine(run, tmp_path, database, 
     def start(*_: object, **__: object) -> None:
         raise AssertionError("an engine has started")
 
-    monkeypatch.setattr("trainer.ask.__main__.ask", start)
+    monkeypatch.setattr("operate.ask.__main__.ask", start)
     (tmp_path / "text.sqlite").write_text("no database")
     (tmp_path / "empty.sqlite").write_bytes(b"")
     (tmp_path / "folder.sqlite").mkdir()

@@ -7,9 +7,9 @@ import sqlite3
 import pytest
 
 from conf.schema.algo import DifficultySampler
+from records.checkpoint import Checkpoint, CheckpointFailed, CheckpointInvalid, CheckpointStore, RunState, finished
 from rewards.carriers import SqlTask
 from rollout.tasks import TaskStream, build_stream
-from trainer.checkpoint import Checkpoint, CheckpointFailed, CheckpointInvalid, CheckpointStore, RunState, finished
 from trainer.data import restore
 from trainer.learner.errors import LearnerLost
 

@@ -5,8 +5,8 @@ from contextlib import suppress
 
 from rich.console import Console
 
-from trainer.console import Mode, RichConsole, duration, open_console
-from trainer.metrics import Row
+from records.metrics import Row
+from records.sinks.console import Mode, RichConsole, duration, open_console
 
 ROW: Row = {
     "step": 2,

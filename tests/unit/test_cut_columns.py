@@ -11,15 +11,15 @@ from benchmarks.generation.policy import _tell
 from conf.load import load
 from conf.schema.benchmark import BirdBenchmark
 from conf.schema.prompt import PromptConfig
+from operate.ask.__main__ import unshown
+from records.run_folder import RunFolder
 from rewards.carriers import SqlTask
 from rewards.sql.reads import ColumnsRead
 from rollout.carriers import Prompt
 from rollout.prompt import PromptRenderer
 from rollout.prompt.cut import CutPrompt, cut_prompts, cut_sentence
 from tests.unit.test_prompt import WordTokenizer
-from trainer.ask.__main__ import unshown
 from trainer.data import PreparedData
-from trainer.run_folder import RunFolder
 
 CONFIG = PromptConfig(schema_format="columns", template="bare", example_values=0, thinking=False)
 

@@ -14,7 +14,7 @@ from conf.load import load
 from conf.schema.benchmark import BirdBenchmark, SpiderBenchmark
 from conf.schema.reward_http import RewardHttpConfig
 from conf.schema.root import TrainConfig
-from trainer.jobs.package import PACKAGES
+from operate.jobs.package import PACKAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"

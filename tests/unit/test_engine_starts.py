@@ -7,16 +7,16 @@ from typing import ClassVar
 
 import pytest
 
-import trainer.engines
 import trainer.learner.group
+import trainer.services
 from conf.load import load
 from conf.schema.root import TrainConfig
 from conf.schema.stages import CheckpointConfig, ClusterConfig
 from rewards.seat import Memory, Seat
 from rollout.errors import EngineStartFailed
-from trainer.engines import _start_learner
 from trainer.job import checkpoint_due
 from trainer.learner.group import LearnerGroup
+from trainer.services import _start_learner
 
 
 class Learner:
@@ -81,13 +81,13 @@ def test_whoever_interrupts_the_starts_finds_none_under_way_while_the_parts_are_
         return Part()
 
     Part.events.clear()
-    monkeypatch.setattr(trainer.engines, "RewardClient", Part)
-    monkeypatch.setattr(trainer.engines, "LearnerGroup", Part)
-    monkeypatch.setattr(trainer.engines, "_start_pool", start_pool)
+    monkeypatch.setattr(trainer.services, "RewardClient", Part)
+    monkeypatch.setattr(trainer.services, "LearnerGroup", Part)
+    monkeypatch.setattr(trainer.services, "_start_pool", start_pool)
 
     async def run() -> None:
         config = load(TrainConfig, "train", ["experiment=quickstart"])
-        async with trainer.engines.engines(config, Path("policy"), None, lambda text: None):
+        async with trainer.services.engines(config, Path("policy"), None, lambda text: None):
             raise AssertionError("interrupted before")
 
     async def interrupted() -> None:

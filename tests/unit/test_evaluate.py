@@ -7,10 +7,10 @@ import pytest
 
 from conf.schema.rollout import SamplingConfig
 from conf.schema.stages import EvaluationConfig
+from records.metrics import StepMetrics
 from rewards.carriers import Cause, RewardResult, SqlTask
 from rollout.carriers import Completion, Group, Prompt
 from trainer.evaluate import evaluate, nothing_scored
-from trainer.metrics import StepMetrics
 
 RIGHT = RewardResult(status="scored", total=1.0, correct=True, result_digest="a")
 WRONG = RewardResult(status="scored", total=0.0, result_digest="b")

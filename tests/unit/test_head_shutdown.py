@@ -8,14 +8,14 @@ import pytest
 from conf.load import load, to_yaml
 from conf.paths import absolute
 from conf.schema.root import TrainConfig
-from trainer.jobs.client import FOLDER, JobInfo, JobsClient, JobsUnavailable
-from trainer.jobs.shutdown import CAUSE, end_jobs, record
-from trainer.registry.index import RunIndex
-from trainer.registry.lost import record_stopped
-from trainer.registry.register import Registration
-from trainer.registry.show import listing
-from trainer.run_folder import RunFolder, read_summary
-from trainer.states import FILE as STATES
+from operate.jobs.client import FOLDER, JobInfo, JobsClient, JobsUnavailable
+from operate.jobs.shutdown import CAUSE, end_jobs, record
+from records.index.index import RunIndex
+from records.index.lost import record_stopped
+from records.index.register import Registration
+from records.index.show import listing
+from records.run_folder import RunFolder, read_summary
+from records.states import FILE as STATES
 
 
 def started(place: Path, name: str) -> tuple[Path, TrainConfig]:
@@ -94,7 +94,7 @@ class FakeClient(JobsClient):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.jobs.shutdown.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("operate.jobs.shutdown.time.sleep", lambda seconds: None)
 
 
 def test_jobs_are_asked_to_end_and_waited_for():

@@ -19,9 +19,9 @@ from conf.errors import ConfigError
 from conf.http_access import Access, is_loopback, names_listener, usable_token
 from conf.http_guard import HttpGuard
 from conf.listening import AddressInUse, check_port
+from operate import serve
+from operate.serve import ServeRefused, access, check_options, keys, split
 from rewards.http_proxy import TimedProtocol
-from trainer import serve
-from trainer.serve import ServeRefused, access, check_options, keys, split
 
 LOOPBACK = "127.0.0.1"
 
@@ -273,7 +273,7 @@ def test_vllm_gets_the_check_with_the_documented_command(
 ) -> None:
     from conf.load import load, to_yaml
     from conf.schema.root import TrainConfig
-    from trainer.served import ServedGuard
+    from operate.served import ServedGuard
 
     run = tmp_path / "mine"
     (run / "checkpoints" / "step-000002" / "policy").mkdir(parents=True)
@@ -289,7 +289,7 @@ def test_vllm_gets_the_check_with_the_documented_command(
     serve.main()
     ((line, environment),) = started
     assert line[-2:] == ["--seed", "3"]
-    assert line[line.index("--middleware") + 1] == "trainer.served.ServedGuard"
+    assert line[line.index("--middleware") + 1] == "operate.served.ServedGuard"
     assert json.loads(environment[serve.GUARDED])["port"] == port
     monkeypatch.setenv(serve.GUARDED, environment[serve.GUARDED])
     assert ServedGuard(echo)._access == Access(host=LOOPBACK, port=port, open_paths=("/health",))

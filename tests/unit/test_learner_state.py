@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM
 
 from conf.errors import QuorumError
 from conf.schema.model import PretrainedModel
+from records.checkpoint import CheckpointFailed
 from tests.tiny_qwen2 import tiny_qwen2
-from trainer.checkpoint import CheckpointFailed
 from trainer.learner.errors import PolicyNotLoadable
 from trainer.learner.policy import load_model
 from trainer.learner.rank import LearnerRank

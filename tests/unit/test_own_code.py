@@ -17,14 +17,14 @@ import rewards.ray_start
 from conf.child import ROOT, module_command
 from conf.loopback import is_loopback, keep_from_proxy
 from conf.short_folder import PLACES, NoShortFolder, new_short_folder, room_in, short_folder
+from operate.jobs.client import JobsClient, JobsUnavailable, auth_headers
+from operate.jobs.head import HeadFailed, start_head
+from operate.jobs.package import PACKAGES
 from rewards.ray_start import give_token, ray_folder, start_private_ray
 from rewards.same_code import VARIABLE, OtherCode, check_same_code, digest, variables
-from trainer.jobs.client import JobsClient, JobsUnavailable, auth_headers
-from trainer.jobs.head import HeadFailed, start_head
-from trainer.jobs.package import PACKAGES
 
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
-FOREIGN = {"trainer/serve.py": "vLLM's", "trainer/jobs/submit.py": "the cluster's interpreter, in the package's folder"}
+FOREIGN = {"operate/serve.py": "vLLM's", "operate/jobs/submit.py": "the cluster's interpreter, in the package's folder"}
 """Where python -m is meant: modules that are not ours, or another machine's."""
 
 
@@ -32,7 +32,7 @@ def test_a_child_runs_this_code_where_the_working_directory_holds_other_packages
     for name in ("rollout", "conf", "trainer"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise SystemExit('another project')\n")
-    command = module_command("trainer.jobs", "list", "--address", "nowhere")
+    command = module_command("operate.jobs", "list", "--address", "nowhere")
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (
         1,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from trainer.metrics_keys import PREPARATION, STAGES
-from trainer.report import write_report
-from trainer.report.chart import (
+from records.metrics_keys import PREPARATION, STAGES
+from records.report import write_report
+from records.report.chart import (
     BOTTOM,
     HEIGHT,
     LEFT,
@@ -24,12 +24,12 @@ from trainer.report.chart import (
     thin,
     ticks,
 )
-from trainer.report.curves import merged, sections
-from trainer.report.headline import results, stage_shares
-from trainer.report.page import view
-from trainer.report.samples import browser, first_and_last, highlighted, visible
-from trainer.run_folder import RunFolderError, is_open, read_summary
-from trainer.summary import summarise
+from records.report.curves import merged, sections
+from records.report.headline import results, stage_shares
+from records.report.page import view
+from records.report.samples import browser, first_and_last, highlighted, visible
+from records.run_folder import RunFolderError, is_open, read_summary
+from records.summary import summarise
 
 ATTACK = (
     "</pre></script><script>document.documentElement.dataset.pwned=1</script>"

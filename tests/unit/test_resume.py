@@ -19,16 +19,16 @@ import trainer.run
 from conf.errors import QuorumError
 from conf.load import load
 from conf.schema.root import TrainConfig
+from records.checkpoint import STREAM, RunState
+from records.digests import weights_digest
+from records.identity import FILE
+from records.run_folder import LedgerRow
 from rollout.errors import WeightUpdateFailed
 from rollout.tasks import TaskSet
 from tests.tiny_qwen2 import tiny_qwen2
-from trainer.checkpoint import STREAM, RunState
 from trainer.data import PreparedData
-from trainer.digests import weights_digest
-from trainer.identity import FILE
 from trainer.resume import ResumeRefused
 from trainer.run import run
-from trainer.run_folder import LedgerRow
 from trainer.warmup.cache import keep_left_out
 from trainer.warmup.tokenizer import train_tokenizer
 

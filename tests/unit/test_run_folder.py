@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from records.files import Json, RecordsDamaged, RecordsNotWritten, RowWriter, read_rows, rewind, write_atomically
+from records.run_folder import LedgerRow, RunFolder, RunFolderError, read_config, read_summary
+from records.summary import RunSummary, Status, engine_versions, summarise
 from rewards.carriers import RewardResult, SqlTask
-from rollout.carriers import Completion, Group, Prompt
-from trainer.carriers import ScoredGroup
-from trainer.records import Json, RecordsDamaged, RecordsNotWritten, RowWriter, read_rows, rewind, write_atomically
-from trainer.run_folder import LedgerRow, RunFolder, RunFolderError, read_config, read_summary
-from trainer.summary import RunSummary, Status, engine_versions, summarise
+from rollout.carriers import Completion, Group, Prompt, ScoredGroup
 
 
 def lines(path: Path) -> list[dict]:
@@ -185,7 +184,7 @@ def test_a_full_disk_is_one_sentence() -> None:
 
 
 def test_two_drivers_cannot_share_a_folder(tmp_path: Path) -> None:
-    code = f"from pathlib import Path; from trainer.run_folder import RunFolder; RunFolder(Path({str(tmp_path)!r}))"
+    code = f"from pathlib import Path; from records.run_folder import RunFolder; RunFolder(Path({str(tmp_path)!r}))"
     root = Path(__file__).parents[2]
     with RunFolder(tmp_path):
         second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, timeout=60)

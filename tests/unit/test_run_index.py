@@ -11,16 +11,16 @@ import pytest
 from conf.errors import ConfigError
 from conf.load import load
 from conf.schema.root import TrainConfig
+from records.index.__main__ import main
+from records.index.collect import best_checkpoint, collect, garbage
+from records.index.identity import CODE_VERSION, code_version, data_digests, parent_checkpoint
+from records.index.index import IndexUnusable, RunIndex, RunRow
+from records.index.register import Registration
+from records.index.show import comparison, full, listing
+from records.run_folder import RunFolder
+from records.summary import summarise
 from rewards.carriers import SqlTask
 from rollout.tasks import TaskSet
-from trainer.registry.__main__ import main
-from trainer.registry.collect import best_checkpoint, collect, garbage
-from trainer.registry.identity import CODE_VERSION, code_version, data_digests, parent_checkpoint
-from trainer.registry.index import IndexUnusable, RunIndex, RunRow
-from trainer.registry.register import Registration
-from trainer.registry.show import comparison, full, listing
-from trainer.run_folder import RunFolder
-from trainer.summary import summarise
 
 ROW = RunRow(
     id="a1",

@@ -17,13 +17,13 @@ import trainer.run
 from conf.errors import ConfigError, QuorumError
 from conf.load import load
 from conf.schema.root import TrainConfig
+from records.checkpoint import STREAM, RunState
+from records.sinks.wandb_sink import WandbSink
 from rollout.errors import WeightUpdateFailed
 from rollout.tasks import Dropped, StreamMismatch, TaskSet
-from trainer.checkpoint import STREAM, RunState
 from trainer.data import PreparedData
 from trainer.learner.errors import LearnerLost, LearnerStalled
 from trainer.run import run
-from trainer.wandb_sink import WandbSink
 from trainer.warmup.cache import keep_left_out
 from trainer.warmup.tokenizer import train_tokenizer
 

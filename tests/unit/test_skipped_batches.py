@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from operate.cause import Numbers, cause
+from records.checkpoint import CheckpointFailed
 from trainer.batch.plan import divide
 from trainer.carriers import SkippedUpdates, TrainingSequence
-from trainer.cause import Numbers, cause
-from trainer.checkpoint import CheckpointFailed
 from trainer.learner.skipping import skipped_updates
 from trainer.learner.update import MadeUpdate
 from trainer.skipped import BatchUnreadable, SkippedBatch, keep, read_batch, write_batch

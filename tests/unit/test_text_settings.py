@@ -20,7 +20,7 @@ from conf.schema.benchmark import DemoBenchmark
 from conf.schema.root import TrainConfig
 from conf.schema.selection import StudyConfig
 from conf.schema.simulation import SimulationConfig
-from trainer.jobs.settings import KINDS, prepare
+from operate.jobs.settings import KINDS, prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 PRETRAINED = ("model=pretrained", "warmup=none", "prompt.thinking=false")

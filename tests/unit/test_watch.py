@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from trainer.records import RecordsDamaged
-from trainer.report.page import render_report
-from trainer.run_folder import RunFolder, RunFolderError
-from trainer.states import FILE, read_states, shown
-from trainer.watch.live import LiveRun, RowTail
-from trainer.watch.terminal import dashboard, follow, sparkline
-from trainer.watch.web import AddressInUse, WatchServer
+from operate.watch.live import LiveRun, RowTail
+from operate.watch.terminal import dashboard, follow, sparkline
+from operate.watch.web import AddressInUse, WatchServer
+from records.files import RecordsDamaged
+from records.report.page import render_report
+from records.run_folder import RunFolder, RunFolderError
+from records.states import FILE, read_states, shown
 
 
 def test_a_tail_gives_whole_new_rows_once(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_on_every_address_it_answers_to_addresses_and_to_no_foreign_name(tmp_pat
 
 
 def test_a_slow_client_is_not_waited_for(server: WatchServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.watch.web.REQUEST_S", 0.3)
+    monkeypatch.setattr("operate.watch.web.REQUEST_S", 0.3)
     with socket.create_connection(("127.0.0.1", server.server_port), timeout=10) as slow:
         begun = time.monotonic()
         slow.sendall(b"GET / HTTP/1.1\r\nX-Slow: ")

@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from conf.schema.algo import AlgoConfig
+from rollout.carriers import ScoredGroup
 from trainer.batch.advantage import group_advantages
 from trainer.batch.filter import FilteredGroups, Rewards, drop_reason, filter_groups
 from trainer.batch.rewards import compared_rewards
 from trainer.batch.sequences import training_sequences
-from trainer.carriers import ScoredGroup, TrainingSequence
+from trainer.carriers import TrainingSequence
 
 KlSums = Sequence[Sequence[float]]
 """One for each completion of each group, nats."""

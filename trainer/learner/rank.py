@@ -14,9 +14,9 @@ import torch
 import torch.distributed as dist
 
 from conf.errors import first_line
+from records.checkpoint import CheckpointFailed
 from rollout.weights.handle import EngineLife
 from trainer.carriers import TrainingSequence
-from trainer.checkpoint import CheckpointFailed
 from trainer.learner.backend import start_engine
 from trainer.learner.errors import LearnerError
 from trainer.learner.exactness import check_model
@@ -325,7 +325,7 @@ class LearnerRank:
     def _metrics(
         self, statistics: Statistics, work: Sequence[Work], norms: Sequence[float], masked: int, skipped: int
     ) -> dict[str, float]:
-        """Reduced over ranks and updates; keys are those of trainer/metrics_keys.py that can be known here."""
+        """Reduced over ranks and updates; keys are those of records/metrics_keys.py that can be known here."""
         forwarded = sum(batch.forwarded for one in work for batch in one.batches)
         counts = torch.tensor([float(forwarded), float(masked)], dtype=torch.float64)
         all_forwarded, all_masked = all_reduce(counts, dist.ReduceOp.SUM, self._spec.device).tolist()

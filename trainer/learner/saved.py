@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import NonNegativeInt
 
 from conf.schema.learner import LearnerConfig
-from trainer.checkpoint import read_as
+from records.checkpoint import read_as
 
 LEARNER = "learner"
 """Folder of a checkpoint that only the same learner reads."""

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from conf.errors import QuorumError
-from rollout.carriers import Prompt
+from rollout.carriers import Prompt, ScoredGroup
 from trainer.batch.batcher import Batcher
 from trainer.batch.filter import FilteredGroups
-from trainer.carriers import ScoredGroup, SkippedUpdates, TrainingSequence
+from trainer.carriers import SkippedUpdates, TrainingSequence
 from trainer.pipeline.buffer import GroupBuffer, Stale
 from trainer.pipeline.clock import StageClock, now
 from trainer.pipeline.fresh import FreshCheck

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from conf.errors import QuorumError, first_line
 from conf.schema.model import PretrainedModel, TinyModel
 from conf.schema.prompt import PromptConfig
-from conf.schema.stages import WarmupConfig
+from conf.schema.stages import WARMUP_IRRELEVANT, WarmupConfig
 from rollout.prompt.described import SchemaReader
 from rollout.tasks.carriers import Dropped, TaskSet
 from trainer.warmup.corpus import trace_of
@@ -31,8 +31,6 @@ RECIPE = 4
 
 _DROPPED = "dropped.json"
 _LIBRARIES = ("torch", "transformers", "trl", "tokenizers")
-IRRELEVANT = frozenset(("enabled", "cache", "threads", "stall_timeout_s"))
-"""Settings that do not decide what a warm-up makes."""
 
 
 def content_hash(
@@ -49,7 +47,7 @@ def content_hash(
     add(model.model_dump(mode="json"))
     add(_base_files(model))
     add(prompt.model_dump(mode="json"))
-    add(warmup.model_dump(mode="json", exclude={*IRRELEVANT}))
+    add(warmup.model_dump(mode="json", exclude={*WARMUP_IRRELEVANT}))
     for database in dict.fromkeys(task.databases[0] for task in tasks.warmup):
         add([asdict(column) for column in schemas.read(database)])
     for task in tasks.warmup:
