@@ -5,9 +5,9 @@
   output=DIR               receives candidates.jsonl
 
 Each question draws its own share of right answers. Candidates are the gold query, the recorded prediction, and a few
-neighbours of the gold (rewards/sql/mutants) of which some are much more frequent than others, as with a model that has
-favourite mistakes; log-probabilities carry a weak signal. Numbers on such files say how voters and machines behave, and
-nothing about any model.
+neighbours of the gold (rewards/instances/mutants) of which some are much more frequent than others, as with a model
+that has favourite mistakes; log-probabilities carry a weak signal. Numbers on such files say how voters and machines
+behave, and nothing about any model.
 """
 
 import json
@@ -21,7 +21,7 @@ from benchmarks.questions import bird, spider
 from conf.cli import run_entrypoint
 from conf.output import new_output
 from conf.schema.benchmark import BenchmarkConfig, BirdBenchmark, SpiderBenchmark
-from rewards.sql.mutants import mutants
+from rewards.instances.mutants import mutants
 from rewards.sql.parse import ParseFailure
 from rewards.sql.schema import DatabaseSchema, read_schema
 

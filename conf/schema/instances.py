@@ -1,4 +1,4 @@
-"""Making more instances of databases (python -m rewards.instances)."""
+"""Making more instances of databases (python -m curation.instances)."""
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 

@@ -24,7 +24,7 @@ class RewardBenchmarkConfig(Section):
     limit: PositiveInt | None = None
     """gaming: this many questions of each data set, evenly spaced (None: all)."""
     instances: PathText | None = None
-    """gaming: a folder that python -m rewards.instances made; its databases take the place of those of `root`,
+    """gaming: a folder that python -m curation.instances made; its databases take the place of those of `root`,
     which keeps those that are not there."""
     output: PathText | None = None
     """JSON file for the figures."""

@@ -1,4 +1,4 @@
-"""The pipeline simulated beyond the machines at hand (python -m benchmarks.scaling)."""
+"""The pipeline simulated beyond the machines at hand (python -m measure.scaling)."""
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from benchmarks.rows import read_rows
+from records.files import read_rows
 
 METRICS = {"greedy": "eval/greedy_ex", "mean": "eval/mean_at_n", "vote": "eval/vote_ex", "recall": "eval/recall_at_n"}
 LABELS = {

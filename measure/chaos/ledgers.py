@@ -6,11 +6,11 @@ consumed the same tasks at the same positions, each once.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.rows import read_rows
+from records.files import read_rows
 
 NOT_CONSUMED = "stale"
 """Reason of a dropped group that is generated again at its position."""
@@ -39,12 +39,10 @@ class Account:
 
 def read_ledger(file: Path) -> list[Consumed]:
     """What a run has consumed, in order; nothing where there is no ledger yet."""
-    if not file.is_file():
-        return []
     return parse(read_rows(file))
 
 
-def parse(rows: Sequence[dict]) -> list[Consumed]:
+def parse(rows: Iterable[dict]) -> list[Consumed]:
     """The rows of a ledger.jsonl."""
     found = []
     for row in rows:

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.rows import read_rows
 from conf.output import replace_text
 from measure.chaos.faults import IN_PASSING
 from measure.chaos.ledgers import Account, account, read_ledger
 from measure.chaos.trial import Lab
 from measure.chaos.watched import TrainerRun, TrialFailed
+from records.files import read_rows
 
 SETTINGS = (
     "rollout.max_restarts=1000",
@@ -144,5 +144,5 @@ def _compared(
 
 
 def _accuracies(folder: Path) -> list[float]:
-    rows = read_rows(folder / "metrics.jsonl")
+    rows = list(read_rows(folder / "metrics.jsonl"))
     return [row["reward/accuracy"] for row in rows if "reward/accuracy" in row]

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.rows import read_rows
 from conf.child import module_command
 from conf.load import quoted
 from conf.schema.chaos import ChaosConfig, FaultName
@@ -18,6 +17,7 @@ from measure.chaos.faults import FAULTS
 from measure.chaos.ledgers import Consumed, account, read_ledger
 from measure.chaos.scene import Noticed, NotPossible, Scene
 from measure.chaos.watched import TrainerRun, TrialFailed
+from records.files import read_rows
 
 PASSED = "passed"
 NOT_RUN = "not run"
@@ -240,8 +240,5 @@ class _Trial:
 
 def usual_step(folder: Path) -> float:
     """Median seconds of an optimizer step in a run's metrics; 0 where none is logged."""
-    file = folder / "metrics.jsonl"
-    if not file.is_file():
-        return 0.0
-    seconds = [row["perf/step_s"] for row in read_rows(file) if row.get("perf/step_s")]
+    seconds = [row["perf/step_s"] for row in read_rows(folder / "metrics.jsonl") if row.get("perf/step_s")]
     return statistics.median(seconds) if seconds else 0.0

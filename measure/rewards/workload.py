@@ -12,8 +12,8 @@ from benchmarks.predictions import read_predictions
 from benchmarks.questions import bird, spider
 from conf.schema.benchmark import BirdQuestions, SpiderQuestions
 from rewards.carriers import SqlTask
+from rewards.instances.mutants import mutants
 from rewards.scorer import ScoreJob
-from rewards.sql.mutants import mutants
 from rewards.sql.parse import ParseFailure, canonical
 from rewards.sql.schema import read_schema
 

@@ -1,4 +1,4 @@
-"""The pipeline beyond the machines at hand: python -m benchmarks.scaling [calibrate=[RUN,...] check=[RUN,...]]
+"""The pipeline beyond the machines at hand: python -m measure.scaling [calibrate=[RUN,...] check=[RUN,...]]
 [devices=[2,8,32]] [output=FILE]
 
 Runs the trainer's own buffer, staleness rules and loop against timed stand-ins for engines, rewards and learner, on a

@@ -7,13 +7,14 @@ distribution. Rewards are real, and worth nothing: all groups are kept.
 from pathlib import Path
 from typing import Any
 
-from benchmarks.rows import read_rows
+from conf.errors import QuorumError
 from conf.load import quoted
 from conf.schema.throughput import ThroughputConfig
 from measure.throughput.blocks import TAIL, our_block
 from measure.throughput.comparison import measured_peak
 from measure.throughput.jobs import Job, random_weights, sized_settings
 from measure.throughput.summary import summary
+from records.files import read_rows
 from rollout.replayed_lengths import typical_lengths
 from rollout.shape import shape_of
 
@@ -56,4 +57,7 @@ def _lengths(config: ThroughputConfig) -> list[int]:
     sizes = config.measure
     if sizes.lengths is None:
         return typical_lengths(sizes.completion_tokens)
-    return [c["tokens"] for row in read_rows(Path(sizes.lengths)) for c in row["completions"] if c["tokens"]]
+    lengths = [c["tokens"] for row in read_rows(Path(sizes.lengths)) for c in row["completions"] if c["tokens"]]
+    if not lengths:
+        raise QuorumError(f"measure.lengths={sizes.lengths}: no samples.jsonl with completions")
+    return lengths

@@ -6,8 +6,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.rows import read_rows
 from measure.throughput.arithmetic import GroupLengths
+from records.files import read_rows
 
 STAGES = ("generate", "score", "train", "sync")
 
@@ -51,7 +51,7 @@ def our_steps(folder: Path) -> list[Step]:
 
 def peer_steps(file: Path) -> list[Step]:
     """From what measure/throughput/peer.py writes. Training is what generation and scoring leave of a step."""
-    rows = read_rows(file)
+    rows = list(read_rows(file))
     steps = []
     for before, row in zip([None, *rows[:-1]], rows, strict=True):
         wall = None if before is None else row["end"] - before["end"]

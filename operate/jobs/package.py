@@ -10,7 +10,18 @@ from pathlib import Path
 
 from conf.errors import QuorumError
 
-PACKAGES = ("conf", "rewards", "rollout", "selection", "trainer", "benchmarks")
+PACKAGES = (
+    "conf",
+    "rewards",
+    "rollout",
+    "selection",
+    "records",
+    "curation",
+    "trainer",
+    "benchmarks",
+    "operate",
+    "measure",
+)
 SUFFIXES = (".py", ".c", ".h", ".yaml", ".j2", ".css", ".js")
 MAX_BYTES = 20 * 2**20
 
