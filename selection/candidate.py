@@ -119,3 +119,8 @@ def groups_by_result(candidates: Sequence[Candidate]) -> list[list[Candidate]]:
 def largest(groups: Sequence[Sequence[Candidate]]) -> Candidate:
     """The preferred member of the largest group; groups of equal size are ranked by their preferred members."""
     return min(groups, key=lambda group: (-len(group), preference(group[0])))[0]
+
+
+def telling(groups: list[list[Candidate]]) -> list[list[Candidate]]:
+    """The groups whose result is not trivial; all of them when every one is."""
+    return [group for group in groups if not group[0].trivial] or groups

@@ -26,11 +26,11 @@ from conf.pages import content_policy
 from conf.schema.selection import StudyConfig
 from conf.terminal import aligned, visible
 from selection.ballots import Ballot, ballots
-from selection.builder import NEEDS_LOGPROBS, VOTERS
 from selection.candidate import Voter
 from selection.intervals import share_interval
 from selection.questions import CandidatesUnusable, read_candidates
 from selection.reranker import load_reranker
+from selection.voters import NEEDS_LOGPROBS, VOTERS
 
 SCRIPT = re.compile(r"<script[^>]*>(.*?)</script>", re.DOTALL)
 PRINTED = (1, 2, 5, 10, 20, 30)

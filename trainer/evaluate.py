@@ -18,8 +18,8 @@ from conf.schema.rollout import SamplingConfig
 from conf.schema.stages import EvaluationConfig
 from rewards.carriers import Cause, RewardResult
 from rollout.carriers import Group, Prompt
-from selection.builder import VOTERS
 from selection.candidate import Candidate
+from selection.voters import VOTERS
 from trainer.pipeline.producer import GroupSource, Scoring
 
 CONCURRENT_TASKS = 64

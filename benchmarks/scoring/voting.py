@@ -10,8 +10,8 @@ from conf.schema.data import Denotation
 from rewards.carriers import Execution
 from rewards.sql.agreement import agreeing
 from rewards.sql.denotation import is_trivial
-from selection.builder import NEEDS_LOGPROBS, VOTERS
 from selection.candidate import Candidate, Context, NoCandidates, Voter
+from selection.voters import NEEDS_LOGPROBS, VOTERS
 
 if TYPE_CHECKING:  # it loads pandas, which scoring a file without a reranker must not wait for
     from benchmarks.scoring.reranking import Reranking

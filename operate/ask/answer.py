@@ -12,8 +12,8 @@ from rewards.sql.agreement import agreeing
 from rewards.sql.denotation import is_trivial
 from rewards.sql.executor import ExecutorPool, Query
 from rollout.carriers import Completion
-from selection.builder import VOTERS
 from selection.candidate import Candidate, Context
+from selection.voters import VOTERS
 
 
 class NoAnswer(QuorumError):
