@@ -8,18 +8,15 @@ scores are the benchmarks' business and differ on a few questions.
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 
 from conf.schema.selection import CandidateFile
 from rewards.components.atomic import AtomicComparer
-from rewards.sql.agreement import agreeing
-from rewards.sql.denotation import is_trivial
 from rewards.sql.executor import ExecutorPool, Query
 from rewards.sql.gold import GoldRequest, GoldStore
 from rewards.sql.gold_answer import Gold
 from rewards.sql.results import Results
 from rewards.sql.schema import read_schema
-from selection.candidate import Candidate, Context
+from selection.candidate import Candidate, Context, executed_candidates, instance_digests
 from selection.questions import Sampled
 from selection.soft_vote import ROWS_COMPARED
 
@@ -82,39 +79,20 @@ def _execute(block: Sequence[Sampled], pool: ExecutorPool, config: CandidateFile
 
 def _ballot(one: Sampled, gold: Gold, known: Known, comparer: AtomicComparer) -> Ballot:
     task = one.task
-    digests = _digests(one, known)
-    candidates = tuple(
-        Candidate(
-            index=index,
-            sql=sql,
-            digest=digests[sql][0],
-            trivial=digests[sql][0] is not None and is_trivial(known[task.databases[0], sql]),
-            failed=digests[sql][0] is None,
-            logprob=one.logprobs[index] if one.logprobs else None,
-        )
-        for index, sql in enumerate(one.candidates)
+    primary, *further = ((file, {sql: known[file, sql] for sql in one.candidates}) for file in task.databases)
+    candidates = executed_candidates(
+        one.candidates, primary[1], denotation=task.denotation, database=primary[0], logprobs=one.logprobs
     )
-    right = {sql for sql in digests if _right(sql, gold, one, known)}
+    right = {sql for sql in primary[1] if _right(sql, gold, one, known)}
     context = Context(
         question=task.question,
         evidence=task.evidence,
-        rows={c.index: known[task.databases[0], c.sql].rows[:ROWS_COMPARED] for c in candidates if not c.failed},
+        rows={c.index: primary[1][c.sql].rows[:ROWS_COMPARED] for c in candidates if not c.failed},
         correct=frozenset(c.index for c in candidates if c.sql in right),
         similarity=lambda left, right: comparer.similarity(left, right).similarity,
-        instance_digests={c.index: digests[c.sql][1] for c in candidates},
+        instance_digests=instance_digests(candidates, further, denotation=task.denotation),
     )
     return Ballot(db_id=task.db_id, question=task.question, candidates=candidates, context=context)
-
-
-def _digests(one: Sampled, known: Known) -> dict[str, tuple[str | None, str]]:
-    """By query its digest on the primary instance (None when it did not run there), and one for all instances."""
-    sqls = set(one.candidates)
-    each = [
-        agreeing({sql: known[database, sql] for sql in sqls}, one.task.denotation, database=database)
-        for database in one.task.databases
-    ]
-    together = {sql: "\n".join(digests[sql] or "failed" for digests in each) for sql in sqls}
-    return {sql: (each[0][sql], blake2b(together[sql].encode(), digest_size=32).hexdigest()) for sql in sqls}
 
 
 def _right(sql: str, gold: Gold, one: Sampled, known: Known) -> bool:

@@ -8,11 +8,9 @@ from conf.schema.data import Denotation
 from conf.schema.reward import PRESENT, RewardConfig
 from rewards.carriers import Execution
 from rewards.components.format import extract
-from rewards.sql.agreement import agreeing
-from rewards.sql.denotation import is_trivial
 from rewards.sql.executor import ExecutorPool, Query
 from rollout.carriers import Completion
-from selection.candidate import Candidate, Context
+from selection.candidate import Context, executed_candidates
 from selection.voters import VOTERS
 
 
@@ -51,11 +49,9 @@ def choose(
     budget = reward.execution.budget.model_copy(update={"clock": PRESENT})
     queries = [Query(database=database, sql=sql, budget=budget) for sql in written]
     results = dict(zip(written, executors.run(queries), strict=True))
-    digests = agreeing(results, denotation, database=database)
-    candidates = [
-        _candidate(index, sql, results.get(sql), digests.get(sql), completion.logprob)
-        for index, (sql, completion) in enumerate(zip(sqls, completions, strict=True))
-    ]
+    candidates = executed_candidates(
+        sqls, results, denotation=denotation, database=database, logprobs=[one.logprob for one in completions]
+    )
     ran = [candidate for candidate in candidates if not candidate.failed]
     if not ran:
         first = results[written[0]]
@@ -69,11 +65,3 @@ def choose(
         ran=len(ran),
         asked=len(candidates),
     )
-
-
-def _candidate(
-    index: int, sql: str, execution: Execution | None, digest: str | None, logprob: float | None
-) -> Candidate:
-    if execution is None or digest is None:
-        return Candidate(index=index, sql=sql, digest=None, failed=True, logprob=logprob)
-    return Candidate(index=index, sql=sql, digest=digest, trivial=is_trivial(execution), logprob=logprob)
