@@ -31,8 +31,8 @@ VERBS = {
     ("bench", "scaling"): ("measure.scaling", "simulate the pipeline on more devices"),
     ("chaos",): ("measure.chaos", "break small training runs and count what they lose"),
     ("compare",): ("benchmarks.compare", "compare benchmark runs"),
-    ("study",): ("selection.study", "compare voters on candidates"),
-    ("reranker",): ("selection.train_reranker", "train the reranker on candidates"),
+    ("study",): ("benchmarks.study", "compare voters on candidates"),
+    ("reranker",): ("benchmarks.study.train_reranker", "train the reranker on candidates"),
 }
 
 

@@ -38,7 +38,7 @@ class CandidateFile(Section):
 
 
 class StudyConfig(CandidateFile):
-    """Everything `python -m selection.study` needs."""
+    """Everything `python -m benchmarks.study` needs."""
 
     split: Literal["heldout", "train"] = "heldout"
     n: PositiveInt = 30
@@ -50,7 +50,7 @@ class StudyConfig(CandidateFile):
 
 
 class RerankerTraining(CandidateFile):
-    """Everything `python -m selection.train_reranker` needs."""
+    """Everything `python -m benchmarks.study.train_reranker` needs."""
 
     split: Literal["heldout", "train"] = "train"
     l2: NonNegativeFloat = 1.0

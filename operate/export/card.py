@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from conf.schema.root import TrainConfig
 from operate.trained_run import Trained
 from records.files import Json
-from selection.intervals import share_interval
+from records.statistics.intervals import share_interval
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from selection.intervals import Interval, difference_interval
+from records.statistics.intervals import Interval, difference_interval
 
 BLOCK = 4_000_000
 """Signs drawn at a time, which bounds the memory."""

@@ -1,4 +1,4 @@
-"""A run's own evaluation groups candidates as benchmarks and `ask` do: by each query's own ORDER BY, never the gold's."""
+"""A run's evaluation groups candidates as benchmarks and `ask` do: by each query's own ORDER BY, not the gold's."""
 
 import sqlite3
 from contextlib import closing

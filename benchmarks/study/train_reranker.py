@@ -1,6 +1,6 @@
-"""python -m selection.train_reranker: fits the reranker on executed candidates of the training split.
+"""python -m benchmarks.study.train_reranker: fits the reranker on executed candidates of the training split.
 
-  candidates=FILE          candidates for training questions, as for selection.study
+  candidates=FILE          candidates for training questions, as for benchmarks.study
   data=spider|bird data.root=DIR   the training questions, where the file does not hold them
   output=FILE              receives the reranker
 
@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import minimize
 
+from benchmarks.study.ballots import Ballot, ballots
+from benchmarks.study.candidates import CandidatesUnusable, read_candidates
 from conf.cli import run_entrypoint
 from conf.output import new_output, refuse_existing
 from conf.schema.selection import RerankerTraining
 from conf.terminal import visible
-from selection.ballots import Ballot, ballots
 from selection.features import features
-from selection.questions import CandidatesUnusable, read_candidates
 from selection.reranker import Reranker
 
 

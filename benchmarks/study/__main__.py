@@ -1,4 +1,4 @@
-"""python -m selection.study: all voters side by side for n = 1..30 candidates, with intervals, as table and plot.
+"""python -m benchmarks.study: all voters side by side for n = 1..30 candidates, with intervals, as table and plot.
 
   candidates=FILE          candidates.jsonl of a benchmark run, or JSON lines {"index" or "question_id",
                            "candidates": [..], "logprobs": [..]}; [FILE,FILE] pools the answers of several models
@@ -20,15 +20,15 @@ from html import escape
 import numpy as np
 import plotly.graph_objects as go
 
+from benchmarks.study.ballots import Ballot, ballots
+from benchmarks.study.candidates import CandidatesUnusable, read_candidates
 from conf.cli import run_entrypoint
 from conf.output import new_output
 from conf.pages import content_policy
 from conf.schema.selection import StudyConfig
 from conf.terminal import aligned, visible
-from selection.ballots import Ballot, ballots
+from records.statistics.intervals import share_interval
 from selection.candidate import Voter
-from selection.intervals import share_interval
-from selection.questions import CandidatesUnusable, read_candidates
 from selection.reranker import load_reranker
 from selection.voters import NEEDS_LOGPROBS, VOTERS
 

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from benchmarks.study.candidates import Sampled
 from conf.schema.selection import CandidateFile
 from rewards.components.atomic import AtomicComparer
 from rewards.sql.executor import ExecutorPool, Query
@@ -17,7 +18,6 @@ from rewards.sql.gold_answer import Gold
 from rewards.sql.results import Results
 from rewards.sql.schema import read_schema
 from selection.candidate import Candidate, Context, executed_candidates, instance_digests
-from selection.questions import Sampled
 from selection.soft_vote import ROWS_COMPARED
 
 BLOCK = 64

@@ -1,6 +1,5 @@
 """Reads the question file that a candidate file answers, and the candidates themselves."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from conf.schema.selection import CandidateFile
 from rewards.carriers import SqlTask
 from rewards.cases import load_json
 from rewards.sql.files import instance_files
+from rollout.tasks.published import GOLD_KEYS, Entry, read_entries
 from selection.candidate import logprobs_fault
 
 
@@ -165,54 +165,33 @@ def _own_task(entry: Mapping[str, Any], where: str, config: CandidateFile, key: 
 
 def _asked(config: CandidateFile, data: SpiderData | BirdData) -> _Asked:
     root = Path(data.root)
-    file = root / (data.heldout_file if config.split == "heldout" else data.train_file)
+    heldout = config.split == "heldout"
     if isinstance(data, SpiderData):
-        folder, gold_key = root / data.database_folder, "query"
+        folder = root / data.database_folder
     else:
-        folder, gold_key = root / (data.heldout_databases if config.split == "heldout" else data.train_databases), "SQL"
-    try:
-        entries = load_json(_text(file, "questions").encode())
-    except json.JSONDecodeError as error:
-        raise CandidatesUnusable(f"{file} line {error.lineno}: a JSON list of questions expected") from error
-    except (ValueError, RecursionError) as error:
-        raise CandidatesUnusable(f"{file}: a JSON list of questions expected: {error}") from error
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise CandidatesUnusable(f"{file}: a JSON list of questions expected, each an object")
+        folder = root / (data.heldout_databases if heldout else data.train_databases)
     places: dict[str, list[int]] = {}
     tasks = []
-    for position, entry in enumerate(entries):
-        key = str(entry.get("question_id", position) if data.type == "bird" else position)
-        places.setdefault(key, []).append(position)
-        tasks.append(_task(entry, gold_key, folder, f"{file} entry {position}", config, key, data.denotation))
+    for entry in read_entries(root / (data.heldout_file if heldout else data.train_file), GOLD_KEYS[data.type]):
+        places.setdefault(str(entry.key), []).append(entry.place)
+        tasks.append(_task(entry, folder, config, data.denotation))
     return _Asked(tasks=tasks, places=places)
 
 
-def _task(
-    entry: dict[str, Any],
-    gold_key: str,
-    folder: Path,
-    where: str,
-    config: CandidateFile,
-    key: str,
-    denotation: Denotation,
-) -> SqlTask:
-    try:
-        db_id, question, gold = entry["db_id"], entry["question"], entry[gold_key]
-    except (KeyError, TypeError) as error:
-        raise CandidatesUnusable(f"{where}: db_id, question and {gold_key} expected ({error} is missing)") from error
-    databases = instance_files(folder, db_id)
+def _task(entry: Entry, folder: Path, config: CandidateFile, denotation: Denotation) -> SqlTask:
+    databases = instance_files(folder, entry.db_id)
     if not databases:
-        raise CandidatesUnusable(f"{where}: a database expected at {folder / db_id / db_id}.sqlite")
+        raise CandidatesUnusable(f"{entry.where}: a database expected at {folder / entry.db_id / entry.db_id}.sqlite")
     return SqlTask(
-        id=key,
-        db_id=db_id,
-        question=question,
-        evidence=entry.get("evidence") or "",
-        gold_sqls=(gold,),
+        id=str(entry.key),
+        db_id=entry.db_id,
+        question=entry.question,
+        evidence=entry.evidence,
+        gold_sqls=(entry.gold,),
         databases=databases if config.instances == "all" else databases[:1],
         denotation=denotation,
         split=config.split,
-        difficulty=entry.get("difficulty"),
+        difficulty=entry.difficulty,
     )
 
 
