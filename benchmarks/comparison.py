@@ -13,9 +13,9 @@ from types import UnionType
 from typing import Any, ClassVar
 
 from benchmarks.carriers import BenchmarkError
-from benchmarks.metrics.significance import holm, mcnemar, paired_difference, randomisation
+from records.statistics.intervals import Interval, mean_interval
+from records.statistics.significance import holm, mcnemar, paired_difference, randomisation
 from rewards.cases import load_json
-from selection.intervals import Interval, mean_interval
 
 ALPHA = 0.05
 HEADLINE = {"spider": "exec", "bird": "ex"}

@@ -44,7 +44,7 @@ def read_predictions(path: str, asked: QuestionSet) -> Answers:
 def candidate_lines(
     key: str, questions: Sequence[Question], answers: Sequence[Answer], denotation: Denotation
 ) -> Iterator[dict[str, Any]]:
-    """Answers with their questions as JSON lines, for `read_predictions` and selection.study; `key` is one of KEYS."""
+    """Answers with their questions as JSON lines, for `read_predictions` and benchmarks.study; `key` is one of KEYS."""
     for question, answer in zip(questions, answers, strict=True):
         line: dict[str, Any] = {key: question.key, "candidates": answer.candidates}
         line["task"] = {

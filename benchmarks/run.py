@@ -123,7 +123,9 @@ def _print(summary: Summary, metrics: Sequence[str], output: Path) -> None:
     if summary["n"] > 1:
         recall, mean = 100 * summary["recall_at"][-1], 100 * summary["mean_at_n"]["mean"]
         lines.append(f"recall@{summary['n']} {recall:.2f}, mean@n {mean:.2f}")
-    if summary["unscorable"]:
+    if summary["unscorable"] == summary["questions"]:
+        lines.append("no question could be scored: there is no accuracy")
+    elif summary["unscorable"]:
         lines.append(f"{summary['unscorable']} questions could not be scored and are left out of every mean")
     if summary["incomplete"]:
         lines.append(f"{summary['incomplete']} questions lost answers: left out of recall, pass, mean@n and voters")

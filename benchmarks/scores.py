@@ -6,8 +6,8 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.carriers import Answers, Judged
-from benchmarks.metrics.sampling import mean_at_n, pass_at, recall_at
-from selection.intervals import mean_interval
+from records.statistics.intervals import mean_interval
+from records.statistics.sampling import mean_at_n, pass_at, recall_at
 
 Summary = dict[str, Any]
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 SECTION_EXPECTED = ("model_type", "model_attributes_type", "dict_type")
 """Kinds of problems of a section that was given as a single value."""
@@ -25,6 +26,12 @@ def dotted_keys(schema: type[BaseModel], prefix: str = "") -> list[str]:
         for model in models:
             keys.extend(dotted_keys(model, f"{prefix}{name}."))
     return list(dict.fromkeys(keys))
+
+
+def fields_at(schema: type[BaseModel], path: Sequence[str]) -> list[FieldInfo]:
+    """The setting of this path in every variant of the sections that lead to it; none where there is none."""
+    models = _sections(schema, path[:-1])
+    return [model.model_fields[path[-1]] for model in models if path[-1] in model.model_fields]
 
 
 def explain_validation(schema: type[BaseModel], values: dict[str, Any], error: ValidationError) -> str:
@@ -94,11 +101,17 @@ def _leaf(key: str) -> str:
 
 def _variants(schema: type[BaseModel], path: Sequence[str]) -> list[str]:
     """The union variants of the section that know its setting, by their `type`."""
+    models = _sections(schema, path[:-1])
+    return [model.model_fields["type"].default for model in models if {path[-1], "type"} <= model.model_fields.keys()]
+
+
+def _sections(schema: type[BaseModel], path: Sequence[str]) -> list[type[BaseModel]]:
+    """The section of this path, every variant of it."""
     models = [schema]
-    for part in path[:-1]:
+    for part in path:
         fields = [model.model_fields[part] for model in models if part in model.model_fields]
         models = [model for field in fields for model in _models(field.annotation)]
-    return [model.model_fields["type"].default for model in models if {path[-1], "type"} <= model.model_fields.keys()]
+    return models
 
 
 def _path(values: Any, problem: Mapping[str, Any]) -> list[str]:

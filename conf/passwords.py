@@ -8,6 +8,8 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
+from conf.schema.base import Kind
+
 _USER_INFO = re.compile(r"(?<=://)\S*@")
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 LONGEST_WORD = 16
@@ -67,5 +69,5 @@ def _variable_name(value: object) -> object:
     return value
 
 
-VariableName = Annotated[str, BeforeValidator(_variable_name)]
+VariableName = Annotated[str, BeforeValidator(_variable_name), Kind.WORD]
 """A setting that names an environment variable; the refusal of anything else does not repeat it."""

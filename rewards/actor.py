@@ -15,7 +15,9 @@ from ray.exceptions import RayError, RayTaskError
 from conf.schema.reward import RewardConfig
 from rewards.builder import open_scorer
 from rewards.memory_store import VerifiedTrace
-from rewards.port import ActorFailed, ActorGone, PortFactory, Reply
+from rewards.port import ActorCannotStart, ActorFailed, ActorGone, PortFactory, Reply
+from rewards.ray_failure import cannot_start, reason
+from rewards.same_code import check_same_code
 from rewards.scorer import ScoreJob
 
 WATCHED = "watched"
@@ -27,6 +29,7 @@ class RewardActor:
     """Plain class, for Ray to wrap."""
 
     def __init__(self, config: RewardConfig) -> None:
+        check_same_code()
         self._resources = ExitStack()
         self._scorer = self._resources.enter_context(open_scorer(config))
 
@@ -96,11 +99,6 @@ async def _answer(method: Any, *arguments: object) -> Any:
     try:
         return await answer
     except RayTaskError as error:
-        raise ActorFailed(_last_line(error)) from error
+        raise ActorFailed(reason(error)) from error
     except RayError as error:
-        raise ActorGone(_last_line(error)) from error
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__).strip()[:300]
+        raise (ActorCannotStart if cannot_start(error) else ActorGone)(reason(error)) from error

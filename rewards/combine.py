@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from conf.errors import ConfigError
-from conf.schema.reward import PublishedShaping, RewardConfig
+from conf.schema.reward import NO_RANKS, PublishedShaping, RewardConfig
 from rewards.components.penalties import penalty_weights
 
 RANK_GAP = 0.95
@@ -91,8 +91,5 @@ class Combiner:
         lowest_right = self._sum(Components(format=0.0, execution=RIGHT, atomic=0.0, memory=1.0))
         lowest_right -= sum(self._penalties.values())
         if lowest_right <= 0.0:
-            raise ConfigError(
-                "reward.rank_correct_first needs right answers to earn something: set "
-                "reward.execution.enabled=true and its weight above the sum of reward.penalties"
-            )
+            raise ConfigError(NO_RANKS)
         return min(1.0, RANK_GAP * lowest_right / highest_wrong) if highest_wrong > 0.0 else 1.0

@@ -6,17 +6,16 @@ Ray Serve and FastAPI in front of the same reward actors that a training run use
   GET  /healthz  200 while completions can be scored; before that it waits for the reward actors
   GET  /metrics  queue, restarts and counters for Prometheus
 
-Listens on loopback. With a token in QUORUM_REWARD_TOKEN every path but /healthz asks for it; any other address needs
-one. An unscorable completion has "total": null: leave it out of the loss, never take it for 0. Its "cause" says whose
-doing that is: data, policy or infrastructure.
+Listens on loopback, where only this machine's own names are answered (conf/http_access.py). With a token in
+QUORUM_REWARD_TOKEN every path but /healthz asks for it; any other address needs one. An unscorable completion has
+"total": null: leave it out of the loss, never take it for 0. Its "cause" says whose doing that is: data, policy or
+infrastructure.
 """
 
 import asyncio
-import hmac
 import json
 import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Sequence
@@ -32,34 +31,35 @@ from ray.serve.config import HTTPOptions
 
 from conf.cli import run_entrypoint
 from conf.errors import ConfigError, QuorumError
+from conf.listening import authority, check_port
 from conf.schema.reward_http import RewardHttpConfig
 from rewards.actor import ray_actors
 from rewards.carriers import RewardResult
 from rewards.cases import Case, CaseInvalid, load_json, parse_case
 from rewards.client import RewardClient, RewardStats
+from rewards.http_proxy import HEALTH, access, variables
+from rewards.preflight import check_rewards
 from rewards.ray_start import start_private_ray
 from rewards.score import as_record
 from rewards.seat import RewardServerLost
 
 APPLICATION = "quorum-rewards"
-app = FastAPI(title="Quorum rewards", docs_url=None, redoc_url=None)
+app = FastAPI(title="Quorum rewards", docs_url=None, redoc_url=None, openapi_url=None)
 
 
 class RewardHttp:
-    """One replica: checks requests and hands groups to the reward client."""
+    """One replica: reads requests, which the proxy has admitted (rewards/http_proxy.py), and hands groups to the
+    reward client."""
 
-    def __init__(self, config: RewardHttpConfig, token: str | None) -> None:
-        self._config = config
+    def __init__(self, config: RewardHttpConfig) -> None:
         self._root = Path(config.databases).resolve()
-        self._token = token
         self._client = RewardClient(config.reward, ray_actors(config.reward))
 
     @app.post("/score")
     async def score(self, request: Request) -> Response:
         """Results in the order of the cases. 422: a case is wrong, nothing was scored. 503: no reward actor is
         alive."""
-        self._authorise(request)
-        cases = await self._cases(request)
+        cases = parse_request(await request.body(), self._root)
         try:
             results = await self._scored(cases)
             await self._client.commit()
@@ -69,7 +69,7 @@ class RewardHttp:
         # FastAPI's own encoder gives up on an id of deep lists that JSON takes.
         return Response(json.dumps({"results": records}), media_type="application/json")
 
-    @app.get("/healthz")
+    @app.get(HEALTH)
     async def health(self) -> dict[str, str]:
         """Liveness: no token needed."""
         try:
@@ -81,23 +81,8 @@ class RewardHttp:
         return {"status": "ok"}
 
     @app.get("/metrics")
-    async def metrics(self, request: Request) -> Response:
-        self._authorise(request)
+    async def metrics(self) -> Response:
         return Response(exposition(self._client.stats()), media_type=CONTENT_TYPE_LATEST)
-
-    def _authorise(self, request: Request) -> None:
-        given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
-        if self._token is not None and not hmac.compare_digest(given, self._token.encode()):
-            raise HTTPException(401, "a bearer token is needed", headers={"WWW-Authenticate": "Bearer"})
-
-    async def _cases(self, request: Request) -> list[Case]:
-        limit = self._config.max_request_mib * 2**20
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > limit:
-                raise HTTPException(413, f"the request is larger than {self._config.max_request_mib} MiB")
-        return parse_request(bytes(body), self._root)
 
     async def _scored(self, cases: Sequence[Case]) -> list[RewardResult]:
         """Cases of one task travel as one group."""
@@ -142,21 +127,23 @@ def exposition(stats: RewardStats) -> bytes:
 
 def run(config: RewardHttpConfig) -> int:
     """Serves until SIGINT or SIGTERM."""
-    token = os.environ.get(config.token_variable) or None
-    if token is None and not config.loopback:
+    if not access(config, os.environ).tokens and not config.loopback:
         raise ConfigError(f"host={config.host} is open to others: set a bearer token in {config.token_variable}")
     if not Path(config.databases).is_dir():
         raise QuorumError(f"databases={config.databases}: no such folder")
-    _check_port(config)
+    check_rewards(config.reward)
+    check_port(config.host, config.port, host_setting="host=", port_setting="port=")
+    os.environ.update(variables(config))
     stop = threading.Event()
     start_private_ray(os.cpu_count() or 1)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     try:
         serve.start(http_options=HTTPOptions(host=config.host, port=config.port))
-        serve.run(_deployment(config).bind(config, token), name=APPLICATION, route_prefix="/")
+        serve.run(_deployment(config).bind(config), name=APPLICATION, route_prefix="/")
         _check_health(config)
-        sys.stdout.write(f"serving rewards on http://{config.host}:{config.port}{_form(config)}\n")
+        where = authority(config.host, config.port)
+        sys.stdout.write(f"serving rewards on http://{where}{_form(config)}\n")
         sys.stdout.flush()
         stop.wait()
         return 0
@@ -187,23 +174,20 @@ def _deployment(config: RewardHttpConfig) -> serve.Deployment:
 
 
 def _check_health(config: RewardHttpConfig) -> None:
-    """Waits for the reward actors. Raises QuorumError with what keeps them from starting."""
+    """Waits for the reward actors, and makes sure that the proxy checks who asks.
+
+    Raises QuorumError with what keeps the actors from starting.
+    """
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
-    address = httpx.URL(scheme="http", host=host, port=config.port, path="/healthz")
+    address = httpx.URL(scheme="http", host=host, port=config.port, path=HEALTH)
     reply = httpx.get(address, timeout=None, trust_env=False)
     if reply.status_code == 503:
         raise QuorumError(reply.json()["detail"])
     reply.raise_for_status()
-
-
-def _check_port(config: RewardHttpConfig) -> None:
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((config.host, config.port))
-        except OSError as error:
-            raise QuorumError(f"cannot listen on {config.host}:{config.port}: {error.strerror}") from error
+    # Ray takes the checks by a name in its environment: a Ray that no longer does would answer everyone.
+    foreign = httpx.get(address.copy_with(path="/-/routes"), headers={"Host": "elsewhere.invalid"}, trust_env=False)
+    if foreign.status_code not in (401, 403):
+        raise QuorumError("this version of Ray Serve does not take the server's checks of who asks: use the locked one")
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -8,6 +8,7 @@ came in. Does not share a file between processes.
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,9 +125,7 @@ class TraceStore:
     def load(self, path: str | Path) -> None:
         """Replaces the contents by a file's. Raises MemoryStoreInvalid, and then leaves the store as it was."""
         file = Path(path)
-        if not file.is_file():
-            raise MemoryStoreInvalid(f"there is no memory store at {file}")
-        connection = sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)
+        connection = _opened(file)
         try:
             self._check(file, connection)
             shelves = {correct: _Shelf(self._embedder.dimensions) for correct in (True, False)}
@@ -148,6 +147,24 @@ class TraceStore:
         expected = (FORMAT, self._embedder.name, self._embedder.dimensions)
         if found != expected:
             raise MemoryStoreInvalid(f"{file} was written for {found}, this run's embedder needs {expected}")
+
+
+def check_store(path: str | Path) -> None:
+    """Raises MemoryStoreInvalid unless the file is a memory store; for which embedder is not asked."""
+    file = Path(path)
+    try:
+        with closing(_opened(file)) as connection:
+            found = connection.execute("SELECT format FROM meta").fetchone()
+    except sqlite3.Error as error:
+        raise MemoryStoreInvalid(f"{file} is no memory store: {error}") from error
+    if found != (FORMAT,):
+        raise MemoryStoreInvalid(f"{file} is no memory store of format {FORMAT}")
+
+
+def _opened(file: Path) -> sqlite3.Connection:
+    if not file.is_file():
+        raise MemoryStoreInvalid(f"there is no memory store at {file}")
+    return sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)
 
 
 class _Shelf:

@@ -17,6 +17,10 @@ class ActorGone(Exception):
     """The actor's process has ended, or its node went with the answer."""
 
 
+class ActorCannotStart(ActorGone):
+    """The actor's process cannot be started here: another try would end the same way."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reply:
     """Results of one call, one tuple a job, with what they verified, and the counters after it."""

@@ -25,6 +25,7 @@ from conf.terminal import visible
 from rewards.builder import open_scorer
 from rewards.carriers import RewardResult
 from rewards.cases import BadLine, Case, read_cases
+from rewards.preflight import check_rewards
 from rewards.scorer import ScoreJob, Scorer
 
 ADVICE = 'where the prompt asks for no <think>, give lines "thinking": false, or set reward.format.thinking=false'
@@ -57,6 +58,7 @@ def run(config: ScoreConfig) -> int:
     if not root.is_dir():
         raise QuorumError(f"databases={root}: no such folder")
     refuse_input("output", Path(config.output), {"input": source, "reward.memory.store": config.reward.memory.store})
+    check_rewards(config.reward)
     try:
         # The scorer first: what it refuses costs no file that is there already.
         with open_scorer(config.reward) as scorer, source.open("rb") as lines:

@@ -11,7 +11,7 @@ from typing import Any
 
 from conf.errors import QuorumError
 from rewards.memory_store import VerifiedTrace
-from rewards.port import ActorFailed, ActorGone, ActorPort, PortFactory
+from rewards.port import ActorCannotStart, ActorFailed, ActorGone, ActorPort, PortFactory
 from rewards.scorer import ScorerStats
 
 START_S = 180.0
@@ -72,6 +72,8 @@ class Seat:
         self._timeout_s = timeout_s
         self._note = note
         self._actor: ActorPort | None = None
+        self._serving = False
+        """The actor has answered: it may have executors to end."""
         self._lock = asyncio.Lock()
 
     async def call(self, method: str, *arguments: object) -> Any:
@@ -94,15 +96,16 @@ class Seat:
         """Ends the actor's process, and with it its executors."""
         if self._actor is not None:
             self._actor.kill()
-            self._actor = None
+            self._actor, self._serving = None, False
 
     async def close(self) -> None:
-        """Lets the actor end its executors, then ends it."""
+        """Lets the actor end its executors, then ends it; one that is still starting has none."""
         if self._actor is not None:
-            try:
-                await _answer(self._actor, "close", limit_s=CLOSE_S)
-            except (ActorFailed, ActorGone, TimeoutError):
-                pass  # it ends below in any case
+            if self._serving:
+                try:
+                    await _answer(self._actor, "close", limit_s=CLOSE_S)
+                except (ActorFailed, ActorGone, TimeoutError):
+                    pass  # it ends below in any case
             self.discard()
 
     async def _ready(self) -> ActorPort:
@@ -111,10 +114,11 @@ class Seat:
             self._actor = self._actors()
             try:
                 await self._restore(self._actor)
+                self._serving = True
             except (ActorFailed, ActorGone, TimeoutError) as error:
                 self.discard()
                 failures += 1
-                if failures == START_LIMIT:
+                if failures == START_LIMIT or isinstance(error, ActorCannotStart):
                     raise RewardServerLost(f"the reward server does not start: {error}") from error
         return self._actor
 

@@ -1,10 +1,10 @@
-"""What travels from rollout to learner: prompts, completions and groups."""
+"""What travels from the engines to whoever trains on it or shows it: prompts, completions, groups, scored groups."""
 
 import math
 from dataclasses import dataclass
 from typing import Literal
 
-from rewards.carriers import SqlTask
+from rewards.carriers import RewardResult, SqlTask
 from rollout.errors import LogprobsDamaged
 
 
@@ -18,6 +18,10 @@ class Prompt:
     token_ids: tuple[int, ...]
     dropped_columns: int = 0
     """Columns left out of the schema to meet the token budget."""
+    cut_columns: tuple[tuple[str, str], ...] = ()
+    """Those columns, (table, column) in the schema's order."""
+    whole_tokens: int = 0
+    """Tokens of the prompt with every column."""
     opened: str = ""
     """What the prompt has written of the answer: "<think>" where the model's chat template ends in an open one."""
 
@@ -70,3 +74,11 @@ class Group:
     def oldest_version(self) -> int:
         """Policy version of the oldest token in the group."""
         return min(version for c in self.completions for _, version in c.version_spans)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoredGroup:
+    """A group with one reward result for each completion, in the same order."""
+
+    group: Group
+    results: tuple[RewardResult, ...]

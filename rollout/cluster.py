@@ -15,17 +15,18 @@ CONNECT_S = 10.0
 @contextmanager
 def local_ray(cluster: ClusterConfig) -> Iterator[None]:
     """A private Ray that ends with the run, or a connection to `cluster.address`. Raises RayUnavailable."""
-    if cluster.address is None:
-        start_private_ray(cluster.cpus or os.cpu_count() or 1)
-    else:
+    if cluster.address is not None:
         _check_answers(cluster.address)
-        connect_ray(cluster.address)
     import ray
 
     try:
+        if cluster.address is None:
+            start_private_ray(cluster.cpus or os.cpu_count() or 1)
+        else:
+            connect_ray(cluster.address)
         yield
     finally:
-        ray.shutdown()
+        ray.shutdown()  # also of one that was interrupted while it started
 
 
 def _check_answers(address: str) -> None:

@@ -12,7 +12,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from rollout.errors import GenerationFailed
+import numpy as np
+
+from rollout.errors import GenerationFailed, LogprobsDamaged
 
 
 class CoreOutput(Protocol):
@@ -45,6 +47,21 @@ class Sampled:
     spans: list[tuple[int, int]] = field(default_factory=list)
     finish_reason: str = ""
 
+    def token_logprobs(self) -> tuple[float, ...]:
+        """Of each sampled token, nats. Raises LogprobsDamaged: a sampler that reads NaN takes some token all the
+        same."""
+        if not self.logprobs:
+            return ()
+        values = np.concatenate(self.logprobs)[:, 0]
+        finite = np.isfinite(values)
+        if not finite.all():
+            place = int(finite.argmin())
+            raise LogprobsDamaged(
+                f"an engine sampled token {place + 1} of a completion of group {self.group} with the log-probability "
+                f"{values[place]}: the policy's weights are damaged, or its dtype is too small for it"
+            )
+        return tuple(values.tolist())
+
 
 @dataclass(slots=True)
 class _Open:
@@ -66,6 +83,11 @@ class Collector:
     def running(self) -> int:
         """Completions not finished yet."""
         return len(self._sequences)
+
+    @property
+    def running_tokens(self) -> int:
+        """Tokens that those have."""
+        return sum(len(sequence.token_ids) for sequence in self._sequences.values())
 
     @property
     def groups(self) -> int:

@@ -12,8 +12,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rollout.carriers import Completion
 from rollout.collector import Collector, Sampled
 from rollout.detokenizer import Detokenizer
@@ -85,6 +83,7 @@ class RolloutEngine:
 
         Raises:
             GenerationFailed: vLLM raised, or the engine's weights are in doubt.
+            LogprobsDamaged: a token was sampled from logits that are no numbers.
         """
         if self._broken:
             raise GenerationFailed("the engine's last weight update failed: it must be replaced before it generates")
@@ -128,7 +127,7 @@ class RolloutEngine:
             self._broken = True
             raise WeightUpdateFailed(f"weights of version {handle.version} could not be loaded: {error}") from error
         loaded = time.perf_counter()
-        in_flight = self._collector.running
+        in_flight, tokens = self._collector.running, self._collector.running_tokens
         again = list(self._requests.values()) if self._spec.in_flight == "abort" else []
         self.abort([request.id for request in again])
         self._engine.reset_prefix_cache(reset_running_requests=True)
@@ -142,6 +141,7 @@ class RolloutEngine:
             resume_s=time.perf_counter() - loaded,
             in_flight=in_flight if not again else 0,
             aborted=in_flight if again else 0,
+            aborted_tokens=tokens if again else 0,
         )
 
     def _call(self, method: str, *arguments: Any) -> None:
@@ -156,13 +156,10 @@ class RolloutEngine:
 
 
 def _completion(sampled: Sampled, text: str) -> Completion:
-    logprobs: tuple[float, ...] = ()
-    if sampled.logprobs:
-        logprobs = tuple(np.concatenate(sampled.logprobs)[:, 0].tolist())
     return Completion(
         text=text,
         token_ids=tuple(sampled.token_ids),
-        logprobs=logprobs,
+        logprobs=sampled.token_logprobs(),
         version_spans=tuple(sampled.spans),
         finish_reason="stop" if sampled.finish_reason == "stop" else "length",
     )

@@ -38,6 +38,10 @@ class StartTimeout(RolloutError):
     """A worker was not ready within rollout.start_timeout_s."""
 
 
+class WorkerNotStarted(RolloutError):
+    """A worker's process cannot be started here: another try would end the same way."""
+
+
 class WorkerDied(RolloutError):
     """A worker's process ended."""
 

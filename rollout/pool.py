@@ -100,14 +100,11 @@ class RolloutPool:
         """State of each worker, for progress displays and stall reports."""
         return [f"{lane.health.state} ({len(lane.tickets)} groups)" for lane in self._lanes]
 
-    async def generate(
-        self, prompt: Prompt, *, group_id: str, n: int, sampling: SamplingConfig, logprobs: bool = True
-    ) -> Group:
+    async def generate(self, prompt: Prompt, *, group_id: str, n: int, sampling: SamplingConfig) -> Group:
         """Sample `n` completions of `prompt` in one request.
 
         Args:
             group_id: unique among the groups in flight.
-            logprobs: False saves time; the completions then carry none.
 
         Raises:
             PromptTooLongForEngine: the prompt leaves no room for sampling.max_tokens.
@@ -115,7 +112,7 @@ class RolloutPool:
             ValueError: a group of this id is in flight.
         """
         self._admit(prompt, group_id, sampling)
-        request = GenerationRequest(id=group_id, prompt_ids=prompt.token_ids, n=n, sampling=sampling, logprobs=logprobs)
+        request = GenerationRequest(id=group_id, prompt_ids=prompt.token_ids, n=n, sampling=sampling)
         ticket = Ticket(request=request, future=asyncio.get_running_loop().create_future())
         self._known.add(group_id)
         self._queue(ticket)
@@ -290,5 +287,6 @@ def _merge(reports: Sequence[SyncReport], version: int, *, missed: int) -> SyncR
         resume_s=max(r.resume_s for r in reports),
         in_flight=sum(r.in_flight for r in reports),
         aborted=sum(r.aborted for r in reports),
+        aborted_tokens=sum(r.aborted_tokens for r in reports),
         restarted=missed,
     )

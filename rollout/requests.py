@@ -39,8 +39,6 @@ class GenerationRequest:
     n: int
     """Completions to sample from the prompt."""
     sampling: SamplingConfig
-    logprobs: bool = True
-    """False saves 15 to 20 % of generation; the completions then carry no log-probabilities."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,17 +6,21 @@ interpreter. With tensor parallelism vLLM starts its own worker processes.
 
 import logging
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from conf.errors import first_line
 from conf.schema.rollout import EngineConfig
+from conf.short_folder import room_in, short_folder
 from rollout.collector import Collector
 from rollout.errors import EngineStartFailed
 from rollout.preflight import check_memory
 from rollout.requests import EngineSpec, GenerationRequest
 
 GIB = 2**30
+SOCKET = "00000000-0000-0000-0000-000000000000"
+"""The name of a socket between vLLM's processes, in the folder for temporary files."""
 SHARED_PROMPTS = {
     "kv_connector": "SharedPrompts",
     "kv_connector_module_path": "rollout.cpu.shared_prompts",
@@ -60,6 +64,8 @@ def build_engine(spec: EngineSpec, collector: Collector) -> Any:
     _send_logs_to(spec.log_file)
     if spec.accelerator == "cpu":
         check_memory(Path(spec.model), spec.engine)
+    if not room_in(tempfile.gettempdir(), SOCKET):
+        os.environ.setdefault("VLLM_RPC_BASE_PATH", short_folder())
     from vllm import EngineArgs
     from vllm.v1.engine.llm_engine import LLMEngine
 
@@ -147,7 +153,8 @@ def add_request(engine: Any, request: GenerationRequest, stop_token_ids: list[in
         top_k=sampling.top_k,
         max_tokens=sampling.max_tokens,
         stop_token_ids=stop_token_ids,
-        logprobs=0 if request.logprobs else None,
+        # Of the sampled token alone: what is trained on, and how damaged weights are noticed.
+        logprobs=0,
         detokenize=False,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )

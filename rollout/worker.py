@@ -19,7 +19,9 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from conf.errors import first_line
 from conf.schema.rollout import EngineConfig, RolloutConfig
 from conf.schema.stages import ClusterConfig
-from rollout.errors import RolloutError, StartTimeout, WeightUpdateFailed, WorkerDied, WorkerHung
+from rewards.ray_failure import cannot_start, reason
+from rewards.same_code import check_same_code
+from rollout.errors import RolloutError, StartTimeout, WorkerDied, WorkerHung, WorkerNotStarted
 from rollout.loop import EngineLoop
 from rollout.port import PortFactory
 from rollout.requests import EngineSpec, GenerationRequest, SampledGroup
@@ -118,6 +120,7 @@ class RolloutWorker:
 
     def start(self) -> int:
         """Start the engine; returns its policy version, or raises what its start raised."""
+        check_same_code()
         from rollout.engine import RolloutEngine
 
         self._loop = EngineLoop(lambda: RolloutEngine(self._spec))
@@ -206,11 +209,13 @@ class RayWorkerPort:
         except RayTaskError as error:
             if isinstance(error.cause, RolloutError):
                 raise error.cause from None
-            raise WorkerDied(f"{self._name} raised: {error.cause}") from error
-        except RayActorError as error:
-            raise WorkerDied(f"{self._name} died: {first_line(error, otherwise='no reason given')}") from error
+            told = first_line(error.cause, otherwise="no reason given")
+            raise WorkerDied(f"{self._name} raised {type(error.cause).__name__}: {told}") from error
         except RayError as error:
-            raise WeightUpdateFailed(f"{self._name} could not be called: {error}") from error
+            if cannot_start(error):
+                raise WorkerNotStarted(f"{self._name} cannot start: {reason(error)}") from error
+            verb = "died" if isinstance(error, RayActorError) else "could not be called"
+            raise WorkerDied(f"{self._name} {verb}: {reason(error)}") from error
 
     def _resources(self) -> str:
         return f"{self._options['num_cpus']} CPUs, {self._options.get('num_gpus', 0)} GPUs"

@@ -1,1 +1,1 @@
-"""Which candidate do we answer with? Pure voters over executed candidates; `selection.builder.VOTERS` names them."""
+"""Which candidate do we answer with? Pure voters over executed candidates; `selection.voters.VOTERS` names them."""

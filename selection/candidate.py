@@ -1,5 +1,8 @@
 """What a voter sees: executed candidates of one question, and what else is known about the question.
 
+`executed_candidates` is the one way from executions to candidates: results are grouped by each query's own ORDER BY,
+never by a gold's.
+
 A voter is `select(candidates, context) -> int`: it returns the `index` of the candidate to answer with. Voters do not
 depend on the order in which candidates are listed; every tie is broken by `preference`, which looks only at the
 candidate itself. That needs log-probabilities that can be compared: a candidate takes none but finite ones.
@@ -9,7 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from rewards.carriers import Value
+from conf.schema.data import Denotation
+from rewards.carriers import Execution, Value
+from rewards.sql.agreement import agreeing
+from rewards.sql.denotation import is_trivial
 
 LEAST_LOGPROB, GREATEST_LOGPROB = -1e9, 0.01
 """Nats. No model samples a less likely sequence, and sums and squares of such numbers keep their order; a sum of many
@@ -40,6 +46,54 @@ class Candidate:
     def __post_init__(self) -> None:
         if self.logprob is not None and not comparable(self.logprob):
             raise ValueError(f"{self.logprob} is no log-probability: it can be neither compared nor weighed")
+
+
+def executed_candidates(
+    sqls: Sequence[str],
+    executions: Mapping[str, Execution],
+    *,
+    denotation: Denotation,
+    database: str | None,
+    logprobs: Sequence[float | None] | None = None,
+) -> tuple[Candidate, ...]:
+    """One candidate a query, in sampling order.
+
+    Args:
+        executions: by query, on the primary instance; a query without one has failed (a completion that holds none).
+        database: where the queries' views can be looked up (rewards/sql/agreement).
+        logprobs: of the whole sampled sequences, natural log; None where the source reports none.
+    """
+    digests = agreeing({sql: executions[sql] for sql in sqls if sql in executions}, denotation, database=database)
+    return tuple(
+        Candidate(
+            index=index,
+            sql=sql,
+            digest=digests.get(sql),
+            trivial=digests.get(sql) is not None and is_trivial(executions[sql]),
+            failed=digests.get(sql) is None,
+            logprob=logprobs[index] if logprobs else None,
+        )
+        for index, sql in enumerate(sqls)
+    )
+
+
+def instance_digests(
+    candidates: Sequence[Candidate],
+    further: Sequence[tuple[str, Mapping[str, Execution]]],
+    *,
+    denotation: Denotation,
+) -> dict[int, str]:
+    """By index one digest of a candidate's results on all instances together.
+
+    `further`: each instance after the primary one, as its database and its executions by query.
+    """
+    each: list[Mapping[str, str | None]] = [{one.sql: one.digest for one in candidates}]
+    sqls = {one.sql for one in candidates}
+    each += [
+        agreeing({sql: executions[sql] for sql in sqls}, denotation, database=database)
+        for database, executions in further
+    ]
+    return {one.index: "\n".join(digests[one.sql] or "failed" for digests in each) for one in candidates}
 
 
 def comparable(logprob: float) -> bool:
@@ -119,3 +173,8 @@ def groups_by_result(candidates: Sequence[Candidate]) -> list[list[Candidate]]:
 def largest(groups: Sequence[Sequence[Candidate]]) -> Candidate:
     """The preferred member of the largest group; groups of equal size are ranked by their preferred members."""
     return min(groups, key=lambda group: (-len(group), preference(group[0])))[0]
+
+
+def telling(groups: list[list[Candidate]]) -> list[list[Candidate]]:
+    """The groups whose result is not trivial; all of them when every one is."""
+    return [group for group in groups if not group[0].trivial] or groups

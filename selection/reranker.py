@@ -62,10 +62,10 @@ def load_reranker(file: str, asked: frozenset[str]) -> Reranker:
         content = load_json(Path(file).read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise RerankerUnusable(
-            f"reranker={file}: a file written by selection.train_reranker expected ({error})"
+            f"reranker={file}: a file written by benchmarks.study.train_reranker expected ({error})"
         ) from error
     if not isinstance(content, dict):
-        raise RerankerUnusable(f"reranker={file}: a file written by selection.train_reranker expected")
+        raise RerankerUnusable(f"reranker={file}: a file written by benchmarks.study.train_reranker expected")
     if content.get("format") != FORMAT or content.get("features") != list(NAMES):
         raise RerankerUnusable(f"reranker={file} was trained on other features: train it again")
     databases, questions = content.get("databases"), content.get("questions")

@@ -10,7 +10,17 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from itertools import islice
 
-from selection.candidate import NOTHING, Candidate, Context, NoCandidates, Rows, best, groups_by_result, preference
+from selection.candidate import (
+    NOTHING,
+    Candidate,
+    Context,
+    NoCandidates,
+    Rows,
+    best,
+    groups_by_result,
+    preference,
+    telling,
+)
 
 ROWS_COMPARED = 2000
 """Rows of each result that enter the similarity; more would cost time and not change a vote."""
@@ -43,18 +53,17 @@ def select(candidates: Sequence[Candidate], context: Context = NOTHING) -> int:
     """Index of the chosen candidate. Raises NoCandidates without candidates, or when an executed one has no rows in
     the context.
     """
-    groups = groups_by_result(candidates)
+    groups = telling(groups_by_result(candidates))
     if not groups:
         return best(candidates).index
-    telling = [group for group in groups if not group[0].trivial] or groups
     try:
-        results = [bags(context.rows[group[0].index]) for group in telling]
+        results = [bags(context.rows[group[0].index]) for group in groups]
     except KeyError as error:
         raise NoCandidates(f"soft_vote needs the result rows of candidate {error} (context.rows)") from error
     support = [
-        sum(len(other) * similarity(results[i], results[j]) for j, other in enumerate(telling))
-        for i in range(len(telling))
+        sum(len(other) * similarity(results[i], results[j]) for j, other in enumerate(groups))
+        for i in range(len(groups))
     ]
-    return min(zip(telling, support, strict=True), key=lambda pair: (-round(pair[1], 12), preference(pair[0][0])))[0][
-        0
-    ].index
+    ranked = zip(groups, support, strict=True)
+    chosen, _ = min(ranked, key=lambda pair: (-round(pair[1], 12), preference(pair[0][0])))
+    return chosen[0].index

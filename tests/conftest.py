@@ -11,14 +11,13 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from records.group_metrics import length_metrics, reward_metrics
+from records.metrics import StepMetrics
+from records.run_folder import LedgerRow, RunFolder
+from records.summary import summarise
 from rewards.carriers import ErrorKind, RewardResult, SqlTask
-from rollout.carriers import Completion, Group, Prompt
+from rollout.carriers import Completion, Group, Prompt, ScoredGroup
 from tests.tiny_qwen2 import tiny_qwen2
-from trainer.carriers import ScoredGroup
-from trainer.group_metrics import length_metrics, reward_metrics
-from trainer.metrics import StepMetrics
-from trainer.run_folder import LedgerRow, RunFolder
-from trainer.summary import summarise
 
 # CI repeats the same examples, so that a change is judged by itself; everywhere else hypothesis goes on looking.
 # No deadline: how long an example takes is the machine's business.

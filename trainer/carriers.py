@@ -2,17 +2,6 @@
 
 from dataclasses import dataclass
 
-from rewards.carriers import RewardResult
-from rollout.carriers import Group
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ScoredGroup:
-    """A group with one reward result for each completion, in the same order."""
-
-    group: Group
-    results: tuple[RewardResult, ...]
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingSequence:
@@ -31,3 +20,18 @@ class TrainingSequence:
     """Left out of the loss (unscorable, or truncated where algo.mask_truncated)."""
     counted: bool = True
     """Among the sequences that a loss divides by, even when masked."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SkippedUpdates:
+    """The updates of one step whose gradient was not finite: nothing was trained on their groups."""
+
+    updates: tuple[int, ...] = ()
+    """Places among the step's updates, in rising order."""
+    groups: frozenset[int] = frozenset()
+    """`group_index` of every sequence that was in one of them."""
+    others_after: bool = False
+    """An update was made after the first of these: the policy has moved since."""
+    old_logprobs: tuple[tuple[float, ...], ...] = ()
+    """For each sequence of the step, what the ratio compared its tokens with, nats: empty for a sequence of another
+    update, and for all where a step makes one update."""

@@ -1,24 +1,24 @@
 """From loaded tasks to what a run trains and evaluates on, in two steps around the warm-up: databases and golds checked
 before anything is imitated, then prompts rendered with the policy's tokenizer and a stream of the rest."""
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
 from conf.schema.reward import RewardConfig
 from conf.schema.root import TrainConfig
 from conf.schema.stages import EvaluationConfig
+from records.checkpoint import Checkpoint, damaged
 from rewards.carriers import SqlTask
 from rewards.sql.executor import ExecutorPool
 from rollout.carriers import Prompt
 from rollout.prompt import PromptRenderer
+from rollout.prompt.cut import CutPrompt, cut_prompts, cut_sentence
 from rollout.prompt.described import SchemaReader
 from rollout.prompt.tokenizer import load_tokenizer
-from rollout.tasks import DataError, Dropped, Stream, TaskSet, build_stream
+from rollout.tasks import DataError, Dropped, Stream, StreamDamaged, TaskSet, build_stream
 from rollout.tasks.check import Checked, check_databases, check_golds, check_prompts
-from trainer.checkpoint import Checkpoint
 from trainer.evaluate import judging
 
 T = TypeVar("T")
@@ -32,6 +32,14 @@ class PreparedData:
     heldout: tuple[Prompt, ...]
     dropped: tuple[Dropped, ...]
     """Tasks and single golds that were left out, with the reason."""
+    cut: Mapping[str, tuple[CutPrompt, ...]] = field(default_factory=dict)
+    """Prompts that show a part of their schema, of "training" and of "held-out" tasks."""
+
+    def cut_sentences(self, limit: int, file: Path) -> Iterator[str]:
+        """What the budget prompt.max_tokens=`limit` leaves out, a sentence a split; `file` lists it all."""
+        for of, prompts in (("training", tuple(self.prompts.values())), ("held-out", self.heldout)):
+            if cut := self.cut.get(of):
+                yield cut_sentence(cut, prompts=prompts, of=of, limit=limit, file=file)
 
     def prompt_at(self, position: int) -> Prompt:
         """The prompt of a position of the stream."""
@@ -78,24 +86,32 @@ def rendered(config: TrainConfig, tasks: TaskSet, policy: Path) -> PreparedData:
     train, too_long = check_prompts(tasks.train, renderer.render)
     heldout, heldout_too_long = check_prompts(tasks.heldout, renderer.render)
     dropped = (*tasks.dropped, *too_long, *heldout_too_long)
+    remaining = _remaining(train, len(tasks.train), dropped)
     check_heldout(config.evaluation, heldout)
     return PreparedData(
         stream=build_stream(
             config.algo.sampler,
-            [prompt.task for prompt in _remaining(train, len(tasks.train), dropped)],
+            [prompt.task for prompt in remaining],
             seed=config.seed,
             group_size=config.rollout.group_size,
         ),
         prompts={prompt.task.id: prompt for prompt in train},
         heldout=tuple(heldout),
         dropped=dropped,
+        cut={"training": cut_prompts(train), "held-out": cut_prompts(heldout)},
     )
 
 
 def restore(stream: Stream, checkpoint: Checkpoint) -> None:
-    """Lets the stream go on where the checkpoint left it. Raises StreamMismatch for one of other tasks."""
-    if checkpoint.stream.is_file():
-        stream.load_state_dict(json.loads(checkpoint.stream.read_text()))
+    """Lets the stream go on where the checkpoint left it. Raises StreamMismatch for one of other tasks,
+    CheckpointInvalid for one that is damaged."""
+    state = checkpoint.stream_state()
+    if state is None:
+        return
+    try:
+        stream.load_state_dict(state)
+    except StreamDamaged as error:
+        raise damaged(checkpoint.stream, checkpoint.folder, str(error)) from error
 
 
 def _check(tasks: Sequence[SqlTask], config: TrainConfig, reward: RewardConfig, pool: ExecutorPool) -> Checked:

@@ -8,7 +8,7 @@ counted.
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
@@ -18,8 +18,8 @@ from conf.schema.rollout import SamplingConfig
 from conf.schema.stages import EvaluationConfig
 from rewards.carriers import Cause, RewardResult
 from rollout.carriers import Group, Prompt
-from selection.builder import VOTERS
 from selection.candidate import Candidate
+from selection.voters import VOTERS
 from trainer.pipeline.producer import GroupSource, Scoring
 
 CONCURRENT_TASKS = 64
@@ -106,6 +106,20 @@ async def evaluate(
     return _summarise(outcomes, config.n)
 
 
+def nothing_scored(metrics: Mapping[str, float]) -> str | None:
+    """Why an evaluation has no accuracies, which are then absent and not 0; None where it has."""
+    if "eval/greedy_ex" in metrics:
+        return None
+    causes = {
+        "the infrastructure lost {:.0f} candidates": metrics["eval/unscorable"],
+        "{:.0f} candidates are of tasks without a gold that counts": metrics["eval/unscorable_data"],
+    }
+    why = " and ".join(text.format(count) for text, count in causes.items() if count)
+    return (
+        f"the evaluation of {metrics['eval/tasks']:.0f} held-out tasks could score none: {why or 'there are no tasks'}"
+    )
+
+
 def _summarise(outcomes: Sequence[_Outcome], n: int) -> dict[str, float]:
     scored = [outcome for outcome in outcomes if not (outcome.causes["infrastructure"] or outcome.causes["data"])]
     causes = sum((outcome.causes for outcome in outcomes), start=Counter[Cause]())
@@ -116,8 +130,9 @@ def _summarise(outcomes: Sequence[_Outcome], n: int) -> dict[str, float]:
         "eval/unscorable": float(causes["infrastructure"]),
         "eval/unscorable_data": float(causes["data"]),
         "eval/unscorable_policy": float(causes["policy"]),
-        "eval/tokens_mean": fmean(outcome.tokens for outcome in outcomes) / n,
     }
+    if outcomes:
+        counts["eval/tokens_mean"] = fmean(outcome.tokens for outcome in outcomes) / n
     if not scored:
         return counts
     return counts | {

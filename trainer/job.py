@@ -11,26 +11,29 @@ from pathlib import Path
 
 from conf.schema.root import TrainConfig
 from conf.schema.stages import CheckpointConfig
-from rollout.drawn_lengths import DrawnLengths, read_lengths
+from records.checkpoint import STREAM, Checkpoint, CheckpointFailed, CheckpointStore, RunState
+from records.files import write_atomically
+from records.identity import Identity
+from records.metrics import Sinks, StepMetrics
+from records.run_folder import RunFolder
+from records.sinks.console import RunConsole
+from records.states import shown
+from rollout.replayed_lengths import DrawnLengths, read_lengths
 from trainer.batch.batcher import Batcher
 from trainer.batch.rewards import component_weights
-from trainer.checkpoint import STREAM, Checkpoint, CheckpointFailed, CheckpointStore, RunState
-from trainer.console import RunConsole
 from trainer.data import PreparedData, restore
-from trainer.engines import Engines
-from trainer.evaluate import evaluate
+from trainer.evaluate import evaluate, nothing_scored
+from trainer.learner.agreement import difference_limit
 from trainer.memory_watch import MemoryWatch
-from trainer.metrics import Sinks, StepMetrics
 from trainer.pipeline.buffer import GroupBuffer
 from trainer.pipeline.clock import StageClock
+from trainer.pipeline.fresh import FreshCheck
 from trainer.pipeline.loop import StepOutcome, TrainingLoop
 from trainer.pipeline.producer import GroupSource, Produced, Producer
 from trainer.preemption import Preempted, Preemption
 from trainer.profile.profiler import StepProfiler
-from trainer.records import write_atomically
-from trainer.run_folder import RunFolder
-from trainer.skipped import BATCH, SKIPPED, SkippedBatch, TrainingDiverged, write_batch
-from trainer.states import shown
+from trainer.services import Engines
+from trainer.skipped import BATCH, SKIPPED, SkippedBatch, TrainingDiverged, keep
 from trainer.step_metrics import ledger_row, outcome_metrics, reward_server_metrics
 
 
@@ -40,6 +43,7 @@ class Job:
 
     config: TrainConfig
     folder: RunFolder
+    identity: Identity
     console: RunConsole
     sinks: Sinks
     data: PreparedData
@@ -48,13 +52,14 @@ class Job:
     resumed: Checkpoint | None
     memory: MemoryWatch
     preemption: Preemption
+    clock: StageClock
+    """Holds what the stages before the job took, which goes into its first row."""
     started: float
     """time.monotonic() at which this process began, less the seconds of the processes it continues."""
 
     def __post_init__(self) -> None:
         if self.resumed:
             restore(self.data.stream, self.resumed)
-        self.clock = StageClock()
         state = self.resumed.state if self.resumed else None
         self.skipped_in_a_row = 0
         self.done = self.saved = state.step if state else 0
@@ -122,7 +127,22 @@ class Job:
             ),
             stall_timeout_s=config.pipeline.stall_timeout_s,
             max_unscorable_share=config.reward.max_unscorable_share,
+            fresh=self._fresh_check(),
             states=self.engines.states,
+        )
+
+    def _fresh_check(self) -> FreshCheck | None:
+        """None in a synchronous run: all tokens of its batches are fresh."""
+        config = self.config
+        if not config.pipeline.max_staleness:
+            return None
+        return FreshCheck(
+            source=self.engines.pool,
+            policy=self.engines.policy,
+            sampling=config.rollout.sampling,
+            updates=config.algo.updates_per_step,
+            workers=config.rollout.workers,
+            limit=difference_limit(config.rollout, config.learner, config.cluster.accelerator),
         )
 
     def _source(self) -> GroupSource:
@@ -144,6 +164,9 @@ class Job:
                 )
             )
         self._emit(step, metrics)
+        nothing = nothing_scored(metrics)
+        if nothing is not None:
+            self.console.note(f"step {step}: {nothing}")
 
     def _record(self, outcome: StepOutcome, step_s: float) -> None:
         metrics = outcome_metrics(outcome)
@@ -161,7 +184,7 @@ class Job:
                 "data/epoch": consumed / len(self.data.stream),
             },
         )
-        self.folder.write_ledger(ledger_row(outcome, updates=self.config.algo.updates_per_step))
+        self.folder.write_ledger(ledger_row(outcome))
         self.done = outcome.step
         if outcome.step % self.config.logging.samples_every in (0, 1):
             shown = outcome.groups[: self.config.logging.samples_groups]
@@ -177,16 +200,33 @@ class Job:
         place = self.folder.path / SKIPPED / f"step-{first:06d}"
         if outcome.step == first:
             task_ids = tuple(entry.group.prompt.task.id for entry in outcome.filtered.kept)
-            batch = SkippedBatch(step=outcome.step, sequences=outcome.sequences, task_ids=task_ids)
-            write_batch(place / BATCH, batch)
-            await self.engines.learner.save(place)
-            self.console.note(f"step {outcome.step}: the gradient was not finite, nothing was updated; kept in {place}")
+            batch = SkippedBatch(
+                step=outcome.step,
+                sequences=outcome.sequences,
+                task_ids=task_ids,
+                skipped=outcome.skipped,
+                reference=self.engines.learner.reference,
+            )
+            kept = await self._kept(place, batch)
+            self.console.note(f"step {outcome.step}: {_what_was_skipped(outcome)}; {kept}")
         limit = self.config.learner.max_skipped_steps
         if self.skipped_in_a_row > limit:
+            file = place / BATCH
+            advice = f": `python -m operate.replay {file}` shows the cause" if file.is_file() else ""
             raise TrainingDiverged(
                 f"the gradients of {self.skipped_in_a_row} steps in a row were not finite "
-                f"(learner.max_skipped_steps={limit}): `python -m trainer.replay {place / BATCH}` shows the cause"
+                f"(learner.max_skipped_steps={limit}){advice}"
             )
+
+    async def _kept(self, place: Path, batch: SkippedBatch) -> str:
+        """Where the batch is, or why it is nowhere."""
+        try:
+            await keep(place, batch, self.engines.learner.save)
+        except CheckpointFailed as error:
+            if self.config.checkpoint.on_failure == "stop":
+                raise
+            return f"{error} (checkpoint.on_failure=continue)"
+        return f"kept in {place}"
 
     def _emit(self, step: int, values: dict[str, float]) -> None:
         metrics = StepMetrics(step=step, version=self.buffer.version)
@@ -202,6 +242,7 @@ class Job:
             if self.config.reward.memory.enabled:
                 await self.engines.rewards.save(str((folder / "memory.sqlite").resolve()))
             write_atomically(folder / STREAM, json.dumps(self.data.stream.state_dict()))
+            self.identity.write(folder)
             self.folder.sync()
 
         state = RunState(
@@ -220,6 +261,14 @@ class Job:
                     raise
                 self.console.note(f"{error}; the run goes on without it (checkpoint.on_failure=continue)")
         self._emit(step, {})
+
+
+def _what_was_skipped(outcome: StepOutcome) -> str:
+    trained = {sequence.group_index for sequence in outcome.sequences if not sequence.masked}
+    if trained <= outcome.skipped.groups:
+        return "the gradient was not finite, nothing was updated"
+    places = ", ".join(str(update + 1) for update in outcome.skipped.updates)
+    return f"the gradient of update {places} was not finite, its groups taught nothing"
 
 
 def checkpoint_due(config: CheckpointConfig, step: int, *, last: bool) -> bool:

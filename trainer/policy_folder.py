@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from conf.errors import QuorumError
 from conf.schema.root import TrainConfig
+from rewards.same_code import check_same_code
 from rollout.tasks import TaskSet
 from trainer.warmup.cache import content_hash
 
@@ -38,7 +39,7 @@ def given_policy(config: TrainConfig) -> Path | None:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:
-        return Path(snapshot_download(config.model.path, revision=config.model.revision))
+        return Path(snapshot_download(config.model.path, revision=config.model.revision)).absolute()
     except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, ValueError, OSError) as error:
         raise ModelMissing(
             f"model.path={config.model.path} is neither a folder nor a model that can be downloaded here"
@@ -58,6 +59,8 @@ async def warmed_up(config: TrainConfig, tasks: TaskSet, note: Callable[[str], N
     import ray
     from ray.exceptions import RayError, RayTaskError
 
+    from rewards.ray_failure import reason
+
     variables = {
         "OMP_NUM_THREADS": str(config.warmup.threads),
         # Threads that spin while they wait take the core from whatever they wait for.
@@ -66,14 +69,18 @@ async def warmed_up(config: TrainConfig, tasks: TaskSet, note: Callable[[str], N
     }
     gpus = 1 if config.cluster.accelerator == "gpu" else 0
     task = ray.remote(_warm_up_here).options(num_cpus=1, num_gpus=gpus, runtime_env={"env_vars": variables})
+    stream = task.remote(config, tasks)
     try:
-        return await last_told(task.remote(config, tasks), note, limit_s=config.warmup.stall_timeout_s)
+        return await last_told(stream, note, limit_s=config.warmup.stall_timeout_s)
+    except asyncio.CancelledError:
+        ray.cancel(stream, force=True)  # its process would train on for a while
+        raise
     except RayTaskError as error:
         if isinstance(error.cause, QuorumError):
             raise error.cause from None
-        raise
+        raise WarmupLost(f"the warm-up failed: {error.cause!r}") from error
     except RayError as error:
-        raise WarmupLost(f"the warm-up's process was lost: {' '.join(str(error).split())}") from error
+        raise WarmupLost(f"the warm-up's process was lost: {reason(error)}") from error
 
 
 async def last_told(
@@ -99,6 +106,7 @@ async def _next(stream: "AsyncIterator[Awaitable[WarmupProgress | Path]]") -> "W
 
 def _warm_up_here(config: TrainConfig, tasks: TaskSet) -> "Iterator[WarmupProgress | Path]":
     """What the Ray task yields: progress, and the policy's folder last."""
+    check_same_code()
     from trainer.warmup.stage import warm_up
 
     told: SimpleQueue[WarmupProgress | None] = SimpleQueue()

@@ -2,7 +2,7 @@
 
 Safe points are the waits for groups and the evaluations; an optimizer step that has begun is finished first, if it ends
 within the grace period: otherwise the job leaves in mid-step and an earlier checkpoint is what remains. Before the job
-runs there is nothing to save, and SIGTERM ends the run as Ctrl-C does.
+runs there is nothing to save, and SIGTERM ends the run at once, with the same exit code.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, ClassVar, TypeVar
 
-from conf.errors import QuorumError
+from conf.errors import QuorumError, Terminated
 
 T = TypeVar("T")
 
@@ -30,6 +30,8 @@ class Preemption:
         """`grace_s`: longest wait for a safe point after SIGTERM."""
         self.asked = False
         """SIGTERM has come while the job ran."""
+        self.ended = False
+        """SIGTERM has come where there was nothing to save."""
         self._grace_s = grace_s
         self._told: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -38,7 +40,7 @@ class Preemption:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """SIGTERM raises KeyboardInterrupt while the block runs, except inside `gently`."""
+        """SIGTERM raises Terminated while the block runs, except inside `gently`."""
         before = signal.signal(signal.SIGTERM, self._on_signal)
         try:
             yield
@@ -80,7 +82,13 @@ class Preemption:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._told is None or self._loop is None:
-            raise KeyboardInterrupt
+            self.ended = True
+            # As Ctrl-C would, which an event loop takes as a cancellation and not in the middle of its own work.
+            ctrl_c = signal.getsignal(signal.SIGINT)
+            if callable(ctrl_c) and ctrl_c is not signal.default_int_handler:
+                ctrl_c(signal.SIGINT, frame)
+                return
+            raise Terminated
         self.asked = True
         self._loop.call_soon_threadsafe(self._tell)
 

@@ -3,11 +3,11 @@ ledger row."""
 
 from collections import Counter
 
+from records.group_metrics import length_metrics, prompt_metrics, reward_metrics, staleness_metrics
+from records.run_folder import LedgerRow
 from rewards.client import QueuePeak, RewardStats
 from trainer.batch.filter import UNSCORABLE
-from trainer.group_metrics import length_metrics, prompt_metrics, reward_metrics, staleness_metrics
 from trainer.pipeline.loop import StepOutcome
-from trainer.run_folder import LedgerRow
 
 
 def outcome_metrics(outcome: StepOutcome) -> dict[str, float]:
@@ -48,16 +48,23 @@ def reward_server_metrics(stats: RewardStats, peak: QueuePeak) -> dict[str, floa
 
 
 NOT_FINITE = "gradient not finite"
+"""The group's update was skipped; other groups of the step may have been in another update."""
+MASKED = "masked"
+"""Every completion of the group was left out of the loss."""
 
 
-def ledger_row(outcome: StepOutcome, *, updates: int) -> LedgerRow:
-    """The proof of what was trained on, what was dropped and why; of `updates` updates that were all skipped nothing
-    was trained on."""
-    kept = [entry.group for entry in outcome.filtered.kept]
+def ledger_row(outcome: StepOutcome) -> LedgerRow:
+    """The proof of what was trained on, what was dropped and why."""
     dropped = [(d.group.group.id, d.group.group.prompt.task.id, str(d.reason)) for d in outcome.filtered.dropped]
-    if outcome.learner.get("policy/skipped_updates") == updates:
-        dropped += [(group.id, group.prompt.task.id, NOT_FINITE) for group in kept]
-        kept = []
+    in_loss = {sequence.group_index for sequence in outcome.sequences if not sequence.masked}
+    kept = []
+    for place, entry in enumerate(outcome.filtered.kept):
+        group = entry.group
+        if place in in_loss and place not in outcome.skipped.groups:
+            kept.append(group)
+        else:
+            reason = NOT_FINITE if place in in_loss else MASKED
+            dropped.append((group.id, group.prompt.task.id, reason))
     stale = [(entry.group.id, entry.group.prompt.task.id, "stale") for entry in outcome.stale]
     return LedgerRow(
         step=outcome.step,

@@ -18,6 +18,7 @@ import httpx
 from benchmarks.carriers import Answers, BenchmarkError, Question
 from benchmarks.generation.pace import Pace
 from benchmarks.generation.progress import Progress, settings
+from conf.loopback import is_loopback
 from conf.schema.benchmark import BenchmarkConfig, ModelSource
 from rollout.prompt.described import SchemaReader
 from rollout.prompt.messages import TEMPLATES, Message
@@ -53,7 +54,8 @@ async def _ask_all(
 ) -> None:
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     prompts = _prompts(config, questions, denotation)
-    async with httpx.AsyncClient(headers=headers, timeout=config.model.timeout_s) as client:
+    through_proxy = not is_loopback(config.model.api or "")
+    async with httpx.AsyncClient(headers=headers, timeout=config.model.timeout_s, trust_env=through_proxy) as client:
         endpoint = Endpoint(config.model, client, key)
         slots = asyncio.Semaphore(config.model.concurrency)
 

@@ -21,6 +21,7 @@ from rollout.cluster import local_ray
 from rollout.errors import RolloutError
 from rollout.pool import RolloutPool
 from rollout.preflight import check_context, check_model_folder
+from rollout.prompt.cut import CUT, cut_lines, cut_prompts, cut_sentence
 from rollout.prompt.renderer import PromptRenderer, PromptTooLong
 from rollout.prompt.tokenizer import load_tokenizer
 from rollout.worker import ray_workers
@@ -46,7 +47,7 @@ def generate(
     with Progress(output, settings(config, questions, folder_identity(folder)), len(questions)) as progress:
         missing = [question for question in questions if question.position not in progress.done]
         if missing:
-            prompts = _prompts(config, missing, denotation, progress)
+            prompts = _prompts(config, missing, denotation, progress, output)
             try:
                 with local_ray(config.cluster):
                     start_s, seconds = asyncio.run(_sample(config, prompts, progress, output, started))
@@ -59,7 +60,11 @@ def generate(
 
 
 def _prompts(
-    config: BenchmarkConfig, questions: Sequence[Question], denotation: Literal["spider", "bird"], progress: Progress
+    config: BenchmarkConfig,
+    questions: Sequence[Question],
+    denotation: Literal["spider", "bird"],
+    progress: Progress,
+    output: Path,
 ) -> list[tuple[Question, Prompt]]:
     """Rendered prompts; questions that cannot fit are finished at once, with empty answers."""
     assert config.model.path is not None
@@ -72,7 +77,20 @@ def _prompts(
             sys.stderr.write(f"{visible(str(error))}; answered with nothing\n")
             greedy = NO_COMPLETION if config.sampling.greedy else None
             progress.add(_record(question, [NO_COMPLETION] * config.sampling.n, greedy, 0))
+    _tell(config, renderer, [prompt for _, prompt in prompts], output)
     return prompts
+
+
+def _tell(config: BenchmarkConfig, renderer: PromptRenderer, prompts: Sequence[Prompt], output: Path) -> None:
+    """Says what the prompts do not show, before anything is sampled."""
+    if renderer.remark:
+        sys.stderr.write(f"{renderer.remark}\n")
+    cut = cut_prompts(prompts)
+    if cut:
+        file = output / CUT
+        file.write_text(cut_lines(cut), encoding="utf-8")
+        limit = config.prompt.max_tokens
+        sys.stderr.write(cut_sentence(cut, prompts=prompts, of="question", limit=limit, file=file) + "\n")
 
 
 async def _sample(
@@ -107,7 +125,7 @@ async def _sample(
             requests = [pool.generate(prompt, group_id=f"q{question.position}", n=config.sampling.n, sampling=sampling)]
             if config.sampling.greedy:
                 name = f"q{question.position}-greedy"
-                requests.append(pool.generate(prompt, group_id=name, n=1, sampling=greedy, logprobs=False))
+                requests.append(pool.generate(prompt, group_id=name, n=1, sampling=greedy))
             group, *best = await asyncio.gather(*requests)
         greedy_one = _kept(best[0])[0] if best else None
         progress.add(_record(question, _kept(group), greedy_one, len(prompt.token_ids)))

@@ -1,48 +1,34 @@
 """Finding and checking the files of a published layout, with errors that say what was expected."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.carriers import BenchmarkError, Question
-from rewards.cases import load_json
+from rollout.tasks.published import Entry
+from rollout.tasks.records import read_json_list
 
 SQLITE_HEADER = b"SQLite format 3\x00"
 
 
-def read_json(file: Path, what: str) -> Any:
-    """Parsed JSON. Raises BenchmarkError, also for NaN and Infinity, which JSON does not know."""
-    try:
-        return load_json(file.read_text(encoding="utf-8-sig").encode())
-    except OSError as error:
-        raise BenchmarkError(f"{what} expected at {file}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise BenchmarkError(f"{file}: {what} expected, but it is no UTF-8 text (byte {error.start})") from error
-    except json.JSONDecodeError as error:
-        raise BenchmarkError(f"{file} line {error.lineno}: {what} expected, but it is no JSON: {error.msg}") from error
-    except (ValueError, RecursionError) as error:
-        raise BenchmarkError(f"{file}: {what} expected, but it is no JSON: {error}") from error
+def read_schemas(file: Path) -> dict[str, Any]:
+    """Spider's tables.json by db_id. Raises DataError."""
+    return {record.text("db_id"): record.fields for record in read_json_list(file)}
 
 
-def read_entries(file: Path, what: str, keys: Sequence[str], optional: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """A JSON list of objects, each with text under all `keys`, and text or None under `optional` ones. Raises
-    BenchmarkError.
-    """
-    entries = read_json(file, what)
-    if not isinstance(entries, list) or not entries:
-        raise BenchmarkError(f"{file}: {what} expected, a JSON list of objects that is not empty")
-    for position, entry in enumerate(entries):
-        if not isinstance(entry, dict):
-            raise BenchmarkError(f"{file} entry {position}: a JSON object expected, found {type(entry).__name__}")
-        for key in keys:
-            if not isinstance(entry.get(key), str):
-                raise BenchmarkError(f"{file} entry {position}: text expected under '{key}'")
-        for key in optional:
-            if not isinstance(entry.setdefault(key, None), str | None):
-                raise BenchmarkError(f"{file} entry {position}: text or nothing expected under '{key}'")
-    return entries
+def as_question(entry: Entry, databases: tuple[str, ...]) -> Question:
+    """A question of a published file; Spider's keys are its places."""
+    return Question(
+        position=entry.place,
+        key=entry.key,
+        db_id=entry.db_id,
+        question=entry.question,
+        evidence=entry.evidence,
+        gold=entry.gold,
+        databases=databases,
+        difficulty=entry.difficulty,
+    )
 
 
 def first_existing(root: Path, choices: Sequence[str], what: str) -> Path:

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from benchmarks.carriers import BenchmarkError, Question, QuestionSet
-from benchmarks.questions.files import check_databases, first_existing, read_entries
+from benchmarks.questions.files import as_question, check_databases, first_existing, read_schemas
 from conf.schema.benchmark import SpiderQuestions
 from conf.schema.data import DemoData
 from rewards.sql.files import instance_files
+from rollout.tasks.published import GOLD_KEYS, read_entries
 
 SPLITS = {
     "dev": (("dev.json",), ("tables.json",), ("database",)),
@@ -21,7 +22,7 @@ SPLITS = {
 
 
 def load(data: SpiderQuestions | DemoData, limit: int | None) -> QuestionSet:
-    """All questions of the split, or the first `limit`. Raises BenchmarkError."""
+    """All questions of the split, or the first `limit`. Raises BenchmarkError, DataError."""
     return _load_demo(data, limit) if isinstance(data, DemoData) else _load_files(data, limit)
 
 
@@ -31,27 +32,17 @@ def _load_files(data: SpiderQuestions, limit: int | None) -> QuestionSet:
     file = first_existing(root, (data.questions,) if data.questions else questions_at, "Spider's question file")
     tables = first_existing(root, (data.tables,) if data.tables else tables_at, "Spider's tables.json")
     folder = first_existing(root, (data.databases,) if data.databases else databases_at, "the database folder")
-    entries = read_entries(file, "a list of Spider questions", ("db_id", "question", "query"))
-    whole, entries = len(entries), entries[:limit]
-    schemas = {entry["db_id"]: entry for entry in read_entries(tables, "Spider's list of schemas", ("db_id",))}
-    unknown = sorted({entry["db_id"] for entry in entries} - schemas.keys())
+    entries = read_entries(file, GOLD_KEYS["spider"])
+    chosen = entries[:limit]
+    schemas = read_schemas(tables)
+    unknown = sorted({entry.db_id for entry in chosen} - schemas.keys())
     if unknown:
         raise BenchmarkError(f"{tables}: schemas expected for {', '.join(unknown[:5])}, which {file} asks about")
-    known = {db_id: instance_files(folder, db_id) for db_id in {entry["db_id"] for entry in entries}}
-    questions = tuple(
-        Question(
-            position=position,
-            key=position,
-            db_id=entry["db_id"],
-            question=entry["question"],
-            gold=entry["query"],
-            databases=known[entry["db_id"]],
-        )
-        for position, entry in enumerate(entries)
-    )
+    known = {db_id: instance_files(folder, db_id) for db_id in {entry.db_id for entry in chosen}}
+    questions = tuple(as_question(entry, known[entry.db_id]) for entry in chosen)
     check_databases(questions, folder)
-    name, keys = f"Spider {data.split}", tuple(range(whole))
-    return QuestionSet(name=name, questions=questions, schemas=schemas, whole=whole, keys=keys)
+    keys = tuple(entry.key for entry in entries)
+    return QuestionSet(name=f"Spider {data.split}", questions=questions, schemas=schemas, whole=len(entries), keys=keys)
 
 
 def _load_demo(data: DemoData, limit: int | None) -> QuestionSet:

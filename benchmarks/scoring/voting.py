@@ -8,10 +8,8 @@ from benchmarks.carriers import Answer, BenchmarkError, Question
 from conf.schema.benchmark import BenchmarkConfig, VoterName
 from conf.schema.data import Denotation
 from rewards.carriers import Execution
-from rewards.sql.agreement import agreeing
-from rewards.sql.denotation import is_trivial
-from selection.builder import NEEDS_LOGPROBS, VOTERS
-from selection.candidate import Candidate, Context, NoCandidates, Voter
+from selection.candidate import Candidate, Context, NoCandidates, Voter, executed_candidates, instance_digests
+from selection.voters import NEEDS_LOGPROBS, VOTERS
 
 if TYPE_CHECKING:  # it loads pandas, which scoring a file without a reranker must not wait for
     from benchmarks.scoring.reranking import Reranking
@@ -58,17 +56,12 @@ class Voting:
         if len(answer.candidates) == 1:  # nothing to vote on, so nothing to digest
             sql = answer.candidates[0]
             return (Candidate(index=0, sql=sql, digest=None, failed=executions[sql].status != "ok"),)
-        digests = self._digests(answer, executions, question.databases[0])
-        return tuple(
-            Candidate(
-                index=index,
-                sql=sql,
-                digest=digests[sql],
-                trivial=digests[sql] is not None and is_trivial(executions[sql]),
-                failed=digests[sql] is None,
-                logprob=answer.logprobs[index] if answer.logprobs else None,
-            )
-            for index, sql in enumerate(answer.candidates)
+        return executed_candidates(
+            answer.candidates,
+            executions,
+            denotation=self._denotation,
+            database=question.databases[0],
+            logprobs=answer.logprobs,
         )
 
     def poll(
@@ -94,7 +87,7 @@ class Voting:
             correct=frozenset(index for index, right in enumerate(rights) if right),
             greedy=len(candidates) if answer.greedy is not None else None,
             similarity=self._reranking.similarity(question) if self._reranking else None,
-            instance_digests=self._instance_digests(question, answer, [executions, *others]) if self._reranking else {},
+            instance_digests=self._instance_digests(question, candidates, others),
         )
         try:
             choices = {name: self._voters[name](candidates, context) for name in names}
@@ -108,14 +101,9 @@ class Voting:
         return answer.logprobs is not None or name not in NEEDS_LOGPROBS
 
     def _instance_digests(
-        self, question: Question, answer: Answer, instances: Sequence[Mapping[str, Execution]]
+        self, question: Question, candidates: Sequence[Candidate], others: Sequence[Mapping[str, Execution]]
     ) -> dict[int, str]:
-        places = zip(instances, question.databases, strict=False)  # the further ones are not always executed
-        each = [self._digests(answer, executions, database) for executions, database in places]
-        joined = {sql: " ".join(digests[sql] or "failed" for digests in each) for sql in set(answer.candidates)}
-        return {index: joined[sql] for index, sql in enumerate(answer.candidates)}
-
-    def _digests(self, answer: Answer, executions: Mapping[str, Execution], database: str) -> dict[str, str | None]:
-        """By text of a candidate, on one instance."""
-        texts = {sql: executions[sql] for sql in set(answer.candidates)}
-        return agreeing(texts, self._denotation, database=database)
+        if self._reranking is None:
+            return {}
+        further = list(zip(question.databases[1:], others, strict=False))  # they are not always executed
+        return instance_digests(candidates, further, denotation=self._denotation)

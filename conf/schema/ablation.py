@@ -1,17 +1,17 @@
-"""Training the quickstart with one reward component off in turn (python -m benchmarks.ablation)."""
+"""Training the quickstart with one reward component off in turn (python -m measure.ablation)."""
 
 from typing import Literal
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
-from conf.schema.base import Section
+from conf.schema.base import PathText, Section, Word
 
 Variant = Literal["strict", "without_execution", "without_atomic", "without_memory", "without_format"]
 """What is compared with `finer`, the reference, which always runs."""
 
 
 class AblationConfig(Section):
-    output: str
+    output: PathText
     """Folder that receives a run folder and a log for each variant and seed, ablation.json, ablation.md and
     ablation.svg. Runs that are finished there are not made again."""
     variants: tuple[Variant, ...] = (
@@ -30,7 +30,7 @@ class AblationConfig(Section):
     """Held-out tasks evaluated."""
     n: PositiveInt = 8
     """Sampled candidates a task."""
-    settings: tuple[str, ...] = ()
+    settings: tuple[Word, ...] = ()
     """More settings of the trainer, name=value, for every run."""
     run_timeout_s: PositiveFloat = 7200.0
     """Longest time for one run."""

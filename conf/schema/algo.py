@@ -86,7 +86,9 @@ class KlConfig(Section):
     """0: no reference policy is kept."""
     estimator: Literal["k1", "k2", "k3"] = "k3"
     place: Literal["loss", "reward"] = "loss"
-    """reward: the sum over a completion's tokens is deducted from its reward, before the advantage; usually with k1."""
+    """loss: a term of every trained token, whatever its advantage; groups of equal rewards are then trained too.
+    reward: the sum over a completion's tokens is deducted from its reward, in every group of the step, before groups
+    are dropped and advantages formed; usually with k1."""
 
 
 class ImportanceConfig(Section):
@@ -146,10 +148,15 @@ class AlgoConfig(Section):
     pass; the importance weights then correct for the engine). With one update both are the policy itself and nothing
     more is forwarded."""
     drop_zero_variance: bool = True
-    """Groups whose rewards are all equal teach nothing: drop them before any forward pass, and count them."""
+    """Groups that teach nothing are dropped before any forward pass of the policy, and counted: those whose rewards are
+    all equal, a KL term in the reward deducted. With a KL term in the loss, or an entropy bonus, such groups teach and
+    stay. A dropped group is as if it had not been drawn: no normaliser of the loss counts it (as in DAPO's dynamic
+    sampling, arXiv 2503.14476, section 3.2; TRL, which drops none, divides by all, and so does false). Only
+    advantage.scale=batch still counts its rewards."""
     sampler: SamplerConfig = UniformSampler()
     resample: bool = False
-    """Draw further groups in place of those that teach nothing, until pipeline.prompts_per_step of them teach."""
+    """Draw further groups in place of those of equal rewards, until pipeline.prompts_per_step of them differ. What is
+    replaced is dropped, its KL or entropy term with it: the groups in its place have theirs."""
     resample_limit: PositiveFloat = 2.0
     """Groups that one step draws in addition, at most, as a multiple of pipeline.prompts_per_step."""
     mask_truncated: bool = False
@@ -157,6 +164,13 @@ class AlgoConfig(Section):
     of sequences that a loss divides by."""
     updates_per_step: PositiveInt = 1
     """Optimizer updates made from one step's groups."""
+
+    @property
+    def drops_equal_groups(self) -> bool:
+        """Whether groups of equal rewards are left out: nothing in the loss but the advantage concerns them, or others
+        were drawn in their place."""
+        beside = self.entropy.bonus > 0 or (self.kl.coefficient > 0 and self.kl.place == "loss")
+        return self.drop_zero_variance and (self.resample or not beside)
 
     @model_validator(mode="after")
     def _resample_what_is_dropped(self) -> "AlgoConfig":

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from conf.passwords import NO_PASSWORD, VariableName
-from conf.schema.base import Section
+from conf.schema.base import PathBelow, PathText, Section, Word
 from conf.schema.data import DemoData
 from conf.schema.prompt import PromptConfig
 from conf.schema.reward import PRESENT, BudgetConfig
@@ -30,13 +30,13 @@ class SpiderQuestions(Section):
     """The published Spider layout: ROOT/dev.json, tables.json, database/<db_id>/*.sqlite."""
 
     type: Literal["spider"] = "spider"
-    root: str
+    root: PathText
     split: Literal["dev", "test", "train"] = "dev"
-    questions: str | None = None
+    questions: PathBelow | None = None
     """Question file below root, instead of the split's."""
-    tables: str | None = None
+    tables: PathBelow | None = None
     """Schema file below root, instead of the split's; exact set match takes its foreign keys."""
-    databases: str | None = None
+    databases: PathBelow | None = None
     """Database folder below root, instead of the split's: the test-suite databases, for instance."""
 
 
@@ -44,22 +44,22 @@ class BirdQuestions(Section):
     """The published BIRD layout: ROOT/dev.json, dev_databases/<db_id>/<db_id>.sqlite; also train, mini-dev."""
 
     type: Literal["bird"] = "bird"
-    root: str
+    root: PathText
     split: Literal["dev", "train", "mini_dev"] = "dev"
-    questions: str | None = None
+    questions: PathBelow | None = None
     """Question file below root, instead of the split's."""
-    databases: str | None = None
+    databases: PathBelow | None = None
     """Database folder below root, instead of the split's."""
 
 
 class ModelSource(Section):
     """Who answers: a policy in a folder, or a hosted model that speaks the OpenAI protocol."""
 
-    path: str | None = None
+    path: PathText | None = None
     """Hugging Face folder; generates with vLLM through the same rollout code as training."""
-    api: str | None = None
+    api: Word | None = None
     """Base URL of a hosted model, for instance https://host/v1."""
-    name: str | None = None
+    name: Word | None = None
     """The hosted model's name."""
     key_variable: VariableName = "OPENAI_API_KEY"
     """Environment variable that holds the key; a server that asks for none needs none."""
@@ -139,7 +139,7 @@ class BenchmarkConfig(Section):
 
     limit: PositiveInt | None = None
     """Use the first questions only (None: all); scores are then no benchmark numbers, and the report says so."""
-    predictions: str | None = None
+    predictions: PathText | None = None
     """File of existing predictions: the official format, or JSON lines with several candidates."""
     model: ModelSource = ModelSource()
     sampling: BenchmarkSampling = BenchmarkSampling()
@@ -149,12 +149,12 @@ class BenchmarkConfig(Section):
     """vLLM engines for model.path."""
     cluster: ClusterConfig = ClusterConfig()
     selection: VoterName = "value_aware"
-    reranker: str | None = None
+    reranker: PathText | None = None
     """File of a trained reranker, for selection=reranker."""
     metrics: BenchmarkMetrics = BenchmarkMetrics()
     execution: BenchmarkExecution = BenchmarkExecution()
     seed: NonNegativeInt = 0
-    output: str
+    output: PathText
 
     @model_validator(mode="after")
     def _one_source(self) -> "BenchmarkConfig":
@@ -176,6 +176,9 @@ class BenchmarkConfig(Section):
             raise ValueError("model.api needs model.name=NAME, the hosted model's name")
         if self.selection == "greedy" and self.predictions is None and not self.sampling.greedy:
             raise ValueError("selection=greedy needs sampling.greedy=true")
+        if self.model.path is not None:
+            length = self.engine.max_model_len or self.prompt.max_tokens + self.sampling.max_tokens
+            self.engine.check_step(length, "engine")
         if (self.selection == "reranker") != (self.reranker is not None):
             raise ValueError("selection=reranker and reranker=FILE go together: give both or neither")
         return self

@@ -1,10 +1,10 @@
-"""Breaking small training runs on purpose (python -m benchmarks.chaos)."""
+"""Breaking small training runs on purpose (python -m measure.chaos)."""
 
 from typing import Literal
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from conf.schema.base import Section
+from conf.schema.base import PathText, Section, Word
 
 FaultName = Literal[
     "rollout_worker_dies",
@@ -34,12 +34,12 @@ class SoakConfig(Section):
 
 
 class ChaosConfig(Section):
-    output: str
+    output: PathText
     """Folder that receives summary.json, and a run folder and a log for each fault. Runs of an earlier call with the
     same names there are removed; the warm-up and the databases are used again."""
     faults: tuple[FaultName, ...] = ()
     """What is done to the runs, one run each (none given: everything)."""
-    undisturbed: str | None = None
+    undisturbed: PathText | None = None
     """Run folder that an earlier call with the same settings left (output/undisturbed), instead of a new run."""
     soak: bool = False
     """Instead: one long run with a random fault now and then, beside an undisturbed one."""
@@ -49,7 +49,7 @@ class ChaosConfig(Section):
     at_step: PositiveInt = 3
     """The fault comes when this step is done."""
     seed: NonNegativeInt = 0
-    settings: tuple[str, ...] = ()
+    settings: tuple[Word, ...] = ()
     """More settings of the trainer, name=value, for every run."""
     run_timeout_s: PositiveFloat = 900.0
     """Longest wait for a run to do another step, and to recover from a fault."""

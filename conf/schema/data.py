@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from conf.schema.base import Section
+from conf.schema.base import PathBelow, PathText, Section
 
 Denotation = Literal["bird", "spider"]
 """bird: set of rows, columns by position. spider: bag of rows, ordered if the gold is, any one column permutation."""
@@ -14,7 +14,7 @@ class DemoData(Section):
     """Small databases and templated questions made on this machine; the three splits are disjoint."""
 
     type: Literal["demo"] = "demo"
-    root: str = "runs/.cache/demo"
+    root: PathText = "runs/.cache/demo"
     """Folder that receives the databases; made when absent."""
     warmup_size: PositiveInt = 16000
     train_size: PositiveInt = 4000
@@ -28,10 +28,10 @@ class SpiderData(Section):
     """The published Spider layout: ROOT/dev.json, tables.json, database/<db_id>/*.sqlite."""
 
     type: Literal["spider"] = "spider"
-    root: str
-    train_file: str = "train_spider.json"
-    heldout_file: str = "dev.json"
-    database_folder: str = "database"
+    root: PathText
+    train_file: PathBelow = "train_spider.json"
+    heldout_file: PathBelow = "dev.json"
+    database_folder: PathBelow = "database"
     train_limit: PositiveInt | None = None
     heldout_limit: PositiveInt | None = None
     denotation: Denotation = "spider"
@@ -41,11 +41,11 @@ class BirdData(Section):
     """The published BIRD layout: ROOT/train/train.json + train/train_databases, ROOT/dev.json + dev_databases."""
 
     type: Literal["bird"] = "bird"
-    root: str
-    train_file: str = "train/train.json"
-    train_databases: str = "train/train_databases"
-    heldout_file: str = "dev.json"
-    heldout_databases: str = "dev_databases"
+    root: PathText
+    train_file: PathBelow = "train/train.json"
+    train_databases: PathBelow = "train/train_databases"
+    heldout_file: PathBelow = "dev.json"
+    heldout_databases: PathBelow = "dev_databases"
     train_limit: PositiveInt | None = None
     heldout_limit: PositiveInt | None = None
     denotation: Denotation = "bird"
@@ -55,9 +55,9 @@ class JsonlData(Section):
     """Your own questions, one JSON object a line (the fields are documented in docs/data.md)."""
 
     type: Literal["jsonl"] = "jsonl"
-    train: str
-    heldout: str | None = None
-    databases: str | None = None
+    train: PathText
+    heldout: PathText | None = None
+    databases: PathText | None = None
     """Folder holding <db_id>/<db_id>.sqlite, for lines that name a db_id instead of a database path."""
     train_limit: PositiveInt | None = None
     heldout_limit: PositiveInt | None = None

@@ -1,18 +1,18 @@
-"""Making more instances of databases (python -m rewards.instances)."""
+"""Making more instances of databases (python -m curation.instances)."""
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from conf.schema.base import Section
+from conf.schema.base import PathText, Section
 from conf.schema.reward import BudgetConfig
 
 
 class InstancesConfig(Section):
-    input: str
+    input: PathText
     """JSON lines with "db_id", "gold_sqls" and "denotation": the golds that the new instances should tell from near
     misses."""
-    databases: str
+    databases: PathText
     """Folder holding <db_id>/<db_id>.sqlite, and maybe instances that exist already."""
-    output: str
+    output: PathText
     """Folder that receives <db_id>/<db_id>.sqlite, the existing instances, the new ones and instances.json."""
     candidates: PositiveInt = 12
     """Instances made for each database, of which the useful ones are kept."""

@@ -43,7 +43,7 @@ class LearnerConfig(Section):
     threads: PositiveInt = 1
     """CPU only: torch threads of each rank."""
     max_skipped_steps: NonNegativeInt = 5
-    """Steps in a row whose gradient may be not finite (nothing is updated) before the run ends."""
+    """Steps in a row with an update that is skipped, because its gradient is not finite, before the run ends."""
     max_restarts: NonNegativeInt = 2
     """Times that a run goes on from its last checkpoint by itself, with fresh engines: after a rank was lost or did not
     answer, or after engines were found with other weights than the learner's."""

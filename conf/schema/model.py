@@ -4,7 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from conf.schema.base import Section
+from conf.schema.base import ModelText, Section, Word
+
+SMALLEST_VOCABULARY = 264
+"""Tokens that the tiny policy's tokenizer always has: all bytes and the added tokens (trainer/warmup/tokenizer.py)."""
 
 
 class TinyModel(Section):
@@ -34,8 +37,8 @@ class PretrainedModel(Section):
     """A Hugging Face folder (config, safetensors, tokenizer), or a model's name, which is downloaded."""
 
     type: Literal["pretrained"] = "pretrained"
-    path: str
-    revision: str | None = None
+    path: ModelText
+    revision: Word | None = None
     random_weights: bool = False
     """Initialise from the folder's config alone (speed measurements); weights are then not read."""
 

@@ -7,13 +7,17 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from conf.schema.base import Section
+from conf.schema.base import ModelText, PathText, Section, Word
 
 LOST_LIMIT = 3
 """Reward actors that a group may be lost with before it is unscorable."""
 
 
 PRESENT = "present"
+NO_RANKS = (
+    "reward.rank_correct_first needs right answers to earn something: set reward.execution.enabled=true and its weight "
+    "above the sum of reward.penalties"
+)
 
 
 def _moment(text: str) -> str:
@@ -53,7 +57,7 @@ class BudgetConfig(Section):
     """CPU seconds of one query, for long opcodes that VM steps do not see; independent of the load."""
     wall_s: PositiveFloat = 30.0
     """Seconds until a silent executor is killed; its query is retried alone, unscorable when lost again."""
-    clock: Annotated[str, AfterValidator(_moment)] = "2026-01-01 00:00:00"
+    clock: Annotated[Word, AfterValidator(_moment)] = "2026-01-01 00:00:00"
     """The time (UTC) that queries read as the present, so that golds and candidates see the same one, in every run.
     present: the time at which the process first asked, one for all that it executes."""
 
@@ -120,20 +124,20 @@ class HashingEmbedder(Section):
 
 class SentenceTransformersEmbedder(Section):
     type: Literal["sentence_transformers"] = "sentence_transformers"
-    model: str
-    device: str = "cpu"
+    model: ModelText
+    device: Word = "cpu"
     batch_size: PositiveInt = 64
 
 
 class VllmEmbedder(Section):
     type: Literal["vllm"] = "vllm"
-    model: str = "Qwen/Qwen3-Embedding-0.6B"
+    model: ModelText = "Qwen/Qwen3-Embedding-0.6B"
 
 
 class MemoryReward(Section):
     enabled: bool = True
     weight: NonNegativeFloat = 1.0
-    store: str | None = None
+    store: PathText | None = None
     """SQLite file of verified traces (None: starts empty and lives with the run)."""
     neighbours: PositiveInt = 20
     min_reasoning_chars: int = Field(default=30, ge=0)
@@ -196,6 +200,16 @@ class RewardConfig(Section):
     """Share of a step's completions that the infrastructure could not score, above which the run stops. Those that the
     data or the policy made unscorable do not count."""
     server: ServerConfig = ServerConfig()
+
+    @model_validator(mode="after")
+    def _ranks_can_be_kept(self) -> "RewardConfig":
+        """The sum that rewards/combine.py needs to be positive: the least that a right answer earns."""
+        execution, memory = self.execution, self.memory
+        earned = 2.0 * execution.weight * execution.enabled + memory.weight * memory.enabled
+        deducted: float = sum(self.penalties.model_dump().values())
+        if self.rank_correct_first and earned <= deducted:
+            raise ValueError(NO_RANKS)
+        return self
 
     @model_validator(mode="after")
     def _notices_executors_first(self) -> "RewardConfig":

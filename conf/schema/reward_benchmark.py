@@ -1,16 +1,16 @@
-"""How fast, how steady and how easily gamed rewards are (python -m benchmarks.rewards)."""
+"""How fast, how steady and how easily gamed rewards are (python -m measure.rewards)."""
 
 from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from conf.schema.base import Section
+from conf.schema.base import PathText, Section
 
 Measure = Literal["throughput", "memory", "reference", "soak", "gaming"]
 
 
 class RewardBenchmarkConfig(Section):
-    root: str
+    root: PathText
     """Folder with spider/, bird/ (published layouts) and predictions/*.txt, *.json."""
     measures: tuple[Measure, ...] = Field(("throughput", "memory", "reference", "soak", "gaming"), min_length=1)
     executors: PositiveInt = 2
@@ -23,10 +23,10 @@ class RewardBenchmarkConfig(Section):
     soak_completions: PositiveInt = 100_000
     limit: PositiveInt | None = None
     """gaming: this many questions of each data set, evenly spaced (None: all)."""
-    instances: str | None = None
-    """gaming: a folder that python -m rewards.instances made; its databases take the place of those of `root`,
+    instances: PathText | None = None
+    """gaming: a folder that python -m curation.instances made; its databases take the place of those of `root`,
     which keeps those that are not there."""
-    output: str | None = None
+    output: PathText | None = None
     """JSON file for the figures."""
     seed: NonNegativeInt = 0
 

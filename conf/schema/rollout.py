@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from conf.schema.base import Section
+from conf.schema.base import PathText, Section
 
 
 class SamplingConfig(Section):
@@ -39,6 +39,15 @@ class EngineConfig(Section):
     """CPU only, one thread, float32, eager: while completions are sampled, a Qwen2's forward pass is one call of a
     kernel of our own, which a C compiler makes at the start (false: vLLM's)."""
 
+    def check_step(self, max_model_len: int, name: str) -> None:
+        """Raises ValueError when a step cannot give each sequence its token, which vLLM refuses. `name`: the section,
+        as the user writes it."""
+        if max(self.max_num_batched_tokens, max_model_len) < self.max_num_seqs:
+            raise ValueError(
+                f"{name}.max_num_seqs={self.max_num_seqs} is more than the tokens of a step, {name}."
+                f"max_num_batched_tokens={self.max_num_batched_tokens}: lower the former or raise the latter"
+            )
+
 
 class RolloutConfig(Section):
     group_size: int = Field(default=32, ge=2)
@@ -46,7 +55,7 @@ class RolloutConfig(Section):
     workers: PositiveInt = 1
     """Ray actors, one engine each."""
     sampling: SamplingConfig = SamplingConfig()
-    lengths: str | None = None
+    lengths: PathText | None = None
     """Speed measurements alone: a file of recorded completion lengths, tokens, one a line; each training completion
     gets a budget drawn from it (None: sampling.max_tokens for all)."""
     engine: EngineConfig = EngineConfig()
@@ -55,11 +64,12 @@ class RolloutConfig(Section):
     in_flight: Literal["keep", "wait", "abort"] = "keep"
     """What a weight update does with completions in flight (pipeline.max_staleness > 0). keep: the engine pauses
     between two steps and they continue under the new weights. wait: it finishes their groups first. abort: their groups
-    begin anew under the new weights."""
-    max_logprob_difference: PositiveFloat = 0.1
-    """Mean |engine - learner| log-probability in nats, above which a batch is refused ("stale or wrong weights") and
-    the run goes on from its last checkpoint: of the tokens of the trained version; where there are few, ten times that
-    of all."""
+    begin anew under the new weights; what is trained on is then shorter than what the policy writes, since a group that
+    ends before an update stays and one that does not is drawn again (async/aborted_tokens_mean shows how much)."""
+    max_logprob_difference: PositiveFloat | None = None
+    """Mean |engine - learner| log-probability in nats, over tokens of the trained version, above which a batch is
+    refused ("stale or wrong weights") and the run goes on from its last checkpoint. None: what the precision needs,
+    1e-3 where engine and learner compute in float32 (on a GPU 1e-2), 0.1 where one of them computes in bfloat16."""
     start_timeout_s: PositiveFloat = 600.0
     group_timeout_s: PositiveFloat = 600.0
     """Longest time without a finished group before a worker counts as hung."""

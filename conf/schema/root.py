@@ -8,7 +8,7 @@ from conf.schema.algo import AlgoConfig
 from conf.schema.base import Section
 from conf.schema.data import DataConfig
 from conf.schema.learner import LearnerConfig
-from conf.schema.model import ModelConfig
+from conf.schema.model import SMALLEST_VOCABULARY, ModelConfig
 from conf.schema.plan import PlanConfig
 from conf.schema.prompt import PromptConfig
 from conf.schema.reward import LOST_LIMIT, RewardConfig
@@ -58,10 +58,26 @@ class TrainConfig(Section):
                 f"rollout.engine.max_model_len={limit} is smaller than prompt.max_tokens + rollout.sampling.max_tokens"
                 f" = {budget}: raise it, or lower one of the two"
             )
+        self.rollout.engine.check_step(limit or budget, "rollout.engine")
         if self.model.type == "tiny" and self.model.max_positions < budget:
             raise ValueError(
                 f"model.max_positions={self.model.max_positions} is smaller than prompt.max_tokens + "
-                f"rollout.sampling.max_tokens = {budget}"
+                f"rollout.sampling.max_tokens = {budget}: raise it to at least {budget}"
+            )
+        if self.model.type == "tiny" and limit is not None and self.model.max_positions < limit:
+            raise ValueError(
+                f"rollout.engine.max_model_len={limit} is beyond model.max_positions={self.model.max_positions}: lower "
+                "the former or raise the latter"
+            )
+        if self.model.type == "tiny" and self.model.vocabulary < SMALLEST_VOCABULARY:
+            raise ValueError(
+                f"model.vocabulary={self.model.vocabulary} is too small: at least {SMALLEST_VOCABULARY} tokens are "
+                "needed"
+            )
+        if self.model.type == "pretrained" and self.model.random_weights and not self.warmup.enabled:
+            raise ValueError(
+                "model.random_weights=true is what a warm-up starts from, and without one the folder's weights are "
+                "trained: set warmup.enabled=true, or leave it out"
             )
         if self.model.type == "tiny" and not self.warmup.enabled:
             raise ValueError("model=tiny has random weights: set warmup.enabled=true, or choose model=pretrained")
@@ -97,7 +113,11 @@ class TrainConfig(Section):
     def _weights_reach_the_engines(self) -> "TrainConfig":
         transfer, cluster, engine = self.rollout.weight_transfer, self.cluster, self.rollout.engine
         if cluster.accelerator == "cpu" and transfer in ("ipc", "nccl"):
-            raise ValueError(f"rollout.weight_transfer={transfer} needs cluster.accelerator=gpu")
+            option = "single_gpu" if transfer == "ipc" else "split"
+            raise ValueError(
+                f"rollout.weight_transfer={transfer} needs cluster.accelerator=gpu: choose cluster={option}, or "
+                "rollout.weight_transfer=auto"
+            )
         if transfer == "ipc" and not cluster.colocate:
             raise ValueError(
                 "rollout.weight_transfer=ipc needs rollout and learner on one device: choose cluster=single_gpu, or "
@@ -111,10 +131,14 @@ class TrainConfig(Section):
         share = float(engine.tensor_parallel_size) if engine.tensor_parallel_size > 1 else cluster.rollout_gpus
         devices = self.learner.ranks * cluster.learner_gpus + self.rollout.workers * share
         if cluster.accelerator == "gpu" and cluster.colocate and transfer != "shared_memory" and devices > 1.0 + 1e-9:
+            apart = "cluster=split" if transfer == "auto" else "cluster=split with rollout.weight_transfer=auto"
+            wide = engine.tensor_parallel_size > 1
+            lower = "cluster.learner_gpus and cluster.rollout_gpus until they add up to one"
             raise ValueError(
                 f"cluster.colocate=true shares one device, and learner.ranks={self.learner.ranks} x "
                 f"cluster.learner_gpus={cluster.learner_gpus:g} + rollout.workers={self.rollout.workers} x {share:g} "
-                f"ask for {devices:g}: choose cluster=split, or lower the shares"
+                f"ask for {devices:g}: choose {apart}, or "
+                + ("set rollout.engine.tensor_parallel_size=1" if wide else f"lower {lower}")
             )
         shared_memory = transfer == "shared_memory" or (transfer == "auto" and cluster.accelerator == "cpu")
         if shared_memory and engine.tensor_parallel_size > 1:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, field_validator
 
-from conf.schema.base import Section
+from conf.schema.base import PathText, Section
 from conf.schema.benchmark import BenchmarkExecution
 from conf.schema.data import BirdData, SpiderData
 
@@ -12,7 +12,7 @@ from conf.schema.data import BirdData, SpiderData
 class CandidateFile(Section):
     """Executed candidates: a file of them, and the questions and databases that they answer."""
 
-    candidates: str | Annotated[tuple[str, ...], Field(min_length=1)]
+    candidates: PathText | Annotated[tuple[PathText, ...], Field(min_length=1)]
     """JSON lines {"index" or "question_id", "candidates": [..], "logprobs": [..]}; the candidates of several files,
     of several models for instance, are pooled by question."""
     data: Annotated[SpiderData | BirdData, Field(discriminator="type")] | None = None
@@ -38,22 +38,22 @@ class CandidateFile(Section):
 
 
 class StudyConfig(CandidateFile):
-    """Everything `python -m selection.study` needs."""
+    """Everything `python -m benchmarks.study` needs."""
 
     split: Literal["heldout", "train"] = "heldout"
     n: PositiveInt = 30
     """Largest number of candidates looked at."""
-    reranker: str | None = None
+    reranker: PathText | None = None
     """File of a trained reranker, studied beside the voters."""
-    output: str
+    output: PathText
     """Folder that receives study.json and study.html."""
 
 
 class RerankerTraining(CandidateFile):
-    """Everything `python -m selection.train_reranker` needs."""
+    """Everything `python -m benchmarks.study.train_reranker` needs."""
 
     split: Literal["heldout", "train"] = "train"
     l2: NonNegativeFloat = 1.0
     """Penalty on squared weights of the standardised features."""
-    output: str
+    output: PathText
     """The reranker's file (JSON)."""

@@ -1,23 +1,24 @@
-"""The pipeline simulated beyond the machines at hand (python -m benchmarks.scaling)."""
+"""The pipeline simulated beyond the machines at hand (python -m measure.scaling)."""
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
-from conf.schema.base import Section
+from conf.schema.base import PathText, Section, Word
 
 
 class SimulationConfig(Section):
-    calibrate: tuple[str, ...] = ()
+    calibrate: tuple[PathText, ...] = ()
     """Run folders of synchronous runs that the costs of the stages are fitted to; two batch sizes make the fit
     definite."""
-    check: tuple[str, ...] = ()
+    check: tuple[PathText, ...] = ()
     """Run folders of other settings on the same machine, which the simulation must predict."""
     tolerance: PositiveFloat = 0.15
     """Largest relative error of a predicted step."""
-    train: tuple[str, ...] = (
+    train: tuple[Word, ...] = (
         "experiment=finer_3b_bird",
         "data.root=not-read",
         "cluster=nodes",
         "pipeline.prompts_per_step=64",
+        "plan.gpu_memory_gib=80",
         "plan.prompt_tokens=1500",
         "plan.completion_tokens=300",
     )
@@ -36,7 +37,7 @@ class SimulationConfig(Section):
     """Assumed time of the driver for each completion of a step."""
     equal_share: float = Field(default=0.3, ge=0.0, lt=1.0)
     """Assumed share of groups whose rewards are all equal."""
-    output: str | None = None
+    output: PathText | None = None
     """JSON file for the figures."""
 
     @field_validator("devices")

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
 from conf.passwords import NO_PASSWORD
-from conf.schema.base import Section
+from conf.schema.base import PathText, Section, Word
 
 
 class WarmupConfig(Section):
@@ -20,8 +20,12 @@ class WarmupConfig(Section):
     threads: PositiveInt = 2
     stall_timeout_s: PositiveFloat = 3600.0
     """Longest wait for its start, and then for each tenth of its steps."""
-    cache: str = "runs/.cache/warmup"
+    cache: PathText = "runs/.cache/warmup"
     """Folder of finished warm-ups, one for each content hash."""
+
+
+WARMUP_IRRELEVANT = frozenset(("enabled", "cache", "threads", "stall_timeout_s"))
+"""Settings of WarmupConfig that do not decide what a warm-up makes."""
 
 
 class PipelineConfig(Section):
@@ -66,8 +70,8 @@ class CheckpointConfig(Section):
 
 class WandbConfig(Section):
     mode: Literal["disabled", "offline", "online"] = "disabled"
-    project: str = "quorum-sql"
-    entity: str | None = None
+    project: Word = "quorum-sql"
+    entity: Word | None = None
 
 
 class LoggingConfig(Section):
@@ -94,9 +98,9 @@ class ProfileConfig(Section):
 
 
 class RunConfig(Section):
-    name: str = Field(default="quickstart", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    dir: str = "runs"
-    index: str | None = None
+    name: Word = Field(default="quickstart", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    dir: PathText = "runs"
+    index: PathText | None = None
     """SQLite file that lists runs (None: index.db in `dir`); a path that all machines share serves a cluster."""
 
     @field_validator("index")
@@ -108,7 +112,7 @@ class RunConfig(Section):
 
 
 class ClusterConfig(Section):
-    address: str | None = None
+    address: Word | None = None
     """Ray address; None starts a private local Ray that ends with the run."""
     cpus: PositiveInt | None = None
     """CPUs of the private Ray (None: this machine's)."""

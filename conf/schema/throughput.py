@@ -1,10 +1,10 @@
-"""How fast a training step is (python -m benchmarks.throughput)."""
+"""How fast a training step is (python -m measure.throughput)."""
 
 from typing import Literal
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from conf.schema.base import Section
+from conf.schema.base import PathText, Section, Word
 from conf.schema.model import ModelConfig
 
 Variant = Literal["synchronous", "dropping", "one_step_ahead", "dropping_one_step_ahead"]
@@ -38,7 +38,7 @@ class DeviceConfig(Section):
     prompt_tokens: PositiveInt = 1500
     max_tokens: PositiveInt = 1024
     """Completion budget; recorded lengths beyond it are cut to it."""
-    lengths: str | None = None
+    lengths: PathText | None = None
     """Recorded completion lengths: the samples.jsonl of a run (None: the spread of the quickstart's completions, with
     `completion_tokens` as their mean)."""
     completion_tokens: PositiveInt = 300
@@ -64,7 +64,7 @@ class ThroughputConfig(Section):
     learning: LearningConfig = LearningConfig()
     trl: PeerConfig = PeerConfig()
     model: ModelConfig
-    policy: str | None = None
+    policy: PathText | None = None
     """Folder of a warmed-up policy (None: the quickstart's of `seed`, from the trainer's cache or made now)."""
     weights: Literal["trained", "random"] = "trained"
     """random: of the model's shape, nothing is downloaded. Completions get recorded lengths; with against=trl all of
@@ -74,11 +74,11 @@ class ThroughputConfig(Section):
     cores: PositiveInt = 2
     """CPU cores that every process is bound to."""
     seed: NonNegativeInt = 0
-    settings: tuple[str, ...] = ()
+    settings: tuple[Word, ...] = ()
     """More settings of the trainer, name=value, for every block; the peer reads its sizes and options from them too."""
-    folder: str = "runs/throughput"
+    folder: PathText = "runs/throughput"
     """Receives a folder with runs and logs for every call."""
-    output: str | None = None
+    output: PathText | None = None
     """JSON file for the figures."""
     block_timeout_s: PositiveFloat = 3600.0
     """Longest time for one block."""

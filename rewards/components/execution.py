@@ -17,6 +17,7 @@ from rewards.sql.cache import rows_bytes
 from rewards.sql.denotation import digest, is_trivial
 from rewards.sql.executor import ExecutorPool, Query
 from rewards.sql.gold_answer import Gold
+from rewards.sql.parse import has_top_level_order_by
 
 ERROR_CHARS = 300
 REAL_CELLS = 64
@@ -111,7 +112,8 @@ def _on_primary(candidate: Candidate, execution: Execution) -> _Primary:
     if execution.status != "ok":
         return _Primary(judged=_failed(execution), matching=())
     matching = [gold for gold in candidate.golds if gold.accepts(0, execution, policy=candidate.policy)]
-    ordered = candidate.golds[0].ordered
+    # The candidate's own ORDER BY, as in benchmarks and ask: the gold's would tell voters about the gold.
+    ordered = candidate.policy == "spider" and has_top_level_order_by(candidate.sql)
     judged = Judged(
         level=2 if matching else 1,
         digest=digest(execution, policy=candidate.policy, ordered=ordered),

@@ -6,8 +6,8 @@ and completions of 20. Here the first request of a prompt reads it; the others w
 compute the prompt's last token alone, to sample from it. It is a KV connector, vLLM's extension point for keys and
 values that come from elsewhere; here they come from another block of the same cache.
 
-Guarantees: nothing is copied from a request that has not computed the whole prompt, or that was preempted since (as
-all are by a weight update). A waiting request never waits for one that does not run.
+Guarantees: nothing is copied from a request that has not computed the whole prompt, that was preempted since (as all
+are by a weight update), or whose window has left a part of it. A waiting request never waits for one that does not run.
 """
 
 from collections.abc import Mapping
@@ -46,10 +46,25 @@ class SharedPrompts(KVConnectorBase_V1):
             return 0, False
         prompt = tuple(request.prompt_token_ids)
         reader = self._readers.get(prompt)
-        if reader is None or reader is request or reader.status != RequestStatus.RUNNING:
+        copied = self._blocks(num_computed_tokens, request)
+        if reader is None or reader is request or not self._holds(reader, copied):
             self._readers[prompt] = request
             return 0, False
         return (missing if reader.num_computed_tokens >= request.num_prompt_tokens else None), False
+
+    def _blocks(self, computed: int, request: Any) -> slice:
+        """Which blocks hold the prompt after its first `computed` tokens, without its last one."""
+        size = self._vllm_config.cache_config.block_size
+        return slice(computed // size, (request.num_prompt_tokens - 2) // size + 1)
+
+    def _holds(self, reader: Any, blocks: slice) -> bool:
+        """Whether a reader's keys and values are there: it runs, and a window, which gives blocks back, has not gone
+        past them."""
+        if reader.status != RequestStatus.RUNNING:
+            return False
+        assert self._kv_cache_manager is not None, "the scheduler binds its cache before it schedules"
+        nothing = self._kv_cache_manager.block_pool.null_block.block_id
+        return nothing not in self._kv_cache_manager.get_block_ids(reader.request_id)[0][blocks]
 
     def update_state_after_alloc(self, request: Any, blocks: Any, num_external_tokens: int) -> None:
         """Note what is to be copied into the blocks of `request`."""
@@ -57,9 +72,7 @@ class SharedPrompts(KVConnectorBase_V1):
             return
         assert self._kv_cache_manager is not None, "the scheduler binds its cache before it schedules"
         reader = self._readers[tuple(request.prompt_token_ids)]
-        size = self._vllm_config.cache_config.block_size
-        last = request.num_prompt_tokens - 1
-        copied = slice((last - num_external_tokens) // size, (last - 1) // size + 1)
+        copied = self._blocks(request.num_prompt_tokens - 1 - num_external_tokens, request)
         sources = self._kv_cache_manager.get_block_ids(reader.request_id)[0][copied]
         for source, target in zip(sources, blocks.get_block_ids()[0][copied], strict=True):
             self._copies.targets.setdefault(source, []).append(target)

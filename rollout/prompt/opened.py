@@ -13,7 +13,7 @@ from rollout.prompt.messages import Message
 
 
 class TemplateUnfit(QuorumError):
-    """The policy's chat template contradicts prompt.thinking, or changes or refuses the messages."""
+    """The policy's chat template contradicts prompt.thinking, fails, or changes, hides or refuses the messages."""
 
 
 def opened_by(text: str, messages: Sequence[Message], *, thinking: bool) -> str:
@@ -24,8 +24,8 @@ def opened_by(text: str, messages: Sequence[Message], *, thinking: bool) -> str:
     place = text.rfind(content)
     if place < 0:
         raise TemplateUnfit(
-            "the chat template of the policy's tokenizer changes the text of the question, so what it adds behind it "
-            "cannot be told: use a template that shows messages as they are"
+            "the chat template of the policy's tokenizer changes the text of the question, or does not show it: put "
+            "one that shows messages as they are into chat_template.jinja of its folder"
         )
     tail = text[place + len(content) :]
     opened = tail.rfind(THINK) > tail.rfind(END_THINK)

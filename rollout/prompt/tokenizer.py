@@ -11,6 +11,16 @@ if TYPE_CHECKING:
 
 NAMES = ("tokenizer.json", "tokenizer_config.json", "config.json")
 """A folder without any of these holds no tokenizer."""
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
+"""What a tokenizer may consist of."""
 
 
 def load_tokenizer(path: str | Path, revision: str | None = None) -> "PreTrainedTokenizerBase":

@@ -6,7 +6,7 @@ Loading reads files only: no model, no engine, no query is run (rollout/tasks/ch
 from rollout.tasks.builder import LOADERS, load_tasks
 from rollout.tasks.carriers import DataError, Dropped, DropReason, TaskSet, Trace
 from rollout.tasks.sampler import build_stream
-from rollout.tasks.stream import Stream, StreamMismatch, TaskStream
+from rollout.tasks.stream import Stream, StreamDamaged, StreamMismatch, TaskStream
 
 __all__ = [
     "LOADERS",
@@ -14,6 +14,7 @@ __all__ = [
     "DropReason",
     "Dropped",
     "Stream",
+    "StreamDamaged",
     "StreamMismatch",
     "TaskSet",
     "TaskStream",

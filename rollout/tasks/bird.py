@@ -21,7 +21,7 @@ def load_bird(config: BirdData) -> TaskSet:
             f"data.train_file={config.heldout_file} data.train_databases={config.heldout_databases} to try the "
             "machinery on the held-out questions"
         )
-    read = partial(read_split, source="bird", gold_key="SQL", denotation=config.denotation)
+    read = partial(read_split, source="bird", denotation=config.denotation)
     train = read(train_file, root / config.train_databases, split="train", limit=config.train_limit)
     heldout = read(heldout_file, root / config.heldout_databases, split="heldout", limit=config.heldout_limit)
     return TaskSet(

@@ -14,9 +14,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pydantic import FiniteFloat, NonNegativeInt
+
 from conf.schema.algo import DifficultySampler
 from rewards.carriers import SqlTask
-from rollout.tasks.stream import check_identity, stream_identity
+from rollout.tasks.stream import StreamDamaged, check_identity, state_as, stream_identity
 
 PRIOR = 0.5
 """Right and wrong completions that every task is taken to have before any was seen (Jeffreys)."""
@@ -26,13 +28,24 @@ PRIOR = 0.5
 class Tried:
     """Completions of one task so far, older ones discounted."""
 
-    scored: float = 0.0
-    right: float = 0.0
+    scored: FiniteFloat = 0.0
+    right: FiniteFloat = 0.0
 
     @property
     def pass_rate(self) -> float:
         """Estimate in (0, 1); 0.5 for a task that was never tried."""
         return (self.right + PRIOR) / (self.scored + 2 * PRIOR)
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What is saved beside the stream's identity."""
+
+    next: NonNegativeInt
+    open: list[tuple[NonNegativeInt, str]]
+    """(position, task id)."""
+    tried: dict[str, Tried]
+    """By task id."""
 
 
 def chance_to_teach(pass_rate: float, group_size: int) -> float:
@@ -84,9 +97,13 @@ class DifficultyStream:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         check_identity(state, self._identity)
-        self._next = state["next"]
-        self._open = {position: self._places[task] for position, task in state["open"]}
-        self._tried = {self._places[task]: Tried(**tried) for task, tried in state["tried"].items()}
+        saved = state_as(_State, state)
+        strange = [task for task in (*(task for _, task in saved.open), *saved.tried) if task not in self._places]
+        if strange:
+            raise StreamDamaged(f"it names {strange[0]!r}, which is no task")
+        self._next = saved.next
+        self._open = {position: self._places[task] for position, task in saved.open}
+        self._tried = {self._places[task]: tried for task, tried in saved.tried.items()}
         for place in self._tried:
             self._weigh(place)
 

@@ -4,10 +4,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rewards.carriers import SqlTask
+from rewards.cases import load_json
 from rollout.tasks.carriers import DataError, Dropped
+
+One = TypeVar("One")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,8 +71,8 @@ def read_json_lines(file: Path) -> list[Record]:
     return records
 
 
-def limited(records: Sequence[Record], limit: int | None) -> Sequence[Record]:
-    """At most `limit` records, evenly spaced over the file, so that a small part still covers many databases."""
+def limited(records: Sequence[One], limit: int | None) -> Sequence[One]:
+    """At most `limit` of them, evenly spaced over the file, so that a small part still covers many databases."""
     if limit is None or limit >= len(records):
         return records
     return [records[index * len(records) // limit] for index in range(limit)]
@@ -87,7 +90,7 @@ def _read(file: Path) -> str:
 def _parsed(file: Path, text: str, *, line: int) -> object:
     """`line`: where `text` begins, from 1."""
     try:
-        return json.loads(text)
+        return load_json(text.encode())
     except json.JSONDecodeError as error:
         place = f"{file} line {line + error.lineno - 1} column {error.colno}"
         raise DataError(f"{place}: not valid JSON: {error.msg}") from error

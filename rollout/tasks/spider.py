@@ -21,7 +21,7 @@ def load_spider(config: SpiderData) -> TaskSet:
             f"data.train_file={config.heldout_file} to try the machinery on the held-out questions"
         )
     databases = root / config.database_folder
-    read = partial(read_split, source="spider", gold_key="query", denotation=config.denotation)
+    read = partial(read_split, source="spider", denotation=config.denotation)
     train = read(train_file, databases, split="train", limit=config.train_limit)
     heldout = read(heldout_file, databases, split="heldout", limit=config.heldout_limit)
     return TaskSet(

@@ -8,15 +8,35 @@ consumed positions. Streams that learn from what came back have more to remember
 import hashlib
 import random
 from collections.abc import Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
-from conf.errors import QuorumError
+from pydantic import TypeAdapter, ValidationError
+
+from conf.errors import QuorumError, first_line
 from rewards.carriers import SqlTask
 from rollout.tasks.carriers import DataError
 
 
 class StreamMismatch(QuorumError):
     """A saved stream belongs to other tasks, another seed or another sampler."""
+
+
+class StreamDamaged(QuorumError):
+    """A saved stream does not hold what a stream saves; the message is the reason alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamIdentity:
+    """What a saved stream must agree in."""
+
+    fingerprint: str
+    tasks: int
+    seed: int
+    sampler: str
+
+
+T = TypeVar("T")
 
 
 class Stream(Protocol):
@@ -35,7 +55,7 @@ class Stream(Protocol):
         """JSON-compatible."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises StreamMismatch for the state of other tasks, another seed or another sampler."""
+        """Raises StreamMismatch for the state of other tasks, another seed or another sampler, and StreamDamaged."""
 
 
 class TaskStream:
@@ -84,15 +104,24 @@ def stream_identity(tasks: Sequence[SqlTask], seed: int, sampler: str) -> dict[s
     }
 
 
+def state_as(kind: type[T], state: dict[str, Any]) -> T:
+    """A saved stream's fields, or those of them that `kind` has. Raises StreamDamaged."""
+    try:
+        return TypeAdapter(kind).validate_python(state)
+    except ValidationError as error:
+        raise StreamDamaged(first_line(error, otherwise="it holds something else")) from error
+
+
 def check_identity(state: dict[str, Any], identity: dict[str, Any]) -> None:
-    """Raises StreamMismatch with what differs."""
-    if state["fingerprint"] != identity["fingerprint"]:
+    """Raises StreamMismatch with what differs, and StreamDamaged."""
+    saved = state_as(StreamIdentity, state)
+    if saved.fingerprint != identity["fingerprint"]:
         raise StreamMismatch(
             f"the checkpoint was made with other tasks than the {identity['tasks']} loaded now: use the same data and "
             "limits, or start a new run"
         )
-    for name, setting in (("seed", "seed"), ("sampler", "algo.sampler.type")):
-        if state[name] != identity[name]:
+    for name, setting, was in (("seed", "seed", saved.seed), ("sampler", "algo.sampler.type", saved.sampler)):
+        if was != identity[name]:
             raise StreamMismatch(
-                f"the checkpoint was made with {setting}={state[name]}, this run has {setting}={identity[name]}"
+                f"the checkpoint was made with {setting}={was}, this run has {setting}={identity[name]}"
             )

@@ -97,5 +97,7 @@ class SyncReport:
     """Completions that continue under the new weights."""
     aborted: int = 0
     """Completions that begin anew under the new weights (rollout.in_flight=abort)."""
+    aborted_tokens: int = 0
+    """Tokens that those had."""
     restarted: int = 0
     """Workers that missed the update and were restarted."""

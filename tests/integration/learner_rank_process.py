@@ -86,6 +86,7 @@ def run_case(case: dict, rank: int, world_size: int, port: int, folder: Path) ->
     same = all(torch.equal(weights[name], tensor) for name, tensor in _weights(learner, spec).items())
     poisoned = [[_poisoned(s) if rank == 0 else s for s in update] for update in shares]
     skipped = learner.train(poisoned)
+    made = [(one.applied, [len(values) for values in one.old_logprobs]) for one in learner.made()]
     untouched = all(torch.equal(weights[name], tensor) for name, tensor in _weights(learner, spec).items())
     learner_kl = [learner.reference_kl(update) for update in shares] if algo.kl.place == "reward" else []
     trained = [[s for s in update if not s.masked] for update in shares]
@@ -100,6 +101,8 @@ def run_case(case: dict, rank: int, world_size: int, port: int, folder: Path) ->
         "reference_kl": learner_kl,
         "resumed_exactly": same,
         "skip_left_weights": untouched,
+        "made": made,
+        "lengths": [[len(s.completion_ids) for s in update] for update in trained],
     }
 
 

@@ -12,8 +12,8 @@ from benchmarks.report.compare_page import write_comparison
 from benchmarks.report.page import write_report
 from benchmarks.scores import summarise
 from benchmarks.scoring.exhibit import table
+from benchmarks.study.__main__ import _page as study_page
 from rewards.carriers import Execution
-from selection.study import _page as study_page
 
 pytestmark = pytest.mark.integration
 

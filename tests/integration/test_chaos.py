@@ -15,7 +15,7 @@ def test_runs_recover_without_losing_or_repeating_a_group(tmp_path, runs, finish
     settings = json.dumps([*runs.shared, "rollout.workers=1"])
     answer = subprocess.run(
         [
-            *(sys.executable, "-m", "benchmarks.chaos", f"output={tmp_path}", f"faults=[{','.join(FAULTS)}]"),
+            *(sys.executable, "-m", "measure.chaos", f"output={tmp_path}", f"faults=[{','.join(FAULTS)}]"),
             # What was consumed depends on seed and data alone, so any undisturbed run of these will do.
             *("steps=5", "at_step=3", "run_timeout_s=400", f"undisturbed={finished}", f"settings={settings}"),
         ],

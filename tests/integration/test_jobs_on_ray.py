@@ -13,9 +13,9 @@ from urllib.request import urlopen
 
 import pytest
 
-from trainer.jobs.client import JobsClient, auth_headers
-from trainer.jobs.head import running_head
-from trainer.jobs.submit import submit
+from operate.jobs.client import JobsClient, auth_headers
+from operate.jobs.head import running_head
+from operate.jobs.submit import submit
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,13 +34,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder whose head ends with the tests."""
     folder = tmp_path_factory.mktemp("place")
     yield folder
-    command(folder, "trainer.jobs", "shutdown")
+    command(folder, "operate.jobs", "shutdown")
 
 
 def test_a_benchmark_runs_as_a_job_is_followed_and_listed(place):
     (place / "answers.txt").write_text("SELECT 1\n" * 3)
     done = command(
-        *(place, "trainer.submit", "--follow", "bench", "demo", "data.heldout_size=3"),
+        *(place, "operate.jobs.command", "--follow", "bench", "demo", "data.heldout_size=3"),
         *("predictions=answers.txt", "output=out"),
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -48,18 +48,18 @@ def test_a_benchmark_runs_as_a_job_is_followed_and_listed(place):
     assert (place / "out" / "scores.json").is_file()
     job = done.stdout.splitlines()[0]
     started = time.perf_counter()
-    listed = command(place, "trainer.jobs", "list")
+    listed = command(place, "operate.jobs", "list")
     seconds = time.perf_counter() - started
     assert job in listed.stdout
     assert "SUCCEEDED" in listed.stdout
     assert seconds < 2.0, f"listing took {seconds:.2f} s"
-    assert str(place / "out") in command(place, "trainer.jobs", "status", job).stdout
+    assert str(place / "out") in command(place, "operate.jobs", "status", job).stdout
 
 
 def test_what_is_sent_has_all_that_an_engine_needs(place, finished):
     policy = max(finished.glob("checkpoints/step-*/policy"))
     done = command(
-        *(place, "trainer.submit", "--follow", "bench", "demo", "data.heldout_size=3"),
+        *(place, "operate.jobs.command", "--follow", "bench", "demo", "data.heldout_size=3"),
         *(f"model.path={policy}", "sampling.n=2", "workers=1", "output=generated"),
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -75,7 +75,7 @@ def test_a_wrong_token_is_refused_by_the_head(place, monkeypatch):
 
 PROGRAM = """
 import ray, time
-from trainer.prometheus_sink import PrometheusSink
+from records.sinks.prometheus_sink import PrometheusSink
 ray.init(address='auto')
 sink = PrometheusSink('mine')
 sink.write({'step': 7, 'version': 7, 'reward/accuracy': 0.5, 'policy/entropy': None})
@@ -125,8 +125,8 @@ def test_a_job_is_stopped_and_the_head_ends_with_all_its_processes(place):
     while not client.job(job).ended and time.monotonic() < limit:
         time.sleep(0.2)
     assert client.job(job).status == "STOPPED"
-    assert command(place, "trainer.jobs", "shutdown").stdout == "the head has ended\n"
+    assert command(place, "operate.jobs", "shutdown").stdout == "the head has ended\n"
     assert not head.alive()
     left = subprocess.run(["pgrep", "-f", head.folder], capture_output=True, text=True).stdout
     assert left == ""
-    assert "no cluster is known" in command(place, "trainer.jobs", "list").stderr
+    assert "no cluster is known" in command(place, "operate.jobs", "list").stderr

@@ -9,16 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray
 import torch
 from transformers import AutoModelForCausalLM
 
+from conf.child import ROOT
 from conf.schema.algo import AlgoConfig
 from conf.schema.learner import LearnerConfig
 from conf.schema.stages import ClusterConfig
 from tests.tiny_qwen2 import tiny_qwen2
 from trainer.carriers import TrainingSequence
-from trainer.learner.errors import LearnerLost, LearnerStalled, PolicyNotLoadable
-from trainer.learner.group import LearnerGroup
+from trainer.learner.errors import LearnerLost, LearnerNotStarted, LearnerStalled, PolicyNotLoadable
+from trainer.learner.group import LearnerGroup, _one
 from trainer.learner.spec import LearnerSpec
 from trainer.placement import local_ray
 from trainer.weights.builder import sender_factory
@@ -35,9 +37,43 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def private_ray() -> Iterator[None]:
-    with local_ray(ClusterConfig(cpus=2)):
-        yield
+def private_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Started beside another project's packages, from a folder for temporary files that is too long for sockets."""
+    folder = tmp_path_factory.mktemp("another project")
+    for name in ("conf", "rollout", "trainer"):
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").write_text("raise ImportError('another project')")
+    temporary = folder / ("l" * 80)
+    temporary.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("TMPDIR", str(temporary))
+        with local_ray(ClusterConfig(cpus=2)):
+            yield
+
+
+class Broken:
+    """An actor whose constructor raises."""
+
+    def __init__(self) -> None:
+        raise ImportError("No module named nowhere")
+
+    def alive(self) -> None:
+        pass
+
+
+def test_an_actor_that_cannot_start_says_what_its_constructor_raised() -> None:
+    with pytest.raises(LearnerNotStarted, match="^learner rank 0 cannot start: ImportError: No module named nowhere$"):
+        asyncio.run(_one(0, "starting", ray.remote(Broken).remote().alive.remote()))
+
+
+def test_workers_import_this_code_whatever_lies_in_the_working_directory() -> None:
+    def found() -> str:
+        import rollout
+
+        return str(rollout.__file__)
+
+    assert ray.get(ray.remote(found).remote()) == str(ROOT / "rollout" / "__init__.py")
 
 
 def spec(policy: Path, **learner: object) -> LearnerSpec:

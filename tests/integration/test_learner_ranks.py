@@ -234,6 +234,9 @@ def test_resume_is_exact_and_a_gradient_that_is_not_finite_changes_nothing(resul
             updates = 2 if name.startswith("updates") else 1
             assert first["policy/skipped_updates"] == 0
             assert skipped["policy/skipped_updates"] == updates
+            # What several updates were compared with is told of each trained token.
+            lengths = rank[name]["lengths"] if updates > 1 else [[]]
+            assert rank[name]["made"] == [(False, of_update) for of_update in lengths]
             # two updates of warm-up, then constant
             assert first["policy/learning_rate"] == pytest.approx(1e-3 if updates == 2 else 5e-4)
             assert second["policy/learning_rate"] == pytest.approx(1e-3)

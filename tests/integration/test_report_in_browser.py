@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.report import write_report
+from records.report import write_report
 
 pytestmark = pytest.mark.integration
 

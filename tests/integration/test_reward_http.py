@@ -47,6 +47,7 @@ def server(databases: Path) -> Iterator[str]:
     port = free_port()
     environment = {**os.environ, "QUORUM_REWARD_TOKEN": "secret"}
     command = [sys.executable, "-m", "rewards.server", f"databases={databases}", f"port={port}"]
+    command += ["header_timeout_s=3", "body_timeout_s=2"]
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
@@ -115,6 +116,42 @@ def test_the_token_is_asked_for(server: str) -> None:
         method = "POST" if path == "/score" else "GET"
         for headers in ({}, {"Authorization": "Bearer wrong"}):
             assert httpx.request(method, server + path, headers=headers, timeout=60).status_code == 401
+
+
+def test_everything_but_the_health_is_behind_the_token_and_under_this_machines_names(server: str) -> None:
+    for path in ("/openapi.json", "/docs", "/-/routes", "/-/healthz", "/metrics", "/elsewhere"):
+        assert httpx.get(server + path, timeout=60).status_code == 401, path
+    assert httpx.get(f"{server}/openapi.json", headers=TOKEN, timeout=60).status_code == 404
+    assert httpx.get(f"{server}/healthz", timeout=60).status_code == 200
+    assert httpx.get(f"{server}/metrics", headers={"Authorization": "bearer secret"}, timeout=60).status_code == 200
+    assert httpx.get(f"{server}/metrics", headers={"Authorization": "secret"}, timeout=60).status_code == 401
+    foreign = {"Host": f"evil.example:{server.rpartition(':')[2]}"}
+    assert httpx.get(f"{server}/healthz", headers=foreign, timeout=60).status_code == 403
+    body = {"cases": [case(1, "SELECT name FROM dog")]}
+    page = TOKEN | {"Origin": "http://evil.example"}
+    assert httpx.post(f"{server}/score", json=body, headers=page, timeout=60).status_code == 403
+    page["Origin"] = server.replace("127.0.0.1", "localhost")
+    assert httpx.post(f"{server}/score", json=body, headers=page, timeout=60).status_code == 200
+
+
+def test_slow_clients_are_not_waited_for(server: str) -> None:
+    port = int(server.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as silent:
+        lines = ("POST /score HTTP/1.1", f"Host: 127.0.0.1:{port}", "Authorization: Bearer secret", "Content-Length: 9")
+        head = "".join(f"{line}\r\n" for line in (*lines, ""))
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as slow:
+            slow.sendall(head.encode() + b"{")
+            assert slow.recv(4096).startswith(b"HTTP/1.1 408")
+        assert silent.recv(4096) == b""
+
+
+def test_a_taken_port_is_one_sentence(server: str, databases: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from rewards.http import main
+
+    port = server.rpartition(":")[2]
+    assert main([f"databases={databases}", f"port={port}"]) == 1
+    expected = f"error: cannot listen on 127.0.0.1:{port}: Address already in use; choose another port=\n"
+    assert capsys.readouterr().err == expected
 
 
 def test_metrics_for_prometheus(server: str) -> None:

@@ -270,6 +270,7 @@ def test_groups_in_flight_are_finished_or_begun_anew(
             version = {"wait": 0, "abort": 1}[in_flight]
             assert report.in_flight == 0
             assert (report.aborted > 0) == (in_flight == "abort"), "the update came after the groups"
+            assert (0 < report.aborted_tokens < report.aborted * 110) == (in_flight == "abort")
             for group in groups:
                 assert {c.version_spans for c in group.completions} == {((0, version),)}
                 assert differences([before, model][version], group).max() <= 1e-4

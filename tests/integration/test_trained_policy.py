@@ -65,7 +65,7 @@ def server(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
         port = probe.getsockname()[1]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command("trainer.serve", str(run), "--port", str(port)), cwd=ROOT, stdout=output, stderr=subprocess.STDOUT
+            command("operate.serve", str(run), "--port", str(port)), cwd=ROOT, stdout=output, stderr=subprocess.STDOUT
         )
     yield Server(port, process, log)
     process.terminate()
@@ -81,7 +81,7 @@ def test_a_question_is_answered_or_refused_in_one_sentence(run, tmp_path):
     connection.close()
     before = (tmp_path / "shop.sqlite").read_bytes()
     done = subprocess.run(
-        command("trainer.ask", str(run), "--db", str(tmp_path / "shop.sqlite"), "--n", "4", "how many items"),
+        command("operate.ask", str(run), "--db", str(tmp_path / "shop.sqlite"), "--n", "4", "how many items"),
         cwd=ROOT,
         capture_output=True,
         text=True,

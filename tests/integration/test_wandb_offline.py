@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from conf.schema.stages import WandbConfig
-from trainer.wandb_sink import WandbUnavailable, open_wandb
+from records.sinks.wandb_sink import WandbUnavailable, open_wandb
 
 pytestmark = pytest.mark.integration
 

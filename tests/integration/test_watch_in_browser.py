@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.run_folder import RunFolder
+from records.run_folder import RunFolder
 
 pytestmark = pytest.mark.integration
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def watched(tmp_path: Path, make_run) -> Iterator[tuple[Path, str, subprocess.Popen[str]]]:
     path = make_run(tmp_path / "run", steps=20, asked=60, finished=False)
-    command = [sys.executable, "-m", "trainer.watch", str(path), "--web", "--port", "0"]
+    command = [sys.executable, "-m", "operate.watch", str(path), "--web", "--port", "0"]
     process = subprocess.Popen(
         command,
         cwd=ROOT,
@@ -64,7 +64,7 @@ def test_the_live_page_renews_itself(browser, watched: tuple[Path, str, subproce
 
 
 def test_the_server_of_a_missing_run_ends_with_one_sentence(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "trainer.watch", str(tmp_path), "--web"]
+    command = [sys.executable, "-m", "operate.watch", str(tmp_path), "--web"]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 1
     assert ended.stderr == f"{tmp_path} is no run folder: it holds no metrics.jsonl\n"

@@ -6,14 +6,14 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.ablation.__main__ import run
-from benchmarks.ablation.plot import draw
-from benchmarks.ablation.results import as_json, compare, markdown, read_run
-from benchmarks.ablation.runs import PlannedRun, finished, planned, train
-from benchmarks.processes import RunFailed
 from conf.load import load
 from conf.schema.ablation import AblationConfig
 from conf.schema.root import TrainConfig
+from measure.ablation.__main__ import run
+from measure.ablation.plot import draw
+from measure.ablation.results import as_json, compare, markdown, read_run
+from measure.ablation.runs import PlannedRun, finished, planned, train
+from measure.processes import RunFailed
 
 SMALL = AblationConfig(output="out", seeds=(0, 1), steps=2, evaluate_every=2, n=4, variants=("without_atomic",))
 

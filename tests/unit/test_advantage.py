@@ -8,12 +8,12 @@ import pytest
 from conf.schema.algo import AdvantageConfig, AlgoConfig, KlConfig, OverlongConfig
 from conf.schema.reward import AtomicReward, MemoryReward, RewardConfig
 from rewards.carriers import RewardResult, SqlTask
-from rollout.carriers import Completion, Group, Prompt
+from rollout.carriers import Completion, Group, Prompt, ScoredGroup
 from trainer.batch.advantage import group_advantages
 from trainer.batch.batcher import Batcher
 from trainer.batch.filter import filter_groups
 from trainer.batch.rewards import compared_rewards, component_weights, overlong_deduction
-from trainer.carriers import ScoredGroup, TrainingSequence
+from trainer.carriers import TrainingSequence
 
 
 def scored_group(totals: list[float | None], correct: list[bool] | None = None, finish: str = "stop") -> ScoredGroup:
@@ -222,9 +222,66 @@ def test_a_kl_term_in_the_reward_agrees_with_rloo():
     )
     groups = [scored_group([1.0, 1.0], [True, True]), scored_group([1.0, 0.0, None, 3.0])]
     make = batcher(algo)
-    filtered = make.filter(groups)
+    kl = [[5.0, 5.0], [2.0, 1.0, 7.0, 3.0]]
+    filtered = make.filter(groups, kl)
     assert filtered.places == (1,)
-    sequences = make.sequences(groups, filtered, version=5, kl=[2.0, 1.0, 7.0, 3.0])
+    sequences = make.sequences(groups, filtered, version=5, kl=kl)
     assert [s.advantage for s in sequences] == pytest.approx(
         [0.8 - (-0.1 + 2.7) / 2, -0.1 - (0.8 + 2.7) / 2, 0.0, 2.7 - (0.8 - 0.1) / 2]
     )
+
+
+@pytest.mark.parametrize("drop", [True, False])
+def test_a_kl_term_in_the_reward_is_deducted_from_all_that_the_batch_deviates_over(drop):
+    algo = AlgoConfig(
+        kl=KlConfig(coefficient=0.5, place="reward"), advantage=AdvantageConfig(scale="batch"), drop_zero_variance=drop
+    )
+    groups = [scored_group([1.0, 1.0]), scored_group([0.0, 2.0]), scored_group([3.0, None])]
+    kl = [[2.0, 2.0], [0.0, 1.0], [4.0, 9.0]]
+    make = batcher(algo)
+    filtered = make.filter(groups, kl)
+    assert filtered.places == ((1,) if drop else (0, 1))
+    deducted = [0.0, 0.0, 0.0, 1.5, 1.0]
+    mean = sum(deducted) / 5
+    spread = math.sqrt(sum((r - mean) ** 2 for r in deducted) / 4) + 1e-4
+    advantages = [s.advantage for s in make.sequences(groups, filtered, version=5, kl=kl)]
+    expected = [-0.75 / spread, 0.75 / spread]
+    assert advantages == pytest.approx(expected if drop else [0.0, 0.0, *expected])
+
+
+def test_equal_rewards_that_differ_once_the_divergence_is_deducted_teach():
+    algo = AlgoConfig(kl=KlConfig(coefficient=0.5, place="reward"), advantage=AdvantageConfig(scale="none"))
+    groups, kl = [scored_group([1.0, 1.0])], [[2.0, 0.0]]
+    make = batcher(algo)
+    sequences = make.sequences(groups, make.filter(groups, kl), version=5, kl=kl)
+    assert [s.advantage for s in sequences] == pytest.approx([-0.5, 0.5])
+    # Where groups are resampled, this one was replaced before that could be known.
+    assert batcher(algo.model_copy(update={"resample": True})).filter(groups, kl).places == ()
+
+
+def test_all_completions_are_shown_to_the_reference_in_their_order():
+    groups = [scored_group([1.0, None]), scored_group([None, None]), scored_group([2.0, 2.0])]
+    shown = batcher(AlgoConfig()).all_sequences(groups)
+    assert [s.group_index for s in shown] == [0, 0, 1, 1, 2, 2]
+    assert all(s.completion_ids == (7, 8) for s in shown)
+
+
+@pytest.mark.parametrize(
+    ("algo", "drops"),
+    [
+        ({}, True),
+        ({"drop_zero_variance": False}, False),
+        ({"kl": {"coefficient": 0.1}}, False),
+        ({"kl": {"coefficient": 0.1, "place": "reward"}}, True),
+        ({"entropy": {"bonus": 0.1}}, False),
+        ({"entropy": {"top_share": 0.2}}, True),
+        ({"kl": {"coefficient": 0.1}, "resample": True}, True),
+    ],
+)
+def test_groups_of_equal_rewards_stay_where_the_loss_has_a_term_beside_the_advantage(algo, drops):
+    algo = AlgoConfig.model_validate(algo)
+    groups = [scored_group([1.0, 1.0]), scored_group([0.0, 1.0])]
+    assert algo.drops_equal_groups == drops
+    assert batcher(algo).filter(groups).places == ((1,) if drops else (0, 1))
+    # What a loss divides by: the sequences that the learner is given.
+    assert sum(s.counted for s in sequences_of(groups, algo)) == (2 if drops else 4)

@@ -9,13 +9,15 @@ import pytest
 from conf.load import load, to_yaml
 from conf.schema.reward import RewardConfig
 from conf.schema.root import TrainConfig
+from operate.ask.__main__ import main
+from operate.ask.answer import Answer, NoAnswer, choose
+from operate.export.card import card
+from operate.export.folder import ExportFailed, export
+from operate.serve import ServeRefused, check_host, command, environment
+from operate.trained_run import NotUsable, Trained, trained
+from records.checkpoint import CheckpointInvalid
 from rewards.sql.executor import ExecutorPool
 from rollout.carriers import Completion
-from trainer.ask.answer import Answer, NoAnswer, choose
-from trainer.export.card import card
-from trainer.export.folder import ExportFailed, export
-from trainer.finished import NotUsable, Trained, trained
-from trainer.serve import ServeRefused, check_host, command, environment
 
 
 @pytest.fixture
@@ -44,6 +46,21 @@ def test_the_checkpoint_is_the_last_the_best_or_a_step(run, tmp_path):
         trained(run, "30")
     with pytest.raises(NotUsable, match="no run folder"):
         trained(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"files": {"policy/model.safetensors": "one"}}'])
+def test_a_damaged_manifest_is_one_sentence_for_all_who_use_a_checkpoint(run, text):
+    (run / "checkpoints" / "step-000040" / "MANIFEST.json").write_text(text)
+    with pytest.raises(CheckpointInvalid, match=r"MANIFEST.json is damaged \(.*remove .*step-000040"):
+        trained(run)
+    assert trained(run, "20").step == 20
+
+
+def test_weights_that_were_cut_are_not_exported(run, tmp_path):
+    folder = run / "checkpoints" / "step-000040"
+    (folder / "MANIFEST.json").write_text(json.dumps({"step": 40, "files": {"policy/model.safetensors": 9}}))
+    with pytest.raises(CheckpointInvalid, match=r"model.safetensors is missing or has changed"):
+        trained(run)
 
 
 def test_a_configuration_of_another_version_is_named(run):
@@ -117,6 +134,26 @@ def test_a_server_for_others_needs_a_key():
 
 def completion(text: str, logprob: float = -1.0) -> Completion:
     return Completion(text=text, token_ids=(1,), logprobs=(logprob,), version_spans=((0, 0),), finish_reason="stop")
+
+
+def test_a_wrong_database_is_refused_before_the_engine(run, tmp_path, database, monkeypatch, capsys):
+    def start(*_: object, **__: object) -> None:
+        raise AssertionError("an engine has started")
+
+    monkeypatch.setattr("operate.ask.__main__.ask", start)
+    (tmp_path / "text.sqlite").write_text("no database")
+    (tmp_path / "empty.sqlite").write_bytes(b"")
+    (tmp_path / "folder.sqlite").mkdir()
+    for file in ("absent.sqlite", "text.sqlite", "empty.sqlite", "folder.sqlite"):
+        monkeypatch.setattr("sys.argv", ["ask", str(run), "--db", str(tmp_path / file), "how many?"])
+        assert main() == 1
+        told = capsys.readouterr().err
+        assert told.startswith("error: --db")
+        assert str(tmp_path / file) in told
+        assert told.count("\n") == 1
+    monkeypatch.setattr("sys.argv", ["ask", str(tmp_path / "no-run"), "--db", database, "how many?"])
+    assert main() == 1
+    assert "no run folder" in capsys.readouterr().err
 
 
 @pytest.fixture

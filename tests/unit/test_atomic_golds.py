@@ -14,7 +14,7 @@ import pytest
 from sqlglot import exp
 
 from rewards.components.atomic import AtomicComparer
-from rewards.sql.mutants import mutants
+from rewards.instances.mutants import mutants
 from rewards.sql.parse import has_top_level_order_by, lex, parse_query
 from rewards.sql.schema import DatabaseSchema, read_schema
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.carriers import BenchmarkError
 from benchmarks.questions import bird, spider
+from conf.errors import QuorumError
 from conf.schema.benchmark import BirdQuestions, SpiderQuestions
 
 SPIDER_ENTRY = {"db_id": "dogs", "question": "How many?", "query": "SELECT count(*) FROM dog"}
@@ -83,11 +83,11 @@ def test_bird(split: Any, questions: str, databases: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", r"dev.json line 1: a list of BIRD questions expected, but it is no JSON"),
-        ("{}", r"dev.json: a list of BIRD questions expected, a JSON list of objects that is not empty"),
-        ("[]", r"a JSON list of objects that is not empty"),
-        ("[1]", r"entry 0: a JSON object expected, found int"),
-        ('[{"db_id": "dogs", "question": "How many?"}]', r"entry 0: text expected under 'SQL'"),
+        ("", r"dev.json line 1 column 1: not valid JSON"),
+        ("{}", r"dev.json: a JSON list of questions is expected, not a dict"),
+        ("[]", r"dev.json: at least one question is expected"),
+        ("[1]", r"entry 0: a JSON object is expected, not a int"),
+        ('[{"db_id": "dogs", "question": "How many?"}]', r"entry 0: key 'SQL' is missing"),
         (
             '[{"db_id": "cats", "question": "?", "SQL": "x"}]',
             r"1 databases are missing .*cats \(1 questions need them\)",
@@ -97,7 +97,7 @@ def test_bird(split: Any, questions: str, databases: str, tmp_path: Path) -> Non
 def test_question_files_that_are_none(content: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "dev.json").write_text(content)
     database(tmp_path / "dev_databases", "dogs.sqlite")
-    with pytest.raises(BenchmarkError, match=message):
+    with pytest.raises(QuorumError, match=message):
         bird.load(BirdQuestions(root=str(tmp_path)), None)
 
 
@@ -114,17 +114,17 @@ def test_questions_may_share_an_id_as_in_mini_dev(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"question_id": None}, "entry 1: a number or a text expected under 'question_id'"),
-        ({"question_id": True}, "entry 1: a number or a text expected under 'question_id'"),
-        ({"question_id": [1]}, "entry 1: a number or a text expected under 'question_id'"),
-        ({}, "entry 1: a number or a text expected under 'question_id'"),
-        ({"question_id": 2, "difficulty": 3}, "entry 1: text or nothing expected under 'difficulty'"),
-        ({"question_id": 2, "evidence": 3}, "entry 1: text or nothing expected under 'evidence'"),
+        ({"question_id": None}, "entry 1: 'question_id' must be a number or a string"),
+        ({"question_id": True}, "entry 1: 'question_id' must be a number or a string"),
+        ({"question_id": [1]}, "entry 1: 'question_id' must be a number or a string"),
+        ({}, "entry 1: 'question_id' must be a number or a string"),
+        ({"question_id": 2, "difficulty": 3}, "entry 1: 'difficulty' must be a string, not int"),
+        ({"question_id": 2, "evidence": 3}, "entry 1: 'evidence' must be a string, not int"),
         ({"question_id": float("nan")}, "NaN is no JSON number"),
     ],
 )
 def test_entries_of_the_wrong_type(entry: dict[str, Any], message: str, tmp_path: Path) -> None:
     put(tmp_path / "dev.json", [{**BIRD_ENTRY, "question_id": 1}, {**BIRD_ENTRY, **entry}])
     database(tmp_path / "dev_databases", "dogs.sqlite")
-    with pytest.raises(BenchmarkError, match=message):
+    with pytest.raises(QuorumError, match=message):
         bird.load(BirdQuestions(root=str(tmp_path)), 1)

@@ -7,10 +7,10 @@ import pytest
 from benchmarks.metrics.bird.efficiency import efficiency, stepped_reward, without_outliers
 from benchmarks.metrics.bird.execution import execution_match
 from benchmarks.metrics.bird.soft_f1 import soft_f1, soft_f1_unordered
-from benchmarks.metrics.sampling import mean_at_n, pass_at, recall_at
-from benchmarks.metrics.significance import holm, mcnemar, paired_difference, randomisation
 from benchmarks.metrics.spider.results import results_match, results_match_corrected
 from benchmarks.metrics.spider.text import executable, order_matters, plug_placeholder, read_prediction
+from records.statistics.sampling import mean_at_n, pass_at, recall_at
+from records.statistics.significance import holm, mcnemar, paired_difference, randomisation
 from rewards.carriers import Execution, Value
 
 

@@ -12,11 +12,11 @@ from benchmarks import bird, spider
 from benchmarks.carriers import BenchmarkError
 from benchmarks.folder import refuse_results
 from benchmarks.scoring import runner
-from conf.errors import ConfigError
+from benchmarks.study.candidates import read_candidates
+from conf.errors import ConfigError, QuorumError
 from conf.load import load
 from conf.schema.benchmark import BirdBenchmark, SpiderBenchmark
 from conf.schema.selection import StudyConfig
-from selection.questions import read_candidates
 from selection.reranker import RerankerUnusable
 from tests.unit.losing_pool import LosingPool
 
@@ -274,14 +274,16 @@ def test_missing_files_say_what_was_expected(spider_root: Path, tmp_path: Path) 
     with pytest.raises(BenchmarkError, match=r"1 databases are missing .*<db_id>/<db_id>.sqlite: dogs \(4 questions"):
         run_spider(spider_root, good)
     (spider_root / "dev.json").write_text("[{}]")
-    with pytest.raises(BenchmarkError, match=r"entry 0: text expected under 'db_id'"):
+    with pytest.raises(QuorumError, match=r"entry 0: key 'db_id' is missing"):
         run_spider(spider_root, good)
 
 
 def test_a_reranker_that_cannot_be_used_is_refused_before_the_answers_are_asked_for(
     spider_root: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(RerankerUnusable, match=r"reranker=.*absent.json: a file written by selection.train_reranker"):
+    with pytest.raises(
+        RerankerUnusable, match=r"reranker=.*absent.json: a file written by benchmarks.study.train_reranker"
+    ):
         run_spider(spider_root, tmp_path / "absent.txt", "selection=reranker", f"reranker={tmp_path / 'absent.json'}")
 
 

@@ -10,18 +10,18 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.chaos import segment
-from benchmarks.chaos.faults import FAULTS, IN_PASSING
-from benchmarks.chaos.kills import beyond_its_restart, within
-from benchmarks.chaos.ledgers import account, parse, read_ledger
-from benchmarks.chaos.scene import Noticed, NotPossible, Scene
-from benchmarks.chaos.soak import Soaked, ends, noise
-from benchmarks.chaos.table import markdown, write_summary
-from benchmarks.chaos.trial import Lab, Reference, Row, try_fault, usual_step
-from benchmarks.chaos.watched import TrainerRun, TrialFailed
 from conf.errors import ConfigError
 from conf.load import load
 from conf.schema.chaos import ChaosConfig, FaultName
+from measure.chaos import segment
+from measure.chaos.faults import FAULTS, IN_PASSING
+from measure.chaos.kills import beyond_its_restart, within
+from measure.chaos.ledgers import account, parse, read_ledger
+from measure.chaos.scene import Noticed, NotPossible, Scene
+from measure.chaos.soak import Soaked, ends, noise
+from measure.chaos.table import markdown, write_summary
+from measure.chaos.trial import Lab, Reference, Row, try_fault, usual_step
+from measure.chaos.watched import TrainerRun, TrialFailed
 
 
 def ledger(*steps: dict) -> list:

@@ -1,11 +1,12 @@
 """The console's lines and its live display, rendered into strings."""
 
 import io
+from contextlib import suppress
 
 from rich.console import Console
 
-from trainer.console import Mode, duration, open_console
-from trainer.metrics import Row
+from records.metrics import Row
+from records.sinks.console import Mode, RichConsole, duration, open_console
 
 ROW: Row = {
     "step": 2,
@@ -57,3 +58,23 @@ def test_off_is_silent() -> None:
 
 def test_durations() -> None:
     assert [duration(s) for s in (8.44, 187, 7509)] == ["8.4 s", "3:07", "2:05:09"]
+
+
+def test_the_live_display_says_what_the_run_does() -> None:
+    console = RichConsole(Console(file=io.StringIO(), force_terminal=True, width=120), steps=10)
+
+    def shown() -> str:
+        (task,) = console._progress.tasks
+        return task.description
+
+    assert shown() == "starting"
+    with console.stage("warm-up"):
+        assert shown() == "warm-up"
+    assert shown() == "training"
+    with suppress(RuntimeError), console.stage("evaluating"):
+        assert shown() == "evaluating"
+        raise RuntimeError
+    assert shown() == "training"
+    console.write(ROW)
+    assert shown() == "training"
+    console.close()

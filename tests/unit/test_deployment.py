@@ -14,7 +14,7 @@ from conf.load import load
 from conf.schema.benchmark import BirdBenchmark, SpiderBenchmark
 from conf.schema.reward_http import RewardHttpConfig
 from conf.schema.root import TrainConfig
-from trainer.jobs.package import PACKAGES
+from operate.jobs.package import PACKAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"
@@ -55,6 +55,25 @@ def test_clusters_ask_for_a_token_and_run_the_locked_ray(name):
     assert f"ray=={cluster['rayVersion']}" in (ROOT / "requirements" / "cpu-dev.txt").read_text().replace(
         "[default,serve]", ""
     )
+
+
+def pins(name: str) -> dict[str, str]:
+    lines = (ROOT / "requirements" / name).read_text().splitlines()
+    return dict(re.sub(r"\[.*\]", "", line).split("==") for line in lines)
+
+
+def test_the_gpu_list_pins_what_python_3_11_can_have():
+    """The list for the CPU is resolved for Python 3.11, which setup picks first and the image is built on."""
+    gpu, cpu = pins("gpu.txt"), pins("cpu-dev.txt")
+    # What depends on the build of torch, and what vLLM's own builds ask for.
+    others = {"torch", "triton", "apache-tvm-ffi", "setuptools"}
+    assert {name for name in gpu.keys() & cpu.keys() if gpu[name] != cpu[name]} == others
+    assert "python:3.11" in (DOCKER / "Dockerfile").read_text()
+
+
+def test_no_document_calls_a_command_that_is_not_on_the_path():
+    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    assert [file.name for file in documents if re.search(r"(?<![\w/])uv pip", file.read_text())] == []
 
 
 def test_the_ray_jobs_entrypoint_is_a_valid_training():

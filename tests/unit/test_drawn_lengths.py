@@ -8,7 +8,7 @@ from conf.errors import QuorumError
 from conf.schema.rollout import SamplingConfig
 from rewards.carriers import SqlTask
 from rollout.carriers import Completion, Group, Prompt
-from rollout.drawn_lengths import DrawnLengths, read_lengths
+from rollout.replayed_lengths import DrawnLengths, read_lengths
 
 PROMPT = Prompt(
     task=SqlTask(id="t", db_id="d", question="?", gold_sqls=("SELECT 1",), databases=("d.sqlite",)),

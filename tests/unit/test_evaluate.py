@@ -7,10 +7,10 @@ import pytest
 
 from conf.schema.rollout import SamplingConfig
 from conf.schema.stages import EvaluationConfig
+from records.metrics import StepMetrics
 from rewards.carriers import Cause, RewardResult, SqlTask
 from rollout.carriers import Completion, Group, Prompt
-from trainer.evaluate import evaluate
-from trainer.metrics import StepMetrics
+from trainer.evaluate import evaluate, nothing_scored
 
 RIGHT = RewardResult(status="scored", total=1.0, correct=True, result_digest="a")
 WRONG = RewardResult(status="scored", total=0.0, result_digest="b")
@@ -69,3 +69,27 @@ def test_a_candidate_that_no_process_survives_is_wrong() -> None:
     found = figures(one=(RIGHT, RIGHT, WRONG), bomb=(unscorable("policy"), unscorable("policy"), RIGHT))
     assert (found["eval/greedy_ex"], found["eval/mean_at_n"], found["eval/recall_at_n"]) == (0.5, 0.5, 1.0)
     assert (found["eval/unscorable"], found["eval/unscorable_policy"]) == (0.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("results", "told"),
+    [
+        (
+            (unscorable(None), RIGHT, RIGHT),
+            "held-out tasks could score none: the infrastructure lost 2 candidates",
+        ),
+        ((RIGHT, unscorable("data"), RIGHT), "could score none: 2 candidates are of tasks without a gold that counts"),
+    ],
+)
+def test_an_evaluation_that_could_score_nothing_says_so_and_has_no_accuracy(results, told: str) -> None:
+    found = figures(one=results, two=results)
+    assert not {"eval/greedy_ex", "eval/mean_at_n", "eval/recall_at_n", "eval/vote_ex"} & found.keys()
+    said = nothing_scored(found)
+    assert said is not None
+    assert said.endswith(told)
+    assert nothing_scored(figures(one=(RIGHT, RIGHT, RIGHT), two=results)) is None
+    assert nothing_scored(figures(one=(unscorable("policy"),) * 3)) is None
+
+
+def test_an_evaluation_of_no_task_says_so() -> None:
+    assert nothing_scored(figures()) == "the evaluation of 0 held-out tasks could score none: there are no tasks"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.reward_speed import gaming
-from benchmarks.rewards import main
 from conf.schema.reward import BudgetConfig
 from conf.schema.reward_benchmark import RewardBenchmarkConfig
+from measure.rewards import gaming
+from measure.rewards.__main__ import main
 from rewards.carriers import Execution, SqlTask, Value
 from rewards.components.memory import MemoryComponent
 from rewards.memory_store import VerifiedTrace

@@ -3,23 +3,27 @@
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
+from operate.jobs.package import PACKAGES
+
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("conf", "rewards", "rollout", "selection", "trainer", "benchmarks")
 ENGINES = ("torch", "ray", "vllm", "deepspeed", "transformers", "trl", "datasets", "peft")
 EDGES = (
     "benchmarks.generation.policy",
-    "benchmarks.throughput.peak",
-    "benchmarks.throughput.peer",
-    "benchmarks.throughput.random_policy",
+    "measure.engine",
+    "measure.learner",
+    "measure.throughput.peak",
+    "measure.throughput.peer",
+    "measure.throughput.random_policy",
     "rewards.actor",
     "rewards.http",
     "rollout.cpu",
     "rollout.vllm_backend",
     "rollout.weights.receiver",
     "rollout.worker",
-    "trainer.engines",
+    "trainer.services",
     "trainer.job",
     "trainer.learner",
     "trainer.loss",
@@ -70,3 +74,15 @@ def test_only_edge_modules_import_engines():
     )
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout.splitlines()[-1]) == {}
+
+
+def test_every_list_of_the_packages_names_the_same_ones() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        tools = tomllib.load(file)["tool"]
+    wheel = [pattern.removesuffix("*") for pattern in tools["setuptools"]["packages"]["find"]["include"]]
+    layers = tools["importlinter"]["contracts"][0]["layers"]
+    ranked = [package for layer in reversed(layers) for package in layer.split(" | ")]
+    folders = {file.parent.name for file in ROOT.glob("*/__init__.py")} - {"tests"}
+    assert set(PACKAGES) == folders
+    assert tuple(wheel) == tuple(tools["mypy"]["packages"]) == tuple(tools["importlinter"]["root_packages"]) == PACKAGES
+    assert set(ranked) == set(PACKAGES)

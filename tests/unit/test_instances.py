@@ -10,8 +10,8 @@ import pytest
 
 from conf.errors import QuorumError
 from conf.schema.instances import InstancesConfig
-from rewards.instances import run
-from rewards.perturb import InstanceImpossible, make_instance, read_hints
+from curation.instances import run
+from rewards.instances.perturb import InstanceImpossible, make_instance, read_hints
 from rewards.sql.schema import read_schema
 from tests.unit.losing_pool import LosingPool
 
@@ -133,7 +133,7 @@ def test_a_gold_whose_order_could_not_be_probed_counts_no_kill(
 ) -> None:
     pool = LosingPool(1)
     pool.loses = lambda query: query.reverse_unordered
-    monkeypatch.setattr("rewards.instances.ExecutorPool", lambda count: pool)
+    monkeypatch.setattr("curation.instances.ExecutorPool", lambda count: pool)
     cases = tmp_path / "golds.jsonl"
     cases.write_text(json.dumps({"db_id": "dogs", "gold_sqls": [GOLD], "denotation": "spider"}) + "\n")
     output = str(tmp_path / "new")
@@ -327,7 +327,7 @@ def test_full_text_indexes_agree_with_the_rows_they_are_over(tmp_path: Path) -> 
 def test_an_index_over_an_endless_view_makes_an_instance_impossible(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rewards.perturb.REBUILD_STEPS", 1_000_000)
+    monkeypatch.setattr("rewards.instances.perturb.REBUILD_STEPS", 1_000_000)
     source = tmp_path / "source.sqlite"
     connection = sqlite3.connect(source)
     connection.executescript(
@@ -361,7 +361,7 @@ def test_a_database_that_fails_gives_one_line_and_costs_no_other(
             raise sqlite3.OperationalError("database or disk is full")
         make_instance(source, target, **settings)
 
-    monkeypatch.setattr("rewards.instances.make_instance", filled)
+    monkeypatch.setattr("rewards.instances.maker.make_instance", filled)
     config = config_for(tmp_path, root, "absent", "broken", "dogs", "full")
     assert run(config) == 1
     lines = capsys.readouterr().err.splitlines()
@@ -404,7 +404,7 @@ def test_an_interruption_leaves_no_half_made_database(
         target.write_text("half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("rewards.instances.make_instance", interrupted)
+    monkeypatch.setattr("rewards.instances.maker.make_instance", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(config_for(tmp_path, root, "dogs"))
     assert list((tmp_path / "new").iterdir()) == []

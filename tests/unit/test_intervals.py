@@ -6,7 +6,7 @@ from math import comb
 import numpy as np
 import pytest
 
-from selection.intervals import difference_interval, mean_interval, share_interval
+from records.statistics.intervals import difference_interval, mean_interval, share_interval
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 LEAST = 0.93

@@ -16,12 +16,12 @@ import pytest
 from conf.errors import ConfigError, QuorumError
 from conf.load import load
 from conf.schema.root import TrainConfig
-from trainer.jobs.__main__ import continued, resubmit
-from trainer.jobs.client import JobInfo, JobsClient, JobsUnavailable, JobUnknown, auth_headers
-from trainer.jobs.head import Head, running_head
-from trainer.jobs.package import MAX_BYTES, PackageTooLarge, source_files, stage
-from trainer.jobs.settings import KINDS, prepare, take_address
-from trainer.jobs.submit import NO_NODE, taken
+from operate.jobs.__main__ import continued, resubmit
+from operate.jobs.client import JobInfo, JobsClient, JobsUnavailable, JobUnknown, auth_headers
+from operate.jobs.head import Head, running_head
+from operate.jobs.package import MAX_BYTES, PackageTooLarge, source_files, stage
+from operate.jobs.settings import KINDS, prepare, take_address
+from operate.jobs.submit import NO_NODE, taken
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "t0ken"
@@ -69,7 +69,7 @@ class ApiServer(ThreadingHTTPServer):
 def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[JobsClient]:
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    monkeypatch.setattr("trainer.jobs.client.POLL_S", 0.01)
+    monkeypatch.setattr("operate.jobs.client.POLL_S", 0.01)
     job = {"type": "SUBMISSION", "entrypoint": "python -m trainer", "status": "RUNNING", "metadata": None}
     server = ApiServer(("127.0.0.1", 0), Api)
     server.jobs = {
@@ -88,7 +88,7 @@ def test_submitted_jobs_are_listed_oldest_first(api):
     assert api.jobs()[1].ended_s == 3.5
 
 
-@pytest.mark.parametrize("arguments", [["trainer.jobs", "list", "--address", "ADDRESS"], ["conf.front", "--help"]])
+@pytest.mark.parametrize("arguments", [["operate.jobs", "list", "--address", "ADDRESS"], ["conf.front", "--help"]])
 def test_a_question_is_answered_in_less_than_a_second(api, arguments):
     words = [api.address if word == "ADDRESS" else word for word in arguments]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -164,7 +164,7 @@ def test_a_job_gets_absolute_paths_and_the_clusters_own_address():
 
 
 def test_relative_paths_are_refused_where_no_folder_is_shared():
-    with pytest.raises(ConfigError, match=r"run\.dir, warmup\.cache, data\.root: a relative path means another place"):
+    with pytest.raises(ConfigError, match=r"run\.dir, data\.root, warmup\.cache: a relative path means another place"):
         prepare(KINDS["train",], ["experiment=quickstart"], None)
 
 
@@ -201,7 +201,7 @@ def test_a_head_whose_process_is_another_is_gone(tmp_path):
 
 
 def test_a_head_that_has_just_started_is_asked_again_and_another_refusal_is_not(monkeypatch):
-    monkeypatch.setattr("trainer.jobs.submit.PAUSE_S", 0.0)
+    monkeypatch.setattr("operate.jobs.submit.PAUSE_S", 0.0)
     answers: list[str | RuntimeError] = [RuntimeError(f"status code 500: {NO_NODE}"), "id"]
 
     def submit_job() -> str:

@@ -20,10 +20,10 @@ from conf.schema.algo import (
     SapoLoss,
 )
 from trainer.learner.errors import WrongWeights
-from trainer.learner.weight_check import check_weights
+from trainer.learner.weight_check import check_weights, engine_distance
 from trainer.loss.kl import k1, k2, k3
 from trainer.loss.objective import Objective
-from trainer.loss.statistics import engine_distance, loss_metrics, no_statistics
+from trainer.loss.statistics import loss_metrics, no_statistics
 from trainer.loss.tokens import LossTokens, LossTotals
 
 VARIANTS = [GrpoLoss(), DrGrpoLoss(), DapoLoss(), BnpoLoss(), GspoLoss(), CispoLoss(), SapoLoss()]
@@ -282,7 +282,7 @@ def test_the_entropy_bonus_is_a_mean_over_the_tokens_that_count():
 
 def test_the_weight_check_is_of_fresh_tokens_so_that_older_ones_may_have_been_learned_from(monkeypatch):
     """Tokens of older versions are 2 nats away; those of the trained one by 0.25, until none of them is left."""
-    monkeypatch.setattr("trainer.loss.statistics.ENOUGH", 1)
+    monkeypatch.setattr("trainer.learner.weight_check.ENOUGH", 1)
     tokens, keep = random_tokens()
     fresh = tokens.staleness == 0
     drifted = torch.where(fresh, tokens.logp.detach() + 0.25, tokens.logp.detach() - 2.0)
@@ -291,9 +291,9 @@ def test_the_weight_check_is_of_fresh_tokens_so_that_older_ones_may_have_been_le
     distance, of_fresh = engine_distance(part.statistics)
     assert (distance, of_fresh) == (pytest.approx(0.25), True)
     # A few of them decide nothing beside older ones.
-    monkeypatch.setattr("trainer.loss.statistics.ENOUGH", int(fresh.sum()) + 1)
+    monkeypatch.setattr("trainer.learner.weight_check.ENOUGH", int(fresh.sum()) + 1)
     assert not engine_distance(part.statistics)[1]
-    monkeypatch.setattr("trainer.loss.statistics.ENOUGH", 1)
+    monkeypatch.setattr("trainer.learner.weight_check.ENOUGH", 1)
     # The other way round: a wrong update is not hidden below the many tokens that agree.
     wrong = torch.where(fresh, tokens.logp.detach() + 4.0, tokens.logp.detach())
     part = objective(replace(tokens, engine_logp=wrong), keep, TOTALS)
@@ -310,7 +310,7 @@ def test_the_weight_check_is_of_fresh_tokens_so_that_older_ones_may_have_been_le
 def test_other_weights_are_refused_and_what_was_learned_since_is_not():
     tokens, keep = random_tokens()
     tokens = replace(tokens, staleness=torch.zeros_like(tokens.logp))
-    for distance, age, refused in [(0.09, 0, False), (0.11, 0, True), (0.9, 1, False), (1.1, 1, True)]:
+    for distance, age, refused in [(0.09, 0, False), (0.11, 0, True), (0.95, 1, False), (1.15, 1, True)]:
         away = replace(tokens, engine_logp=tokens.logp.detach() - distance, staleness=tokens.staleness + age)
         statistics = Objective(AlgoConfig())(away, keep, TOTALS).statistics
         assert check_weights(statistics, None).keys() == ({"mismatch/after_sync_abs_mean"} if age == 0 else set())

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from trainer.run_folder import SUMMARY, RunFolder
-from trainer.summary import Status, summarise
+from records.run_folder import SUMMARY, RunFolder
+from records.summary import Status, summarise
 
 MAKEFILE = Path(__file__).resolve().parents[2] / "Makefile"
 

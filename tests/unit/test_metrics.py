@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from records.group_metrics import length_metrics, pass_at_k, prompt_metrics, reward_metrics, staleness_metrics
+from records.metrics import Row, Sinks, StepMetrics, UnknownMetric
+from records.metrics_keys import GROUPS, KEYS
 from rewards.carriers import Cause, ErrorKind, RewardResult, SqlTask
-from rollout.carriers import Completion, Group, Prompt
-from trainer.carriers import ScoredGroup
-from trainer.group_metrics import length_metrics, pass_at_k, prompt_metrics, reward_metrics, staleness_metrics
-from trainer.metrics import Row, Sinks, StepMetrics, UnknownMetric
-from trainer.metrics_keys import GROUPS, KEYS
+from rollout.carriers import Completion, Group, Prompt, ScoredGroup
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rewards.sql.mutants import mutants
+from rewards.instances.mutants import mutants
 from rewards.sql.parse import SqlSyntaxError, parse_query
 from rewards.sql.schema import Column, DatabaseSchema, Table
 

@@ -9,15 +9,15 @@ import pytest
 
 from benchmarks.compare import main as compare
 from benchmarks.folder import held
-from benchmarks.rewards import main as reward_benchmark
-from benchmarks.throughput.__main__ import main as throughput
 from conf.cli import run_entrypoint
 from conf.output import OutputTaken, refuse_input, replace_text
 from conf.schema.score import ScoreConfig
+from measure.rewards.__main__ import main as reward_benchmark
+from measure.scaling.__main__ import main as scaling
+from measure.throughput.__main__ import main as throughput
 from rewards.score import run
 from tests.dogs import write_dogs
 from tests.unit.test_compare import write_run
-from trainer.simulation.__main__ import main as scaling
 
 NAMES: dict[str, Callable[[Path], Path]] = {
     "the file itself": lambda file: file,

@@ -15,8 +15,8 @@ from conf.schema.chaos import ChaosConfig
 from conf.schema.reward_http import RewardHttpConfig
 from conf.schema.root import TrainConfig
 from conf.terminal import tell
-from trainer.jobs.client import JobsClient
-from trainer.jobs.settings import take_address
+from operate.jobs.client import JobsClient
+from operate.jobs.settings import take_address
 
 SECRET = "hunter2"
 URL = f"https://me:{SECRET}@host/v1"

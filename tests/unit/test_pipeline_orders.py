@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from conf.schema.algo import AlgoConfig
 from conf.schema.rollout import SamplingConfig
+from measure.scaling.clock import simulate
 from rewards.carriers import RewardResult, SqlTask
 from rollout.carriers import Completion, Group, Prompt
 from trainer.batch.batcher import Batcher
@@ -18,7 +19,6 @@ from trainer.pipeline.clock import StageClock
 from trainer.pipeline.loop import StepOutcome, TrainingLoop
 from trainer.pipeline.producer import Producer
 from trainer.preemption import Preemption
-from trainer.simulation.clock import simulate
 
 GROUP = 2
 REGENERATIONS = 3

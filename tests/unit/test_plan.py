@@ -1,14 +1,22 @@
 """The plan's maths, with numbers worked by hand, and its refusals."""
 
 import dataclasses
+import json
+import re
+import sys
+from functools import cache
+from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
-from conf.errors import ConfigError
+import trainer.plan.__main__
+from conf.errors import ConfigError, QuorumError
 from conf.load import load
 from conf.schema.model import PretrainedModel
 from conf.schema.root import TrainConfig
 from rollout.shape import PUBLISHED, ModelShape, ShapeUnknown, from_config, shape_of, to_config
+from trainer.plan.advice import advice, applied, build_or_advise
 from trainer.plan.build import build, rollout_of
 from trainer.plan.estimate import (
     GIB,
@@ -160,12 +168,141 @@ def test_too_few_devices_are_refused_and_more_nodes_take_them():
     assert "rollout worker 9" in places(plan)
 
 
+@pytest.mark.parametrize(
+    ("asked", "said", "advice"),
+    [
+        (["rollout.workers=10"], "lower rollout.workers until they ask for 8, or raise", ["rollout.workers=7"]),
+        (["rollout.workers=10"], "or raise cluster.nodes or cluster.gpus_per_node", ["cluster.nodes=2"]),
+        (
+            ["learner.ranks=8", "pipeline.prompts_per_step=8"],
+            "lower learner.ranks until they ask for 8",
+            ["learner.ranks=7", "pipeline.prompts_per_step=7"],
+        ),
+        (["cluster.gpus_per_node=1"], "choose cluster=single_gpu, or raise", ["cluster.gpus_per_node=2"]),
+        (
+            ["rollout.engine.tensor_parallel_size=16"],
+            "lower rollout.engine.tensor_parallel_size to 8 at most",
+            ["rollout.engine.tensor_parallel_size=8", "cluster.nodes=2"],
+        ),
+        (
+            ["rollout.engine.tensor_parallel_size=8"],
+            "lower rollout.engine.tensor_parallel_size until they ask for 8",
+            ["rollout.engine.tensor_parallel_size=4"],
+        ),
+        (
+            ["rollout.engine.tensor_parallel_size=3"],
+            "does not divide the model's 16 attention heads: set it to 2",
+            ["rollout.engine.tensor_parallel_size=2"],
+        ),
+        (["cluster.learner_gpus=9"], "lower cluster.learner_gpus to 8 at most", ["cluster.learner_gpus=2"]),
+    ],
+)
+def test_a_want_of_devices_names_the_settings_that_ask_for_them(asked, said, advice):
+    """Applied, the advice leads to a plan."""
+    settings = config("cluster=split", *asked)
+    with pytest.raises(PlanImpossible, match=said):
+        build(settings, shape_of(settings.model), assumed(settings))
+    settings = config("cluster=split", *asked, *advice)
+    build(settings, shape_of(settings.model), assumed(settings))
+
+
 def test_an_engine_whose_share_holds_not_one_sequence_is_refused():
     settings = config("cluster=split", "rollout.engine.gpu_memory_utilization=0.05", "plan.gpu_memory_gib=80")
     # 80 x 0.05 - 1.5 GiB; a sequence is 3,548 tokens x 36 layers x 2 x 2 heads x 128 x 2 bytes.
     assert rollout_of(settings).max_len == 3548
     with pytest.raises(PlanImpossible, match=r"holds 2\.5 GiB .* weights 5\.7 \+ one sequence of 3548 tokens 0\.12"):
         build(settings, shape_of(settings.model), assumed(settings))
+
+
+EXPERIMENTS = ("finer_0_5b_bird", "finer_3b_bird", "finer_3b_spider")
+
+
+@cache
+def experiment(name: str, *overrides: str) -> TrainConfig:
+    return load(TrainConfig, "train", [f"experiment={name}", "data.root=x", *overrides])
+
+
+def on_devices_of(settings: TrainConfig, gib: int) -> TrainConfig:
+    return applied(settings, {"plan.gpu_memory_gib": gib})
+
+
+def advised(settings: TrainConfig) -> list[str] | None:
+    """The settings that a refusal names; None: nothing is refused. Raises AssertionError for a refusal without."""
+    said = refusal(settings)
+    if said is None:
+        return None
+    named = re.search(r"it fits with ((?:[\w.]+=\S+ ?)+); as it is, it needs a device of (\d+) GiB$", said)
+    assert named, said
+    larger = on_devices_of(settings, int(named[2]))
+    build(larger, shape_of(larger.model), assumed(larger))
+    return named[1].split()
+
+
+def build_with(settings: TrainConfig, change: dict[str, object]) -> None:
+    changed = applied(settings, change)
+    build(changed, shape_of(changed.model), assumed(changed))
+
+
+def refusal(settings: TrainConfig) -> str | None:
+    try:
+        build_or_advise(settings, shape_of(settings.model), assumed)
+    except PlanImpossible as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_fits_the_device_that_it_names(name: str) -> None:
+    assert advised(experiment(name)) is None
+    assert advised(on_devices_of(experiment(name, "cluster=split"), 80)) is None
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("cluster", ["single_gpu", "split"])
+@pytest.mark.parametrize("gib", [24, 40, 80, 141])
+def test_what_a_refusal_advises_fits_and_each_of_it_is_needed(name: str, cluster: str, gib: int) -> None:
+    settings = on_devices_of(experiment(name, f"cluster={cluster}"), gib)
+    if advised(settings) is None:
+        return
+    values = advice(settings, shape_of(settings.model), assumed)
+    assert advised(applied(settings, values)) is None
+    for left_out in set(values) - {"learner.zero_stage", "pipeline.prompts_per_step"}:
+        rest = {setting: value for setting, value in values.items() if setting != left_out}
+        with pytest.raises((PlanImpossible, ValidationError)):
+            build_with(settings, rest)
+
+
+@pytest.mark.parametrize("gib", [40, 80])
+def test_what_a_refusal_advises_is_accepted_on_the_command_line(gib: int) -> None:
+    found = advised(on_devices_of(experiment("finer_3b_bird"), gib))
+    assert found is not None
+    assert advised(experiment("finer_3b_bird", f"plan.gpu_memory_gib={gib}", *found)) is None
+
+
+def test_advice_costs_speed_before_devices_and_devices_before_what_is_learned() -> None:
+    settings = experiment("finer_3b_bird")
+    assert advised(on_devices_of(settings, 80)) == [
+        "learner.micro_batch_tokens=8192",
+        "rollout.engine.gpu_memory_utilization=0.2",
+    ]
+    many = advised(on_devices_of(settings, 40))
+    assert many is not None
+    assert many[0] == "cluster=split"
+    few = advised(applied(settings, {"cluster.colocate": False, "cluster.gpus_per_node": 2, "plan.gpu_memory_gib": 40}))
+    assert few is not None
+    assert "learner.lora.rank=32" in few
+
+
+def test_a_machine_that_no_setting_fits_is_said_so() -> None:
+    settings = load(TrainConfig, "train", ["experiment=quickstart", "plan.process_gib=1e6"])
+    with pytest.raises(PlanImpossible, match="no change of these settings fits this machine$"):
+        build_or_advise(settings, shape_of(settings.model), assumed)
+    small = Machine(nodes=1, gpus_per_node=0, gpu_bytes=0.0, host_bytes=9.5 * GIB, source="s")
+    cache = load(TrainConfig, "train", ["experiment=quickstart", "rollout.engine.kv_cache_gib=4"])
+    with pytest.raises(PlanImpossible, match=r"it fits with rollout\.engine\.kv_cache_gib=(\S+)$") as told:
+        build_or_advise(cache, shape_of(cache.model), lambda _: small)
+    fitting = load(TrainConfig, "train", ["experiment=quickstart", str(told.value).split()[-1]])
+    build(fitting, shape_of(fitting.model), small)
 
 
 def test_host_memory_counts_too():
@@ -179,10 +316,11 @@ def test_host_memory_counts_too():
 def test_the_table_grows_to_1024_devices_and_keeps_ranks_and_prompts_consistent():
     settings = config("cluster=split")
     rows = scaled(settings, shape_of(settings.model), assumed(settings))
-    assert [row.devices for row in rows] == [2, 4, 8, 16, 32, 64, 128, 256, 512, 1024]
-    assert all(row.prompts % row.ranks == 0 and row.ranks + row.workers == row.devices for row in rows)
-    assert rows[-1].groups_per_s > 100 * rows[0].groups_per_s
-    assert table(rows).count("\n") == 11
+    assert [row.devices for row in rows] == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024]
+    assert all(row.prompts % row.ranks == 0 for row in rows)
+    assert all(row.ranks + row.workers == max(row.devices, 2) for row in rows)
+    assert rows[-1].groups_per_s > 100 * rows[1].groups_per_s
+    assert table(rows).count("\n") == 12
 
 
 def test_shapes_come_from_settings_folders_and_published_names(tmp_path):
@@ -230,3 +368,19 @@ def test_a_run_shows_its_plan_and_is_refused_when_no_machine_holds_it(tmp_path):
 def test_a_shape_survives_its_configuration(name: str) -> None:
     shape = dataclasses.replace(PUBLISHED[name], head_dim=2 * PUBLISHED[name].head_dim)
     assert from_config({"model_type": "qwen2", **to_config(shape)}) == shape
+
+
+def test_a_plan_of_a_model_folder_ends_with_the_check_of_the_model(tmp_path, monkeypatch, capsys):
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    (tmp_path / "config.json").write_text(json.dumps(sizes | {"vocab_size": 100}))
+
+    def refuse(config: TrainConfig, policy: Path) -> None:
+        raise QuorumError(f"no good: {policy}")
+
+    monkeypatch.setattr(trainer.plan.__main__, "check_policy", refuse)
+    given = ["experiment=quickstart", "model=pretrained", f"model.path={tmp_path}"]
+    monkeypatch.setattr(sys, "argv", ["plan", *given])
+    assert trainer.plan.__main__.main() == 1
+    out, err = capsys.readouterr()
+    assert "learner rank 0" in out
+    assert f"no good: {tmp_path}" in err

@@ -111,3 +111,25 @@ def test_before_the_job_sigterm_is_ctrl_c_and_the_handler_is_put_back() -> None:
     with pytest.raises(KeyboardInterrupt):
         run()
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_before_the_job_sigterm_cancels_what_an_event_loop_does_as_ctrl_c_would() -> None:
+    seen: list[str] = []
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    async def starting() -> None:
+        try:
+            terminate()
+            await asyncio.sleep(5)
+        except BaseException as error:
+            seen.append(type(error).__name__)
+            await asyncio.sleep(0)  # the parts that have started are closed
+            seen.append("closed")
+            raise
+
+    try:
+        with pytest.raises(KeyboardInterrupt), Preemption().listening():
+            asyncio.run(starting())
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert seen == ["CancelledError", "closed"]

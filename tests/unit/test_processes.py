@@ -12,7 +12,7 @@ import pytest
 SCRIPT = """
 import sys
 from pathlib import Path
-from benchmarks.processes import run_process
+from measure.processes import run_process
 
 run_process(["sleep", "600"], name="sleep", log=Path(sys.argv[1]), timeout_s=600)
 """

@@ -4,8 +4,8 @@ import json
 import re
 from pathlib import Path
 
-from trainer.metrics_keys import KEYS
-from trainer.prometheus_sink import gauge_name
+from records.metrics_keys import KEYS
+from records.sinks.prometheus_sink import gauge_name
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "docker" / "grafana" / "quorum.json"
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from trainer.report import write_report
-from trainer.report.chart import (
+from records.metrics_keys import PREPARATION, STAGES
+from records.report import write_report
+from records.report.chart import (
     BOTTOM,
     HEIGHT,
     LEFT,
@@ -23,11 +24,12 @@ from trainer.report.chart import (
     thin,
     ticks,
 )
-from trainer.report.curves import merged, sections
-from trainer.report.headline import results, stage_shares
-from trainer.report.page import view
-from trainer.report.samples import browser, first_and_last, highlighted, visible
-from trainer.run_folder import RunFolderError, is_open, read_summary
+from records.report.curves import merged, sections
+from records.report.headline import results, stage_shares
+from records.report.page import view
+from records.report.samples import browser, first_and_last, highlighted, visible
+from records.run_folder import RunFolderError, is_open, read_summary
+from records.summary import summarise
 
 ATTACK = (
     "</pre></script><script>document.documentElement.dataset.pwned=1</script>"
@@ -245,3 +247,48 @@ def test_runs_without_end_samples_or_steps_have_a_report(tmp_path: Path, make_ru
     with pytest.raises(RunFolderError, match="no run folder"):
         write_report(tmp_path)
     assert not is_open(unfinished)
+
+
+def test_tiles_say_what_the_charts_end_with(tmp_path: Path, make_run) -> None:
+    """Also of a run that was stopped between two evaluations, whose summary has none of its last step."""
+    path = make_run(tmp_path / "r", steps=47, asked=60, finished=False)
+    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    rows[-1] = {key: value for key, value in rows[-1].items() if not key.startswith("eval/")}
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    summary = summarise(
+        rows, status="stopped", error="interrupted", wall_s=400, n=30, selection="value_aware", seed=0, versions={}
+    )
+    assert summary.greedy_ex_after is None
+    (path / "summary.json").write_text(json.dumps(summary.as_json()))
+    run = view(path)
+    charts = {
+        chart.title: {one.label: one.latest for one in chart.series} for part in run.sections for chart in part.charts
+    }
+    tiles = {tile.label: tile for tile in (*run.results, *run.costs)}
+    accuracy = charts["Held-out accuracy"]
+    for label, series in (
+        ("Greedy accuracy", "greedy"),
+        ("Mean accuracy", "mean@n"),
+        ("Voting accuracy", "voting"),
+        ("Recall", "recall@n"),
+    ):
+        assert tiles[label].value == accuracy[series]
+        assert tiles[label].note.endswith(", step 40")
+    assert tiles["Training reward"].value.startswith(charts["Combined reward"]["mean"][:3])
+    pace = [row["perf/completions_per_s"] for row in rows if "perf/completions_per_s" in row]
+    said = float(tiles["Completions"].note.split()[0])
+    assert min(pace) * 0.9 < said < max(pace) * 1.1
+
+
+def test_a_long_runs_last_value_is_the_measured_one() -> None:
+    points = tuple((step, float(step)) for step in range(1, 401))
+    drawn = draw(Chart(title="t", unit="reward", series=(line(*points),)))
+    assert drawn.series[0].latest == "400"
+    assert drawn.description.endswith("1 at step 1, 400 at step 400")
+
+
+def test_every_stage_of_a_run_has_a_colour_of_its_own() -> None:
+    style = (Path(__file__).parents[2] / "trainer" / "report" / "report.css").read_text()
+    for number_ in range(len(PREPARATION) + len(STAGES) + 1):
+        assert f".c{number_} {{ --c: var(--c{number_}); }}" in style
+        assert style.count(f"--c{number_}: #") == 2

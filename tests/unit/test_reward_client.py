@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from conf.schema.reward import LOST_LIMIT, RewardConfig
+from measure.scaling.clock import simulate
+from records.metrics import StepMetrics
 from rewards.carriers import RewardResult, SqlTask
 from rewards.client import RewardClient
 from rewards.memory_store import VerifiedTrace
 from rewards.port import ActorFailed, ActorGone, Reply
 from rewards.scorer import ScoreJob, ScorerStats
 from rewards.seat import LOOKS, RewardServerLost
-from trainer.metrics import StepMetrics
-from trainer.simulation.clock import simulate
 from trainer.step_metrics import reward_server_metrics
 
 LIMIT_S = 0.2

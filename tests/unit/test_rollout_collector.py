@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rollout.collector import Collector
-from rollout.errors import GenerationFailed
+from rollout.errors import GenerationFailed, LogprobsDamaged
 
 
 @dataclass
@@ -49,7 +49,7 @@ def test_group_is_taken_once_and_only_when_all_completions_ended() -> None:
     add_group(collector, "g", 2)
     collector.process_outputs([Output("1_g", [7], logprobs(-0.5), "stop"), Output("0_g", [1, 2], logprobs(-1.0, -2.0))])
     assert collector.take() == []
-    assert (collector.groups, collector.running) == (1, 1)
+    assert (collector.groups, collector.running, collector.running_tokens) == (1, 1, 2)
     collector.process_outputs([Output("0_g", [3], logprobs(-3.0), "length")])
     [(group, (first, second))] = collector.take()
     assert group == "g"
@@ -89,3 +89,17 @@ def test_engine_failure_is_never_a_completion() -> None:
     add_group(collector, "g", 1)
     with pytest.raises(GenerationFailed, match=r"group g with 'abort'"):
         collector.process_outputs([Output("0_g", [1], None, "abort")])
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("-inf"), float("inf")])
+def test_a_token_sampled_from_logits_that_are_no_numbers_is_no_completion(bad: float) -> None:
+    collector = Collector()
+    add_group(collector, "g", 2)
+    collector.process_outputs(
+        [Output("0_g", [1, 2], logprobs(-1.0, -0.5)), Output("1_g", [4], logprobs(-0.25), "stop")]
+    )
+    collector.process_outputs([Output("0_g", [3], logprobs(bad), "stop")])
+    [(_, (damaged, whole))] = collector.take()
+    assert whole.token_logprobs() == (-0.25,)
+    with pytest.raises(LogprobsDamaged, match=f"token 3 of a completion of group g with .* {bad}: the policy's"):
+        damaged.token_logprobs()

@@ -60,3 +60,12 @@ def test_a_cache_larger_than_memory_names_the_setting(tmp_path: Path) -> None:
     with pytest.raises(NotEnoughMemory, match="lower rollout.engine.kv_cache_gib"):
         check_memory(tmp_path, EngineConfig(kv_cache_gib=100_000))
     check_memory(tmp_path, EngineConfig(kv_cache_gib=0.001))
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "7"])
+def test_a_generation_config_that_is_no_object_is_refused_before_the_engine(tmp_path, text):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    (tmp_path / "generation_config.json").write_text(text)
+    with pytest.raises(ModelFolderMissing, match="generation_config.json"):
+        check_model_folder(tmp_path)

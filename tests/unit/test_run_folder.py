@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from records.files import Json, RecordsDamaged, RecordsNotWritten, RowWriter, read_rows, rewind, write_atomically
+from records.run_folder import LedgerRow, RunFolder, RunFolderError, read_config, read_summary
+from records.summary import RunSummary, Status, engine_versions, summarise
 from rewards.carriers import RewardResult, SqlTask
-from rollout.carriers import Completion, Group, Prompt
-from trainer.carriers import ScoredGroup
-from trainer.records import Json, RecordsDamaged, RecordsNotWritten, RowWriter, read_rows, rewind, write_atomically
-from trainer.run_folder import LedgerRow, RunFolder, RunFolderError, read_config, read_summary
-from trainer.summary import RunSummary, Status, engine_versions, summarise
+from rollout.carriers import Completion, Group, Prompt, ScoredGroup
 
 
 def lines(path: Path) -> list[dict]:
@@ -185,7 +184,7 @@ def test_a_full_disk_is_one_sentence() -> None:
 
 
 def test_two_drivers_cannot_share_a_folder(tmp_path: Path) -> None:
-    code = f"from pathlib import Path; from trainer.run_folder import RunFolder; RunFolder(Path({str(tmp_path)!r}))"
+    code = f"from pathlib import Path; from records.run_folder import RunFolder; RunFolder(Path({str(tmp_path)!r}))"
     root = Path(__file__).parents[2]
     with RunFolder(tmp_path):
         second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, timeout=60)
@@ -234,12 +233,17 @@ def test_the_summary_adds_up_the_rows_of_all_processes(tmp_path: Path) -> None:
         "steps": 3,
         "wall_s": 40.0,
         "seconds_by_stage": {
+            "check": 0.0,
+            "warmup": 0.0,
+            "render": 0.0,
+            "start": 0.0,
             "generate": 30.0,
             "score": 0.0,
             "train": 0.0,
             "sync": 0.0,
             "evaluate": 5.0,
             "checkpoint": 3.0,
+            "other": 2.0,
         },
         "completions": 128,
         "completions_per_s": 4.0,
@@ -259,6 +263,37 @@ def test_the_summary_adds_up_the_rows_of_all_processes(tmp_path: Path) -> None:
         "seed": 1,
         "versions": {"ray": "2"},
     }
+
+
+def test_the_stages_of_a_summary_are_the_whole_wall_time_and_its_pace_is_that_of_the_steps() -> None:
+    """A run of 359 s, of which 107 s went before the first step."""
+    rows: list[Json] = [
+        {
+            "step": 0,
+            "perf/check_s": 3.0,
+            "perf/warmup_s": 80.0,
+            "perf/render_s": 1.0,
+            "perf/start_s": 21.0,
+            "perf/evaluate_s": 12.0,
+        },
+        {"step": 1, "perf/generate_s": 60.0, "perf/train_s": 50.0, "perf/step_s": 112.0, "perf/completions": 512.0},
+        {"step": 2, "perf/generate_s": 60.0, "perf/train_s": 40.0, "perf/step_s": 88.0, "perf/completions": 288.0},
+        {"step": 2, "perf/checkpoint_s": 1.0},
+        # Of a second process, which went on from step 2.
+        {"step": 3, "perf/start_s": 4.0, "perf/generate_s": 1.0, "perf/step_s": 1.0, "perf/completions": 4.0},
+    ]
+    known = {"wall_s": 359.0, "n": 1, "selection": "first", "seed": 0, "versions": {}}
+    summary = summarise(rows, status="failed", pending={"start": 5.0}, **known)  # type: ignore[arg-type]
+    stages = summary.seconds_by_stage
+    assert {name: stages[name] for name in ("check", "warmup", "render", "start")} == {
+        "check": 3.0,
+        "warmup": 80.0,
+        "render": 1.0,
+        "start": 30.0,
+    }
+    assert stages["other"] == pytest.approx(359 - 338)
+    assert sum(stages.values()) == pytest.approx(359)
+    assert summary.completions_per_s == pytest.approx((512 + 288 + 4) / (112 + 88 + 1))
 
 
 def test_every_field_of_the_summary_is_documented_in_its_order() -> None:
@@ -327,3 +362,29 @@ def test_a_broken_summary_is_one_sentence(tmp_path: Path, content: bytes) -> Non
     (tmp_path / "summary.json").write_bytes(content)
     with pytest.raises(RecordsDamaged, match="summary.json is no JSON that can be read"):
         read_summary(tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"steps": "ten"}, {"versions": None}, {"wall_s": True}, {"status": "asleep"}])
+def test_a_summary_of_wrong_types_is_one_sentence(tmp_path: Path, change: dict[str, object]) -> None:
+    with RunFolder(tmp_path) as folder:
+        path = finish(folder)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(
+        RecordsDamaged, match=f"summary.json is no summary of a run: {next(iter(change))}: Input should"
+    ):
+        read_summary(tmp_path)
+    path.write_text("{}")
+    with pytest.raises(RecordsDamaged, match="no summary of a run: status: Field required"):
+        read_summary(tmp_path)
+
+
+def test_a_folder_that_is_gone_on_from_is_left_as_it_is_until_it_is_cut_back(tmp_path: Path) -> None:
+    with RunFolder(tmp_path) as folder:
+        write_steps(folder, 1, 2)
+        finish(folder, "stopped")
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"step": 3')
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
+    with RunFolder(tmp_path, resume=True):
+        pass
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()} == before

@@ -11,16 +11,16 @@ import pytest
 from conf.errors import ConfigError
 from conf.load import load
 from conf.schema.root import TrainConfig
+from records.index.__main__ import main
+from records.index.collect import best_checkpoint, collect, garbage
+from records.index.identity import CODE_VERSION, code_version, data_digests, parent_checkpoint
+from records.index.index import IndexUnusable, RunIndex, RunRow
+from records.index.register import Registration
+from records.index.show import comparison, full, listing
+from records.run_folder import RunFolder
+from records.summary import summarise
 from rewards.carriers import SqlTask
 from rollout.tasks import TaskSet
-from trainer.registry.__main__ import main
-from trainer.registry.collect import best_checkpoint, collect, garbage
-from trainer.registry.identity import CODE_VERSION, code_version, data_digests, parent_checkpoint
-from trainer.registry.index import IndexUnusable, RunIndex, RunRow
-from trainer.registry.register import Registration
-from trainer.registry.show import comparison, full, listing
-from trainer.run_folder import RunFolder
-from trainer.summary import summarise
 
 ROW = RunRow(
     id="a1",
@@ -119,7 +119,7 @@ def test_the_trainer_registers_start_data_and_end_and_a_resumed_run_keeps_its_ro
     assert "no longer running" in listing([again])
 
 
-def test_digests_follow_questions_golds_and_database_sizes(tmp_path):
+def test_digests_follow_questions_golds_and_what_the_databases_hold(tmp_path):
     database = tmp_path / "d.sqlite"
     database.write_bytes(b"12")
 
@@ -132,7 +132,7 @@ def test_digests_follow_questions_golds_and_database_sizes(tmp_path):
     assert digest() == before
     assert digest(question="p") != before
     assert digest(gold_sqls=("SELECT 2",)) != before
-    database.write_bytes(b"123")
+    database.write_bytes(b"13")
     assert digest() != before
 
 

@@ -3,7 +3,10 @@
 import asyncio
 import contextlib
 import json
+import os
+import signal
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -14,12 +17,13 @@ import trainer.run
 from conf.errors import ConfigError, QuorumError
 from conf.load import load
 from conf.schema.root import TrainConfig
+from records.checkpoint import STREAM, RunState
+from records.sinks.wandb_sink import WandbSink
 from rollout.errors import WeightUpdateFailed
 from rollout.tasks import Dropped, StreamMismatch, TaskSet
-from trainer.checkpoint import STREAM, RunState
 from trainer.data import PreparedData
+from trainer.learner.errors import LearnerLost, LearnerStalled
 from trainer.run import run
-from trainer.wandb_sink import WandbSink
 from trainer.warmup.cache import keep_left_out
 from trainer.warmup.tokenizer import train_tokenizer
 
@@ -40,6 +44,8 @@ def start(tmp_path, monkeypatch) -> Callable[..., None]:
 
     monkeypatch.setattr(trainer.run, "local_ray", lambda cluster: contextlib.nullcontext())
     monkeypatch.setattr(trainer.run, "warmed_up", warm_up)
+    # It runs in a process of its own: tests/unit/test_architectures.py.
+    monkeypatch.setattr(trainer.run, "check_policy", lambda config, policy: None)
 
     def starts(golds: dict[str, str], *overrides: str, heldout: bool = True) -> None:
         lines = [{"id": i, "question": "q", "database": "dogs.sqlite", "sql": sql} for i, sql in golds.items()]
@@ -92,6 +98,20 @@ def test_a_chat_template_that_no_completion_can_follow_is_refused_before_the_war
         start({"good": GOLD}, *given, "prompt.thinking=true", "reward.format.thinking=true", "run.name=other")
 
 
+def test_a_model_that_would_be_computed_wrongly_is_refused_before_ray_starts(start, tmp_path, monkeypatch):
+    policy = tmp_path / "policy"
+    Qwen2Config().save_pretrained(policy)
+    train_tokenizer([GOLD], 300, 512).save_pretrained(policy)
+
+    def refuse(config: TrainConfig, folder: Path) -> None:
+        raise QuorumError(f"no good: {folder.name}")
+
+    monkeypatch.setattr(trainer.run, "check_policy", refuse)
+    monkeypatch.setattr(trainer.run, "local_ray", lambda cluster: pytest.fail("Ray was started"))
+    with pytest.raises(QuorumError, match="no good: policy"):
+        start({"good": GOLD}, "model=pretrained", f"model.path={policy}", "plan.refuse=false")
+
+
 class EnginesReached(QuorumError):
     """The data is ready."""
 
@@ -120,6 +140,101 @@ def test_everything_that_was_left_out_is_written_with_its_reason(start, tmp_path
         ("long", "trace too long"),
     ]
     assert "size" in rows[0]["detail"]
+
+
+def test_columns_that_prompts_leave_out_are_told_before_the_engines_start(start, tmp_path, monkeypatch, capsys):
+    policy = tmp_path / "policy"
+    Qwen2Config().save_pretrained(policy)
+    train_tokenizer([GOLD], 300, 512).save_pretrained(policy)
+    keep_left_out(policy, [])
+    with sqlite3.connect(tmp_path / "dogs.sqlite") as connection:
+        connection.executescript("ALTER TABLE dog ADD COLUMN weight INT; ALTER TABLE dog ADD COLUMN height INT;")
+    connection.close()
+
+    async def warm_up(config: TrainConfig, tasks: TaskSet, note: Callable[[str], None]) -> Path:
+        return policy
+
+    async def run_job(*arguments: object) -> None:
+        raise EnginesReached("engines")
+
+    monkeypatch.setattr(trainer.run, "warmed_up", warm_up)
+    monkeypatch.setattr(trainer.run._Session, "_run_job", run_job)
+    with pytest.raises(EnginesReached):  # a character is a token here: "dog(name, weight)" has no room for the height
+        start({"shown": GOLD, "lost": "SELECT height FROM dog"}, "prompt.max_tokens=22", "logging.progress=plain")
+    file = tmp_path / "runs" / "quickstart" / "cut_columns.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert {(row["id"], *row["columns"], *row["golds_that_need_them"]) for row in rows} == {
+        ("shown", "dog.height"),
+        ("lost", "dog.height", 1),
+    }
+    told = capsys.readouterr().out
+    for split in ("training", "held-out"):
+        assert f"2 of 2 {split} prompts leave columns of their schema out for prompt.max_tokens=22" in told
+    assert told.count("1 of 2 golds needs such a column: lost, shown") == 2
+
+
+def test_what_is_left_out_is_said_and_written_before_the_warm_up(start, tmp_path, capsys):
+    with pytest.raises(WarmUpReached):
+        start({"good": GOLD, "broken": "SELECT size FROM dog"}, "logging.progress=plain")
+    said = " ".join(capsys.readouterr().out.split())
+    assert 0 < said.index("left out 2 x gold fails") < said.index("warm-up ...")
+    file = tmp_path / "runs" / "quickstart" / "dropped.jsonl"
+    assert [json.loads(line)["id"] for line in file.read_text().splitlines()] == ["broken", "broken"]
+
+
+def test_prompts_that_do_not_fit_a_pretrained_policy_are_said_before_its_warm_up(start, tmp_path, capsys):
+    policy = tmp_path / "policy"
+    Qwen2Config(vocab_size=300).save_pretrained(policy)
+    train_tokenizer([GOLD], 300, 512).save_pretrained(policy)
+    given = ("model=pretrained", f"model.path={policy}", "rollout.engine.kv_cache_gib=0.1", "logging.progress=plain")
+    few = ("prompt.max_tokens=5", "plan.refuse=false", "evaluation=none", "evaluation.every=0")
+    with pytest.raises(QuorumError, match=r"no training task remains of 1; first: prompt too long"):
+        start({"good": GOLD}, *given, *few, heldout=False)
+    assert "warm-up" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (("reward.memory.enabled=true", "reward.memory.store=none.sqlite"), "no memory store at none.sqlite"),
+        (("reward.memory.enabled=true", "reward.memory.store=PLACE/questions.jsonl"), "jsonl is no memory store: "),
+        (("rollout.engine.max_model_len=999999",), "holds 32768 tokens, but .* ask for 999999: lower .*max_model_len"),
+    ],
+)
+def test_what_engines_and_rewards_would_refuse_is_refused_before_the_warm_up(start, tmp_path, settings, said):
+    policy = tmp_path / "policy"
+    Qwen2Config(vocab_size=300).save_pretrained(policy)
+    train_tokenizer([GOLD], 300, 512).save_pretrained(policy)
+    given = ("model=pretrained", f"model.path={policy}", "rollout.engine.kv_cache_gib=0.1")
+    with pytest.raises(QuorumError, match=said):
+        start({"good": GOLD}, *given, *(setting.replace("PLACE", str(tmp_path)) for setting in settings))
+
+
+def test_an_embedder_whose_package_is_missing_is_refused_before_the_warm_up(start, monkeypatch):
+    monkeypatch.setattr("rewards.preflight.find_spec", lambda name: None)
+    embedder = "reward.memory.embedder={type: sentence_transformers, model: m}"
+    with pytest.raises(QuorumError, match="needs the package sentence_transformers, which is not installed"):
+        start({"good": GOLD}, "reward.memory.enabled=true", embedder)
+
+
+def test_ctrl_c_ends_the_check_of_the_data_at_once(start, tmp_path, monkeypatch):
+    ended = []
+
+    def long_check(config: TrainConfig, tasks: TaskSet) -> TaskSet:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+        ended.append("check")
+        return tasks
+
+    monkeypatch.setattr(trainer.run, "checked", long_check)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            start({"good": GOLD})
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not ended
+    assert json.loads((tmp_path / "runs" / "quickstart" / "summary.json").read_text())["status"] == "stopped"
 
 
 def test_a_checkpoint_of_other_tasks_is_refused_before_the_engines_start(start, tmp_path, monkeypatch):
@@ -204,3 +319,28 @@ def test_wandb_learns_that_a_run_has_failed(start, monkeypatch):
     with pytest.raises(WarmUpReached):
         start({"good": GOLD})
     assert remote.exit_codes == [1]
+
+
+@pytest.mark.parametrize("lost", [LearnerLost("rank 0 was lost while starting"), LearnerStalled("not within 600 s")])
+def test_engines_that_have_never_started_are_not_started_again(start, tmp_path, monkeypatch, lost):
+    policy = tmp_path / "policy"
+    Qwen2Config().save_pretrained(policy)
+    train_tokenizer([GOLD], 300, 512).save_pretrained(policy)
+    keep_left_out(policy, [])
+
+    async def warm_up(config: TrainConfig, tasks: TaskSet, note: Callable[[str], None]) -> Path:
+        return policy
+
+    opened: list[int] = []
+
+    @contextlib.asynccontextmanager
+    async def engines(*_: object) -> AsyncIterator[FakeEngines]:
+        opened.append(1)
+        raise lost
+        yield
+
+    monkeypatch.setattr(trainer.run, "warmed_up", warm_up)
+    monkeypatch.setattr(trainer.run, "engines", engines)
+    with pytest.raises(type(lost), match=str(lost)):
+        start({"good": GOLD}, "learner.max_restarts=2")
+    assert opened == [1]

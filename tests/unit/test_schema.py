@@ -12,8 +12,8 @@ from benchmarks.scoring.runner import Runner
 from benchmarks.scoring.schemas import read_schemas
 from conf.schema.benchmark import BenchmarkExecution
 from rewards.components.atomic import AtomicComparer
+from rewards.instances.mutants import mutants
 from rewards.sql.files import expected_files, instance_files
-from rewards.sql.mutants import mutants
 from rewards.sql.schema import Column, DatabaseUnreadable, ForeignKey, Table, read_schema
 from tests.unit.losing_pool import LosingPool
 

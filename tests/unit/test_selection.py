@@ -7,11 +7,11 @@ import pytest
 
 from rollout.carriers import Completion
 from rollout.errors import LogprobsDamaged
-from selection.builder import VOTERS
 from selection.candidate import Candidate, Context, NoCandidates
 from selection.features import features
 from selection.soft_vote import bags, similarity
 from selection.value_aware_conditioned import may_be_nothing
+from selection.voters import VOTERS
 
 
 def make(spec: str, logprobs: list[float] | None = None) -> list[Candidate]:

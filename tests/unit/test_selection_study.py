@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.study.ballots import Ballot, ballots
+from benchmarks.study.candidates import CandidatesUnusable, read_candidates
+from benchmarks.study.train_reranker import fit
 from conf.errors import ConfigError
 from conf.load import load
 from conf.output import OutputTaken
 from conf.schema.selection import RerankerTraining, StudyConfig
 from selection import study, train_reranker
-from selection.ballots import Ballot, ballots
 from selection.candidate import Candidate, Context
 from selection.features import NAMES, features
-from selection.questions import CandidatesUnusable, read_candidates
 from selection.reranker import RerankerUnusable, load_reranker
-from selection.train_reranker import fit
 from tests.dogs import write_dogs
 from tests.unit.losing_pool import LosingPool
 
@@ -59,7 +59,7 @@ def polls(root: Path, *settings: str) -> list[Ballot]:
 def test_a_question_that_lost_a_candidate_has_no_ballot(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = LosingPool(1)
     pool.loses = lambda query: query.sql == "SELECT age FROM dog" and "dogs" in query.database
-    monkeypatch.setattr("selection.ballots.ExecutorPool", lambda count: pool)
+    monkeypatch.setattr("benchmarks.study.ballots.ExecutorPool", lambda count: pool)
     assert [ballot.db_id for ballot in polls(root)] == ["pets"]
 
 
@@ -300,7 +300,7 @@ def test_damaged_rerankers(change: dict[str, object], message: str, tmp_path: Pa
     with pytest.raises(RerankerUnusable, match=message):
         load_reranker(str(file), frozenset())
     file.write_text("[1]")
-    with pytest.raises(RerankerUnusable, match="a file written by selection.train_reranker expected"):
+    with pytest.raises(RerankerUnusable, match="a file written by benchmarks.study.train_reranker expected"):
         load_reranker(str(file), frozenset())
 
 

@@ -9,14 +9,14 @@ import pytest
 from conf.load import load, to_yaml
 from conf.schema.root import TrainConfig
 from conf.schema.simulation import SimulationConfig
+from measure.scaling.__main__ import main
+from measure.scaling.clock import SimulationStuck, simulate
+from measure.scaling.cores import Cores, Job
+from measure.scaling.costs import Costs, EngineCosts, Machine, measured
+from measure.scaling.devices import limit, table
+from measure.scaling.measured_runs import RunUnusable, calibrated, predict, read_run
+from measure.scaling.run import simulated
 from trainer.pipeline.clock import now
-from trainer.simulation.__main__ import main
-from trainer.simulation.clock import SimulationStuck, simulate
-from trainer.simulation.cores import Cores, Job
-from trainer.simulation.costs import Costs, EngineCosts, Machine, measured
-from trainer.simulation.devices import limit, table
-from trainer.simulation.measured_runs import RunUnusable, calibrated, predict, read_run
-from trainer.simulation.run import simulated
 
 
 def config(**settings: object) -> TrainConfig:

@@ -135,7 +135,7 @@ async def steps(
 
 
 def trained_and_dropped(outcomes: Sequence[StepOutcome]) -> tuple[set[str], set[tuple[str, str]]]:
-    rows = [ledger_row(outcome, updates=1) for outcome in outcomes]
+    rows = [ledger_row(outcome) for outcome in outcomes]
     trained = {task for row in rows for _, task, _ in row.trained}
     return trained, {(task, reason) for row in rows for _, task, reason in row.dropped}
 

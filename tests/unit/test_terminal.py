@@ -10,10 +10,10 @@ from rich.console import Console
 
 from conf.errors import ConfigError, QuorumError
 from conf.terminal import aligned, cell, coloured, table, tell, visible
+from operate.ask.__main__ import show
+from operate.ask.answer import Answer
+from records.sinks.console import PlainConsole, RichConsole
 from rewards.carriers import Execution, Value
-from trainer.ask.__main__ import show
-from trainer.ask.answer import Answer
-from trainer.console import PlainConsole, RichConsole
 
 ATTACK = "[bold]x[/bold] [/nope] :smile: \x1b[31mred\x1b]0;title\x07\x9b2J\u202eevil\u2066\r\u2028"
 SPELLED = r"[bold]x[/bold] [/nope] :smile: \x1b[31mred\x1b]0;title\x07\x9b2J\u202eevil\u2066\r\u2028"

@@ -17,6 +17,7 @@ from conf.schema.prompt import PromptConfig
 from conf.schema.reward import FormatReward, RewardConfig
 from conf.schema.rollout import SamplingConfig
 from conf.schema.stages import EvaluationConfig
+from operate.ask.answer import NoAnswer, choose
 from rewards.carriers import RewardResult, SqlTask
 from rewards.components.format import extract, format_reward
 from rewards.sql.executor import ExecutorPool
@@ -26,7 +27,6 @@ from rollout.prompt import PromptRenderer
 from rollout.prompt.opened import TemplateUnfit
 from rollout.tasks.carriers import TaskSet, Trace
 from tests.dogs import write_dogs
-from trainer.ask.answer import NoAnswer, choose
 from trainer.evaluate import evaluate
 from trainer.pipeline.producer import Producer
 from trainer.warmup.corpus import build_corpus

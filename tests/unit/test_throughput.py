@@ -6,22 +6,22 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.processes import RunFailed
-from benchmarks.throughput.arithmetic import GroupLengths
-from benchmarks.throughput.blocks import Block, check_same_data
-from benchmarks.throughput.comparison import compare, table
-from benchmarks.throughput.curves import Curve, draw
-from benchmarks.throughput.device import settings_of, summary
-from benchmarks.throughput.jobs import VARIANTS, Job, base_settings, make_job, sized_settings, two_cores
-from benchmarks.throughput.peer_options import grpo_options
-from benchmarks.throughput.steps import Step, figures, our_steps, our_tasks, peer_steps, recorded_lengths
-from benchmarks.throughput.tasks import write_long_tasks
 from conf.errors import ConfigError
 from conf.load import load
 from conf.schema.data import DemoData
 from conf.schema.prompt import PromptConfig
 from conf.schema.root import TrainConfig
 from conf.schema.throughput import ThroughputConfig
+from measure.processes import RunFailed
+from measure.throughput.arithmetic import GroupLengths
+from measure.throughput.blocks import Block, check_same_data
+from measure.throughput.comparison import compare, table
+from measure.throughput.curves import Curve, draw
+from measure.throughput.device import settings_of, summary
+from measure.throughput.jobs import VARIANTS, Job, base_settings, make_job, sized_settings, two_cores
+from measure.throughput.peer_options import grpo_options
+from measure.throughput.steps import Step, figures, our_steps, our_tasks, peer_steps, recorded_lengths
+from measure.throughput.tasks import write_long_tasks
 from rollout.prompt import PromptRenderer
 from rollout.shape import ModelShape
 from rollout.tasks.jsonl import read_split
@@ -126,8 +126,8 @@ def test_a_comparison_of_recorded_blocks(tmp_path, monkeypatch):
     def ended(*arguments, **named) -> int:
         return 0
 
-    monkeypatch.setattr("benchmarks.throughput.blocks.run_process", ended)
-    monkeypatch.setattr("benchmarks.throughput.comparison.measured_peak", lambda config: 1e4)
+    monkeypatch.setattr("measure.throughput.blocks.run_process", ended)
+    monkeypatch.setattr("measure.throughput.comparison.measured_peak", lambda config: 1e4)
     config = load(ThroughputConfig, "throughput", ["against=trl", "steps=2", "warmup_steps=1", "rounds=1"])
     found = compare(job, config, tmp_path)
     # ours: 1 and 2 s, TRL: 6 and 8 s
@@ -153,8 +153,8 @@ def test_random_weights_tell_what_the_device_makes_of_every_variant(tmp_path, mo
     for variant in variants:
         write_our_run(tmp_path / f"device-{variant}-0")
     write_lines(tmp_path / "device-trl-0.jsonl", [peer_row(1, 5.0), peer_row(2, 11.0), peer_row(3, 19.0)])
-    monkeypatch.setattr("benchmarks.throughput.blocks.run_process", lambda *arguments, **named: 0)
-    monkeypatch.setattr("benchmarks.throughput.comparison.measured_peak", lambda config: 1e4)
+    monkeypatch.setattr("measure.throughput.blocks.run_process", lambda *arguments, **named: 0)
+    monkeypatch.setattr("measure.throughput.comparison.measured_peak", lambda config: 1e4)
     settings = ["against=trl", "weights=random", "steps=2", "warmup_steps=1", "rounds=1"]
     found = compare(job, load(ThroughputConfig, "throughput", settings), tmp_path)["variants"]
     assert found.keys() == set(variants)
@@ -219,7 +219,7 @@ def test_both_trainers_of_a_comparison_run_on_the_device_that_was_asked_for(tmp_
 
 
 def test_more_settings_hold_for_both_trainers(tmp_path, monkeypatch):
-    monkeypatch.setattr("benchmarks.throughput.jobs.warmed_up", lambda config, folder: tmp_path)
+    monkeypatch.setattr("measure.throughput.jobs.warmed_up", lambda config, folder: tmp_path)
     config = load(ThroughputConfig, "throughput", ["against=trl", "settings=['rollout.group_size=4']"])
     job = make_job("short", config, tmp_path)
     # Both blocks are started with job.settings and nothing else of the configuration's.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.throughput.arithmetic import (
+from measure.throughput.arithmetic import (
     GroupLengths,
     attended,
     forward_flops,

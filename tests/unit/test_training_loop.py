@@ -1,7 +1,6 @@
 """The training loop with hand-written fakes at its Protocols: order of events, staleness, failures."""
 
 import asyncio
-import dataclasses
 import os
 import random
 import signal
@@ -14,6 +13,7 @@ from conf.schema.rollout import SamplingConfig
 from rewards.carriers import RewardResult, SqlTask
 from rollout.carriers import Completion, Group, Prompt
 from trainer.batch.batcher import Batcher
+from trainer.carriers import SkippedUpdates
 from trainer.guard import unless_lost
 from trainer.learner.errors import LearnerLost
 from trainer.pipeline.buffer import GroupBuffer
@@ -38,6 +38,7 @@ class FakeEngine:
         self.version = 0
         self.events = events
         self.silent = silent
+        self.truncated: set[str] = set()
         self.random = random.Random(0)
 
     async def generate(self, prompt, *, group_id, n, sampling):
@@ -45,7 +46,11 @@ class FakeEngine:
         self.events.append(f"admit {group_id} v{version}")
         await asyncio.sleep(3600 if self.silent else self.random.random() * 0.01)
         completion = Completion(
-            text="SELECT 1", token_ids=(3,), logprobs=(-0.5,), version_spans=((0, version),), finish_reason="stop"
+            text="SELECT 1",
+            token_ids=(3,),
+            logprobs=(-0.5,),
+            version_spans=((0, version),),
+            finish_reason="length" if group_id in self.truncated else "stop",
         )
         return Group(id=group_id, prompt=prompt, completions=(completion,) * n)
 
@@ -68,13 +73,17 @@ class FakePolicy:
         self.engine = engine
         self.events = events
         self.batches: list[int] = []
+        self.skips = SkippedUpdates()
+
+    async def skipped(self, sequences):
+        return self.skips
 
     async def train(self, sequences):
         self.events.append("train")
         self.batches.append(len(sequences))
         self.advantages = [sequence.advantage for sequence in sequences]
         await asyncio.sleep(0.02)
-        return {"policy/loss": 0.5}
+        return {"policy/loss": 0.5, "policy/skipped_updates": float(len(self.skips.updates))}
 
     async def reference_kl(self, sequences):
         self.events.append("reference")
@@ -242,7 +251,7 @@ def test_a_step_whose_only_group_cannot_be_scored_by_its_own_doing_gives_way_to_
     assert policy.batches == [2, 2]
     assert [outcome.version for outcome in outcomes] == [0, 0, 1, 1, 2]
     assert [position for position, _ in history] == [0, 1, 2, 3, 4]
-    rows = [ledger_row(outcome, updates=1) for outcome in outcomes]
+    rows = [ledger_row(outcome) for outcome in outcomes]
     assert [row.dropped for row in rows] == [
         (("0.0", "task-0", f"unscorable_{cause}"),),
         (("1.0", "task-1", f"unscorable_{cause}"),),
@@ -351,16 +360,45 @@ def test_a_run_that_ends_well_does_not_wait_for_the_watch():
     assert events[-1] == "sync v1"
 
 
-def test_the_ledger_says_that_a_skipped_step_has_trained_on_nothing():
-    run, _, _ = build(batch=2, steps=1)
+def test_the_ledger_tells_the_groups_of_a_skipped_update_from_those_of_another():
+    run, _, policy = build(batch=3, steps=1, algo=AlgoConfig(updates_per_step=2))
+    policy.skips = SkippedUpdates(updates=(1,), groups=frozenset({1, 2}))
     (outcome,) = asyncio.run(run())
-    assert [entry[1] for entry in ledger_row(outcome, updates=1).trained] == ["task-0", "task-1"]
-    skipped = dataclasses.replace(outcome, learner={"policy/skipped_updates": 1.0})
-    # One of two updates was applied: both groups may have been in it.
-    assert len(ledger_row(skipped, updates=2).trained) == 2
-    row = ledger_row(skipped, updates=1)
-    assert row.trained == ()
-    assert row.dropped == (("0.0", "task-0", "gradient not finite"), ("1.0", "task-1", "gradient not finite"))
+    row = ledger_row(outcome)
+    assert row.trained == (("0.0", "task-0", 0),)
+    assert row.dropped == (("1.0", "task-1", "gradient not finite"), ("2.0", "task-2", "gradient not finite"))
+    run, _, policy = build(batch=3, steps=1)
+    (outcome,) = asyncio.run(run())
+    assert [entry[1] for entry in ledger_row(outcome).trained] == ["task-0", "task-1", "task-2"]
+
+
+def test_the_ledger_says_that_a_group_of_masked_completions_taught_nothing():
+    run, _, policy = build(batch=2, steps=1, algo=AlgoConfig(mask_truncated=True))
+    policy.engine.truncated = {"1.0"}
+    (outcome,) = asyncio.run(run())
+    row = ledger_row(outcome)
+    assert row.trained == (("0.0", "task-0", 0),)
+    assert row.dropped == (("1.0", "task-1", "masked"),)
+
+
+@pytest.mark.parametrize(
+    ("algo", "trained"),
+    [
+        ({}, []),
+        ({"kl": {"coefficient": 0.04}}, [2, 2]),
+        ({"entropy": {"bonus": 0.01}}, [2, 2]),
+        ({"kl": {"coefficient": 0.04}, "resample": True, "resample_limit": 1e-9}, []),
+        # The completions differ in how far they are from the reference, and so in what they earn.
+        ({"kl": {"coefficient": 0.04, "place": "reward"}}, [2, 2]),
+        ({"drop_zero_variance": False}, [2, 2]),
+    ],
+    ids=["alone", "kl", "entropy", "resampled", "kl_in_reward", "kept"],
+)
+def test_a_group_of_equal_rewards_is_trained_where_something_beside_its_advantage_teaches(algo, trained):
+    """One prompt a step: dropped, its KL term would be the whole update."""
+    run, _, policy = build(batch=1, steps=2, totals=(1.0, 1.0), algo=AlgoConfig.model_validate(algo))
+    asyncio.run(run())
+    assert policy.batches == trained
 
 
 def test_sigterm_in_a_step_ends_the_loop_after_it_although_the_next_batch_is_complete():

@@ -1,23 +1,26 @@
 """Following a growing run: only whole new rows, replaced files, the terminal's picture, the web server's answers."""
 
 import asyncio
+import contextlib
 import http.client
 import io
 import json
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from trainer.records import RecordsDamaged
-from trainer.report.page import render_report
-from trainer.run_folder import RunFolder, RunFolderError
-from trainer.states import FILE, read_states, shown
-from trainer.watch.live import LiveRun, RowTail
-from trainer.watch.terminal import dashboard, follow, sparkline
-from trainer.watch.web import AddressInUse, WatchServer
+from operate.watch.live import LiveRun, RowTail
+from operate.watch.terminal import dashboard, follow, sparkline
+from operate.watch.web import AddressInUse, WatchServer
+from records.files import RecordsDamaged
+from records.report.page import render_report
+from records.run_folder import RunFolder, RunFolderError
+from records.states import FILE, read_states, shown
 
 
 def test_a_tail_gives_whole_new_rows_once(tmp_path: Path) -> None:
@@ -109,9 +112,20 @@ def test_what_each_part_is_doing_is_shown_while_a_job_runs(tmp_path: Path, make_
         assert LiveRun(path).refresh().states == ()
         asyncio.run(job())
         assert read_states(path) == {}
-    (path / FILE).write_text("half")
-    with pytest.raises(RecordsDamaged, match="states.json is no JSON"):
-        read_states(path)
+    for text in ("half", "[1]", "null", "[" * 100_000):
+        (path / FILE).write_text(text)
+        with pytest.raises(RecordsDamaged, match="states.json is no JSON"):
+            read_states(path)
+
+
+def test_a_run_that_is_gone_on_with_runs_although_the_summary_before_is_still_there(tmp_path: Path, make_run) -> None:
+    path = make_run(tmp_path / "r", steps=3)
+    assert LiveRun(path).refresh().status == "finished"
+    with RunFolder(path, resume=True):
+        assert LiveRun(path).refresh().status == "running"
+    (path / "summary.json").write_text("{}")
+    with pytest.raises(RecordsDamaged, match="no summary of a run"):
+        LiveRun(path).refresh()
 
 
 def test_a_full_disk_does_not_end_a_run_for_its_states(tmp_path: Path) -> None:
@@ -166,6 +180,30 @@ def test_the_server_answers_only_its_own_addresses_and_names(server: WatchServer
     assert get(server, "/../config.yaml")[0] == 404
     assert get(server, "/", Host="attacker.example")[0] == 403
     assert get(server, "/state", Host=f"attacker.example:{server.server_port}")[0] == 403
+
+
+def test_on_every_address_it_answers_to_addresses_and_to_no_foreign_name(tmp_path: Path, make_run) -> None:
+    with WatchServer(make_run(tmp_path / "run", steps=2), host="0.0.0.0") as opened:
+        thread = threading.Thread(target=opened.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        thread.start()
+        assert get(opened, "/")[0] == 200
+        assert get(opened, "/", Host=f"192.0.2.7:{opened.server_port}")[0] == 200
+        assert get(opened, "/", Host=f"attacker.example:{opened.server_port}")[0] == 403
+        opened.shutdown()
+        thread.join(timeout=10)
+
+
+def test_a_slow_client_is_not_waited_for(server: WatchServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("operate.watch.web.REQUEST_S", 0.3)
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=10) as slow:
+        begun = time.monotonic()
+        slow.sendall(b"GET / HTTP/1.1\r\nX-Slow: ")
+        with contextlib.suppress(OSError):
+            while time.monotonic() - begun < 5:
+                slow.sendall(b"x")
+                time.sleep(0.05)
+        assert time.monotonic() - begun < 3
+    assert get(server, "/")[0] == 200
 
 
 def test_a_taken_port_is_one_clear_sentence(server: WatchServer) -> None:

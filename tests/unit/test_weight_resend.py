@@ -9,8 +9,8 @@ import pytest
 from rollout.errors import WeightUpdateFailed
 from rollout.pool import RolloutPool
 from tests.unit.fake_workers import Fleet, ask, broadcast, started
-from trainer.engines import Engines, LearnerPolicy
 from trainer.learner.errors import LearnerLost
+from trainer.services import Engines, LearnerPolicy
 
 
 class FakeLearner:
@@ -41,7 +41,7 @@ async def watched(learner: FakeLearner, pool: RolloutPool):
 
 @pytest.fixture(autouse=True)
 def _often(monkeypatch):
-    monkeypatch.setattr("trainer.engines._RESEND_S", 0.005)
+    monkeypatch.setattr("trainer.services._RESEND_S", 0.005)
 
 
 def test_a_group_that_waits_for_lost_weights_gets_them() -> None:

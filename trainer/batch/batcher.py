@@ -1,18 +1,22 @@
 """What a step's scored groups become for the learner, in three moves: filter, advantages, sequences.
 
-Pure: holds configuration only. Who needs the reference policy for a KL term inside the reward asks it between the
-first move and the last (trainer/pipeline/loop.py).
+Pure: holds configuration only. Who needs the reference policy for a KL term inside the reward asks it before the first
+move, for all groups (trainer/pipeline/loop.py).
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from conf.schema.algo import AlgoConfig
+from rollout.carriers import ScoredGroup
 from trainer.batch.advantage import group_advantages
 from trainer.batch.filter import FilteredGroups, Rewards, drop_reason, filter_groups
 from trainer.batch.rewards import compared_rewards
 from trainer.batch.sequences import training_sequences
-from trainer.carriers import ScoredGroup, TrainingSequence
+from trainer.carriers import TrainingSequence
+
+KlSums = Sequence[Sequence[float]]
+"""One for each completion of each group, nats."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,16 +33,23 @@ class Batcher:
 
     @property
     def needs_reference_kl(self) -> bool:
-        """The reward has a KL term: `sequences` wants its values."""
+        """The reward has a KL term: `filter` and `sequences` want its values."""
         return self.algo.kl.place == "reward" and self.algo.kl.coefficient > 0
 
     def teaches(self, group: ScoredGroup) -> bool:
         """Whether the group's completions differ in what they are compared by."""
         return drop_reason(group, self._rewards(group)) is None
 
-    def filter(self, groups: Sequence[ScoredGroup]) -> FilteredGroups:
-        rewards = [self._rewards(group) for group in groups]
-        return filter_groups(groups, rewards, drop_zero_variance=self.algo.drop_zero_variance)
+    def filter(self, groups: Sequence[ScoredGroup], kl: KlSums | None = None) -> FilteredGroups:
+        """`kl`: as for `sequences`. Where groups are resampled, those that were replaced are the ones dropped, and
+        nothing was known of their divergence then."""
+        rewards = self._compared(groups, None if self.algo.resample else kl)
+        return filter_groups(groups, rewards, drop_zero_variance=self.algo.drops_equal_groups)
+
+    def all_sequences(self, groups: Sequence[ScoredGroup]) -> list[TrainingSequence]:
+        """Every completion of every group, in order, for the reference policy to look at."""
+        nothing = [[0.0] * len(group.results) for group in groups]
+        return training_sequences(groups, nothing, mask_truncated=False, version=0)
 
     def sequences(
         self,
@@ -46,26 +57,30 @@ class Batcher:
         filtered: FilteredGroups,
         *,
         version: int,
-        kl: Sequence[float] | None = None,
+        kl: KlSums | None = None,
     ) -> list[TrainingSequence]:
         """Sequences of the kept groups, with advantages among all `groups`.
 
-        `version`: the policy version that is about to be trained. `kl`: sum over the tokens of each of these sequences,
-        nats, deducted from the rewards with its coefficient.
+        `version`: the policy version that is about to be trained. `kl`: of each completion of each of `groups`, the
+        divergence's sum over its tokens, nats, deducted from the rewards with its coefficient.
         """
-        rewards: list[Rewards] = [self._rewards(group) for group in groups]
-        if kl is not None:
-            values = iter(kl)
-            for place in filtered.places:
-                pairs = [(reward, next(values)) for reward in rewards[place]]
-                rewards[place] = [None if r is None else r - self.algo.kl.coefficient * k for r, k in pairs]
-        advantages = group_advantages(rewards, self.algo.advantage)
+        advantages = group_advantages(self._compared(groups, kl), self.algo.advantage)
         return training_sequences(
             filtered.kept,
             [advantages[place] for place in filtered.places],
             mask_truncated=self.algo.mask_truncated,
             version=version,
         )
+
+    def _compared(self, groups: Sequence[ScoredGroup], kl: KlSums | None) -> list[Rewards]:
+        rewards: list[Rewards] = [self._rewards(group) for group in groups]
+        if kl is None:
+            return rewards
+        coefficient = self.algo.kl.coefficient
+        return [
+            [None if r is None else r - coefficient * k for r, k in zip(of_group, sums, strict=True)]
+            for of_group, sums in zip(rewards, kl, strict=True)
+        ]
 
     def _rewards(self, group: ScoredGroup) -> list[float | None]:
         return compared_rewards(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from trainer.carriers import ScoredGroup
+from rollout.carriers import ScoredGroup
 
 DropReason = Literal["unscorable", "unscorable_data", "unscorable_policy", "all_right", "all_wrong", "equal"]
 """unscorable and the next two: fewer than two completions have a reward, because the infrastructure lost at least one,

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 
 from conf.schema.algo import AlgoConfig, OverlongConfig
 from conf.schema.reward import RewardConfig
+from rollout.carriers import ScoredGroup
 from trainer.batch.advantage import EPSILON, deviation, mean
-from trainer.carriers import ScoredGroup
 
 Values = Sequence[float | None]
 

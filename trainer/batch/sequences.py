@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from rollout.carriers import Completion
-from trainer.carriers import ScoredGroup, TrainingSequence
+from rollout.carriers import Completion, ScoredGroup
+from trainer.carriers import TrainingSequence
 
 
 def training_sequences(

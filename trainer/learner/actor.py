@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from conf.schema.learner import LearnerConfig
 from conf.schema.stages import ClusterConfig
+from rewards.same_code import check_same_code
 from rollout.weights.handle import EngineLife
 from trainer.carriers import TrainingSequence
 from trainer.learner.spec import LearnerSpec, Rendezvous
@@ -19,6 +20,7 @@ from trainer.weights.meeting import meeting_place
 if TYPE_CHECKING:
     from trainer.learner.rank import LearnerRank
     from trainer.learner.trace import Trace
+    from trainer.learner.update import MadeUpdate
 
 _BEHIND_ENGINES = 10
 """Added to a CPU rank's niceness: where generation overlaps training, engines come first, ranks share what is left. An
@@ -63,6 +65,7 @@ class LearnerActor:
 
     def join(self, rendezvous: Rendezvous) -> None:
         """Load the policy and meet the other ranks. Raises what `LearnerRank` raises."""
+        check_same_code()
         from trainer.learner.rank import LearnerRank
 
         self._rank = LearnerRank(self._spec, rendezvous)
@@ -78,6 +81,9 @@ class LearnerActor:
 
     def train(self, updates: Sequence[Sequence[TrainingSequence]]) -> dict[str, float]:
         return self._joined.train(updates)
+
+    def made(self) -> "list[MadeUpdate]":
+        return self._joined.made()
 
     def logprobs(self, sequences: Sequence[TrainingSequence]) -> list[list[float]]:
         return self._joined.logprobs(sequences)

@@ -11,6 +11,10 @@ class PolicyNotLoadable(LearnerError):
     """The folder does not hold a causal language model that can be trained here."""
 
 
+class LearnerNotStarted(LearnerError):
+    """A rank's process cannot be started here: another try would end the same way."""
+
+
 class LearnerLost(LearnerError):
     """A rank's process ended."""
 

@@ -8,13 +8,14 @@ from itertools import groupby
 import torch
 from torch import nn
 
-from trainer.learner.lora import merged
+from trainer.learner.lora import merged, plain_name
 
 _LAYER = re.compile(r"^(.*?\.\d+)\.")
 
 
 def gathered_weights(model: nn.Module, *, sharded: bool) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every weight once, under its Hugging Face name; tied ones under their first name, adapters merged.
+    """Every weight once, under its Hugging Face name; tied ones under their first name, adapters merged. Buffers that
+    belong to a checkpoint come last.
 
     With `sharded` this is collective: every rank must exhaust it. A layer's parameters are whole only until the next
     is asked for: gathering itself never makes a rank hold the whole model. Who collects what it yields does: senders
@@ -22,6 +23,17 @@ def gathered_weights(model: nn.Module, *, sharded: bool) -> Iterator[tuple[str, 
     """
     for named in _whole_layers(model, sharded=sharded):
         yield from merged(model, named)
+    yield from persistent_buffers(model)
+
+
+def persistent_buffers(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """What a model's checkpoint holds beside its parameters, under its Hugging Face name; never sharded."""
+    for prefix, module in model.named_modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if name not in module._non_persistent_buffers_set:
+                plain = plain_name(f"{prefix}.{name}" if prefix else name)
+                if plain is not None:
+                    yield plain, buffer.detach()
 
 
 def gathered_trainable(model: nn.Module, *, sharded: bool) -> Iterator[tuple[str, torch.Tensor]]:

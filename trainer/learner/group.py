@@ -17,11 +17,13 @@ from ray.exceptions import RayError, RayTaskError
 
 from conf.errors import QuorumError
 from conf.schema.stages import ClusterConfig
+from rewards.ray_failure import cannot_start, reason
 from rollout.weights.handle import EngineLife
 from trainer.batch.plan import divide
-from trainer.carriers import TrainingSequence
+from trainer.carriers import SkippedUpdates, TrainingSequence
 from trainer.learner.actor import LearnerActor, rank_options
-from trainer.learner.errors import LearnerError, LearnerLost, LearnerStalled
+from trainer.learner.errors import LearnerError, LearnerLost, LearnerNotStarted, LearnerStalled
+from trainer.learner.skipping import skipped_updates
 from trainer.learner.spec import LearnerSpec, Rendezvous
 
 _CAUSE_S = 10.0
@@ -38,11 +40,17 @@ class LearnerGroup:
     def __init__(self, spec: LearnerSpec, cluster: ClusterConfig) -> None:
         self._spec, self._cluster = spec, cluster
         self._actors: list[Any] = []
+        self._started = False
         self.doing = "not started"
         """What the ranks are called for, in words."""
 
+    @property
+    def reference(self) -> str:
+        """Folder of the policy that a KL term compares with."""
+        return str(Path(self._spec.reference or self._spec.policy).resolve())
+
     async def start(self) -> None:
-        """Start all ranks. Raises PolicyNotLoadable, LearnerError, LearnerLost, LearnerStalled."""
+        """Start all ranks. Raises PolicyNotLoadable, LearnerError, LearnerNotStarted, LearnerLost, LearnerStalled."""
         config = self._spec.learner
         actor = ray.remote(LearnerActor).options(**rank_options(config, self._cluster))
         self._actors = [actor.remote(self._spec) for _ in range(config.ranks)]
@@ -62,6 +70,7 @@ class LearnerGroup:
             for rank, one in enumerate(self._actors)
         ]
         await self._gather("starting", calls, config.start_timeout_s, "start_timeout_s")
+        self._started = True
 
     async def watch(self) -> NoReturn:
         """Raises LearnerLost soon after a rank's process has ended, whether or not anybody calls it.
@@ -79,6 +88,12 @@ class LearnerGroup:
         shares = [[[sequences[i] for i in update] for update in rank] for rank in places]
         calls = [actor.train.remote(share) for actor, share in zip(self._actors, shares, strict=True)]
         return (await self._step("training", calls))[0]
+
+    async def skipped(self, sequences: Sequence[TrainingSequence]) -> SkippedUpdates:
+        """Which of the last step's updates left the weights alone; `sequences` are those of that step."""
+        places = divide(sequences, updates=self._spec.algo.updates_per_step, ranks=len(self._actors))
+        made = await self._step("telling what was skipped", [actor.made.remote() for actor in self._actors])
+        return skipped_updates(sequences, places, made)
 
     async def logprobs(self, sequences: Sequence[TrainingSequence]) -> list[list[float]]:
         """Log-probability of each completion token under the current policy, nats, in the order of `sequences`."""
@@ -113,9 +128,11 @@ class LearnerGroup:
         await self._step("loading", [a.load.remote(str(folder.resolve())) for a in self._actors])
 
     async def close(self) -> None:
-        """End all ranks; never raises for what they did before."""
-        with contextlib.suppress(QuorumError):
-            await self._gather("closing", [a.close.remote() for a in self._actors], _CLOSE_S, "close")
+        """End all ranks; never raises for what they did before. Ranks that are still starting have nothing to leave in
+        good order."""
+        if self._started:
+            with contextlib.suppress(QuorumError):
+                await self._gather("closing", [a.close.remote() for a in self._actors], _CLOSE_S, "close")
         for actor in self._actors:
             ray.kill(actor)
         self._actors = []
@@ -144,7 +161,7 @@ class LearnerGroup:
                 # A rank that lost its partner fails too, and may be heard first: wait for the cause.
                 more, pending = await asyncio.wait(pending, timeout=_CAUSE_S, return_when=asyncio.FIRST_EXCEPTION)
                 done |= more
-            for task in sorted(done, key=lambda task: not isinstance(task.exception(), LearnerLost)):
+            for task in sorted(done, key=_blame):
                 task.result()
             if pending:
                 late = ", ".join(str(rank) for rank, task in enumerate(tasks) if task in pending)
@@ -157,6 +174,12 @@ class LearnerGroup:
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
+def _blame(task: asyncio.Future[Any]) -> int:
+    """Of several failures the cause comes first: the others fail because of it."""
+    causes = (LearnerNotStarted, LearnerLost)
+    return next((place for place, kind in enumerate(causes) if isinstance(task.exception(), kind)), len(causes))
+
+
 async def _one(rank: int, what: str, call: Awaitable[Any]) -> Any:
     try:
         return await call
@@ -165,6 +188,7 @@ async def _one(rank: int, what: str, call: Awaitable[Any]) -> Any:
             raise error.cause from None
         raise LearnerError(f"learner rank {rank} failed while {what}: {error.cause!r}") from error
     except RayError as error:
+        if cannot_start(error):
+            raise LearnerNotStarted(f"learner rank {rank} cannot start: {reason(error)}") from error
         # It died, or its node went with the answer.
-        reason = " ".join(str(error).split())
-        raise LearnerLost(f"learner rank {rank} was lost while {what}: {reason}") from error
+        raise LearnerLost(f"learner rank {rank} was lost while {what}: {reason(error)}") from error

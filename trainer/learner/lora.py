@@ -44,5 +44,7 @@ def merged(model: nn.Module, named: Iterable[tuple[str, torch.Tensor]]) -> Itera
         if name.endswith(f"{_BASE}.weight"):
             layer = model.get_submodule(name.removesuffix(f"{_BASE}.weight"))
             down, up = layer.lora_A[_ADAPTER].weight.detach(), layer.lora_B[_ADAPTER].weight.detach()
-            value = (value.float() + layer.scaling[_ADAPTER] * (up.float() @ down.float())).to(value.dtype)
+            change = layer.scaling[_ADAPTER] * (up.float() @ down.float())
+            # GPT-2 keeps its linear maps [in, out].
+            value = (value.float() + (change.T if layer.fan_in_fan_out else change)).to(value.dtype)
         yield plain, value

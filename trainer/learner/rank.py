@@ -5,47 +5,38 @@ an update whose gradient is not finite changes nothing and is counted.
 Every public method is collective: all ranks call it, with their own share of the sequences (which may be empty).
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from safetensors import SafetensorError
 
+from conf.errors import first_line
+from records.checkpoint import CheckpointFailed
 from rollout.weights.handle import EngineLife
 from trainer.carriers import TrainingSequence
-from trainer.checkpoint import CheckpointFailed
 from trainer.learner.backend import start_engine
 from trainer.learner.errors import LearnerError
+from trainer.learner.exactness import check_model
 from trainer.learner.fused import cpu, gpu
 from trainer.learner.gather import gathered_weights
 from trainer.learner.lora import add_adapters
 from trainer.learner.packing.batch import PackedBatch
-from trainer.learner.policy import Policy, load_model, uses_sliding_window
+from trainer.learner.policy import Policy, load_model
 from trainer.learner.quiet import quiet_transformers
 from trainer.learner.schedule import learning_rate
 from trainer.learner.spec import LearnerSpec, Rendezvous
 from trainer.learner.state import Progress, load_state, save_state
 from trainer.learner.uncertain import most_uncertain
+from trainer.learner.update import MadeUpdate, Update, by_pass
 from trainer.learner.weight_check import check_weights
 from trainer.learner.work import Work, all_reduce, divide_work, tokens_per_update
 from trainer.loss.kl import ESTIMATORS
 from trainer.loss.objective import Objective
 from trainer.loss.statistics import Statistics, loss_metrics, no_statistics
 from trainer.loss.tokens import LossTokens, LossTotals
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _FirstPass:
-    """What one update needs to know of the policy before the step; None: not needed, and nothing was forwarded."""
-
-    old_logp: list[torch.Tensor] | None = None
-    """[T] for each forward pass."""
-    uncertain: list[torch.Tensor] | None = None
-    """[T] bool for each forward pass."""
-    uncertain_tokens: float | None = None
 
 
 class LearnerRank:
@@ -57,9 +48,14 @@ class LearnerRank:
             torch.set_num_threads(config.threads)
         torch.manual_seed(spec.seed + rendezvous.rank)
         self._spec, self._rank, self._world = spec, rendezvous.rank, rendezvous.world_size
+        if self._rank == 0:
+            check_model(
+                spec.policy,
+                packing=config.packing,
+                longest=spec.longest_sequence,
+                checkpointing=config.gradient_checkpointing,
+            )
         policy = self._load(spec.policy)
-        if config.packing == "shared_prefix" and uses_sliding_window(spec.policy):
-            raise LearnerError("learner.packing=shared_prefix does not serve sliding-window attention: choose padded")
         if config.lora.rank:
             add_adapters(policy.language_model, config.lora, seed=spec.seed)
         if config.gradient_checkpointing:
@@ -71,6 +67,7 @@ class LearnerRank:
             self._reference = self._load(spec.reference or spec.policy).to(spec.device).eval().requires_grad_(False)
         self._sender = spec.sender() if spec.sender is not None and self._rank == 0 else None
         self._progress = Progress(applied=0, skipped=0)
+        self._made: list[MadeUpdate] = []
 
     def _load(self, folder: str) -> Policy:
         config = self._spec.learner
@@ -95,42 +92,88 @@ class LearnerRank:
 
         Raises SequenceTooLong, WrongWeights.
         """
-        work = [divide_work(sequences, self._spec.learner, self._spec.device) for sequences in updates]
-        before = [self._first_pass(one, updates=len(work)) for one in work]
+        prepared = self.prepare(updates)
         norms: list[float] = []
+        made: list[MadeUpdate] = []
         check: dict[str, float] = {}
         statistics, skipped = no_statistics(), self._progress.skipped
-        for one, first in zip(work, before, strict=True):
-            if one.tokens == 0:
+        for update in prepared:
+            if update.work.tokens == 0:
+                made.append(MadeUpdate(applied=None, old_logprobs=[]))
                 continue
-            totals = LossTotals(
-                sequences=one.sequences,
-                tokens=one.tokens,
-                step_tokens=tokens_per_update(work),
-                completion_budget=self._spec.completion_budget,
-                uncertain_tokens=first.uncertain_tokens,
-            )
-            part = no_statistics()
-            for index, batch in enumerate(one.batches):
-                old = batch.engine_logp if first.old_logp is None else first.old_logp[index]
-                part += self._backward(
-                    batch,
-                    totals,
-                    # A step's only update compares the policy with itself, so nothing is forwarded a second time.
-                    old_logp=None if len(work) == 1 else old,
-                    uncertain=None if first.uncertain is None else first.uncertain[index],
-                    selected=index < one.own,
-                )
+            part = self._accumulate(update)
             if not norms:
                 check = self._check_weights(part)
             statistics += part
+            before = self._progress.skipped
             norms.append(self._step())
+            applied = self._progress.skipped == before
+            made.append(MadeUpdate(applied=applied, old_logprobs=[] if applied else update.old_logprobs()))
+        self._made = made
         masked = sum(len(s.completion_ids) for sequences in updates for s in sequences if s.masked)
+        work = [update.work for update in prepared]
         return check | self._metrics(statistics, work, norms, masked, self._progress.skipped - skipped)
+
+    def made(self) -> list[MadeUpdate]:
+        """What became of each update of the last step."""
+        return self._made
+
+    def prepare(
+        self,
+        updates: Sequence[Sequence[TrainingSequence]],
+        *,
+        old_logprobs: Sequence[Sequence[Sequence[float]]] | None = None,
+    ) -> list[Update]:
+        """The updates of one step, before the first of them is made. `old_logprobs`: what each was compared with when
+        it was made before, as in `MadeUpdate` (None: what `algo` says)."""
+        work = [divide_work(sequences, self._spec.learner, self._spec.device) for sequences in updates]
+        step_tokens = tokens_per_update(work)
+        prepared = []
+        for place, one in enumerate(work):
+            old, uncertain, count = self._first_pass(one, updates=len(work))
+            if old_logprobs is not None and old_logprobs[place]:
+                old = by_pass(one, old_logprobs[place], self._spec.device)
+            totals = LossTotals(
+                sequences=one.sequences,
+                tokens=one.tokens,
+                step_tokens=step_tokens,
+                completion_budget=self._spec.completion_budget,
+                uncertain_tokens=count,
+            )
+            prepared.append(Update(work=one, totals=totals, old_logp=old, uncertain=uncertain))
+        return prepared
+
+    def gradient_norm(self, update: Update, members: Collection[int]) -> float:
+        """Of the update's loss with all but `members` of its sequences left out, which still count in what it divides
+        by. Makes the update: for a learner whose learning rate moves no weight."""
+        self._accumulate(update, frozenset(members))
+        return self._step()
+
+    def _accumulate(self, update: Update, members: frozenset[int] | None = None) -> Statistics:
+        """Forms the update's gradient, or (one rank alone) that of some of its sequences."""
+        statistics = no_statistics()
+        for index, batch in enumerate(update.work.batches):
+            if members is not None and members.isdisjoint(batch.members):
+                continue
+            chosen = [members is None or member in members for member in batch.members]
+            statistics += self._backward(
+                batch,
+                update.totals,
+                old_logp=None if update.old_logp is None else update.old_logp[index],
+                uncertain=None if update.uncertain is None else update.uncertain[index],
+                selected=index < update.work.own and (all(chosen) or torch.tensor(chosen, device=self._spec.device)),
+            )
+        return statistics
 
     def logprobs(self, sequences: Sequence[TrainingSequence]) -> list[list[float]]:
         """Log-probability of every completion token under the current policy, nats, in the order of `sequences`."""
         return [values.tolist() for values in self._logprobs(self.policy, sequences)]
+
+    def reference_logprobs(self, sequences: Sequence[TrainingSequence]) -> list[list[float]]:
+        """As `logprobs`, under the reference policy; one empty list each where none is kept."""
+        if self._reference is None:
+            return [[] for _ in sequences]
+        return [values.tolist() for values in self._logprobs(self._reference, sequences)]
 
     def reference_kl(self, sequences: Sequence[TrainingSequence]) -> list[float]:
         """algo.kl.estimator of KL(engine's policy || reference), summed over each completion's tokens, nats; 0 for an
@@ -168,8 +211,11 @@ class LearnerRank:
         """
         try:
             save_state(folder, self._engine, self._spec, self._progress, rank=self._rank, world_size=self._world)
-        except (OSError, RuntimeError, SafetensorError) as error:  # torch.save reports a full disk as RuntimeError
-            raise CheckpointFailed(f"learner rank {self._rank}: {' '.join(str(error).split())}") from error
+        except Exception as error:
+            # transformers, torch and safetensors have no class for what they cannot or will not write: a full disk is a
+            # RuntimeError, a config that they refuse a ValueError. The weights that are trained are untouched by all.
+            reason = first_line(error, otherwise=type(error).__name__)
+            raise CheckpointFailed(f"learner rank {self._rank}: {reason}") from error
         finally:
             dist.barrier()
 
@@ -184,18 +230,23 @@ class LearnerRank:
             self._sender.close()
         self._engine.destroy()
 
-    def _first_pass(self, work: Work, *, updates: int) -> _FirstPass:
+    def _first_pass(
+        self, work: Work, *, updates: int
+    ) -> tuple[list[torch.Tensor] | None, list[torch.Tensor] | None, float | None]:
+        """(Update.old_logp, Update.uncertain, LossTotals.uncertain_tokens)."""
         algo = self._spec.algo
         compares = updates > 1 and algo.old_logprobs == "learner"
         chooses = algo.entropy.top_share < 1.0
+        old = [batch.engine_logp for batch in work.batches] if updates > 1 else None
         if not compares and not chooses:
-            return _FirstPass()
+            return old, None, None
         logps, entropies = zip(*self._forward(self.policy, work.batches), strict=True) if work.batches else ((), ())
+        old = list(logps) if compares else old
         if not chooses:
-            return _FirstPass(old_logp=list(logps))
+            return old, None, None
         chosen, count = most_uncertain(entropies[: work.own], algo.entropy.top_share, self._spec.device)
         idle = [torch.zeros_like(values, dtype=torch.bool) for values in entropies[work.own :]]
-        return _FirstPass(old_logp=list(logps) if compares else None, uncertain=chosen + idle, uncertain_tokens=count)
+        return old, chosen + idle, count
 
     def _forward(self, policy: Policy, batches: Sequence[PackedBatch]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Log-probabilities and entropies, [T] each, of each batch, without gradient."""
@@ -214,9 +265,10 @@ class LearnerRank:
         *,
         old_logp: torch.Tensor | None,
         uncertain: torch.Tensor | None,
-        selected: bool,
+        selected: bool | torch.Tensor,
     ) -> Statistics:
-        """Adds this batch's share of the gradient; of a batch that is not `selected`, exact zeros."""
+        """Adds this batch's share of the gradient, or that of the `selected` ([S] bool) of its sequences; of what is
+        not selected, exact zeros."""
         self._engine.train()
         reference_logp = None
         with self._autocast():
@@ -237,15 +289,24 @@ class LearnerRank:
             staleness=batch.staleness,
             uncertain=uncertain,
         )
-        part = self._objective(tokens, torch.full_like(batch.sequence, selected, dtype=torch.bool), totals)
+        if isinstance(selected, torch.Tensor):
+            keep = selected[batch.sequence]
+        else:
+            keep = torch.full_like(batch.sequence, selected, dtype=torch.bool)
+        part = self._objective(tokens, keep, totals)
         # DeepSpeed takes the mean over ranks; the totals are global already.
         self._engine.backward(part.loss * self._world, scale_wrt_gas=False)
         return part.statistics
 
     def _check_weights(self, statistics: Statistics) -> dict[str, float]:
         """Raises WrongWeights, on every rank, before a batch is trained on that another policy has sampled."""
-        sums = all_reduce(statistics.sums, dist.ReduceOp.SUM, self._spec.device)
-        return check_weights(replace(statistics, sums=sums), self._spec.max_logprob_difference)
+        return check_weights(self._everywhere(statistics), self._spec.max_logprob_difference)
+
+    def _everywhere(self, statistics: Statistics) -> Statistics:
+        """`statistics` over all ranks. Collective."""
+        maxima = all_reduce(statistics.maxima, dist.ReduceOp.MAX, self._spec.device)
+        sums = all_reduce(statistics.sums_beside(maxima), dist.ReduceOp.SUM, self._spec.device)
+        return Statistics(sums=sums, maxima=maxima)
 
     def _step(self) -> float:
         """Apply the accumulated gradient; its global norm before clipping (inf or nan when it was skipped)."""
@@ -264,13 +325,11 @@ class LearnerRank:
     def _metrics(
         self, statistics: Statistics, work: Sequence[Work], norms: Sequence[float], masked: int, skipped: int
     ) -> dict[str, float]:
-        """Reduced over ranks and updates; keys are those of trainer/metrics_keys.py that can be known here."""
+        """Reduced over ranks and updates; keys are those of records/metrics_keys.py that can be known here."""
         forwarded = sum(batch.forwarded for one in work for batch in one.batches)
         counts = torch.tensor([float(forwarded), float(masked)], dtype=torch.float64)
-        sums = all_reduce(torch.cat([statistics.sums, counts]), dist.ReduceOp.SUM, self._spec.device)
-        maxima = all_reduce(statistics.maxima, dist.ReduceOp.MAX, self._spec.device)
-        whole = Statistics(sums=sums[:-2], maxima=maxima)
-        all_forwarded, all_masked = sums[-2:].tolist()
+        all_forwarded, all_masked = all_reduce(counts, dist.ReduceOp.SUM, self._spec.device).tolist()
+        whole = self._everywhere(statistics)
         trained = sum(one.tokens for one in work)
         metrics = loss_metrics(whole, with_reference=self._objective.needs_reference)
         if norms:

@@ -19,6 +19,8 @@ class LearnerSpec:
     algo: AlgoConfig
     completion_budget: int
     """Longest completion that sampling allows, tokens."""
+    longest_sequence: int | None = None
+    """Tokens of the longest prompt with its completion (None: any)."""
     total_updates: int
     """Optimizer updates of the whole run; the schedule ends there."""
     temperature: float = 1.0

@@ -6,31 +6,26 @@ ranks); nothing is unpickled. Does not make the folder atomic: the caller rename
 """
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from conf.errors import first_line
 from trainer.learner.errors import LearnerError
 from trainer.learner.gather import gathered_trainable, gathered_weights
 from trainer.learner.lora import plain_name
+from trainer.learner.saved import LEARNER, META, contradictions, read_saved
 from trainer.learner.spec import LearnerSpec
+from trainer.model_folder import copy_tokenizer, write_model
 from trainer.weights.wire import NamedTensors
 
 ADAPTERS = "adapters.safetensors"
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +43,7 @@ def save_state(folder: Path, engine: Any, spec: LearnerSpec, progress: Progress,
     # What is collective comes before anything is written: a rank that cannot write must not leave others waiting in it.
     weights = _on_rank_0(gathered_weights(model, sharded=sharded), rank)
     adapters = _on_rank_0(gathered_trainable(model, sharded=sharded), rank) if spec.learner.lora.rank else {}
-    learner = folder / "learner"
+    learner = folder / LEARNER
     learner.mkdir(parents=True, exist_ok=True)
     if rank == 0:
         _save_policy(folder / "policy", model, weights, Path(spec.policy))
@@ -58,7 +53,7 @@ def save_state(folder: Path, engine: Any, spec: LearnerSpec, progress: Progress,
             "lora_rank": spec.learner.lora.rank,
             **asdict(progress),
         }
-        (learner / "state.json").write_text(json.dumps(meta))
+        (learner / META).write_text(json.dumps(meta))
         if adapters:
             save_file(adapters, learner / ADAPTERS)
     if rank == 0 or spec.learner.zero_stage > 0:
@@ -77,44 +72,32 @@ def _on_rank_0(tensors: NamedTensors, rank: int) -> dict[str, torch.Tensor]:
 
 
 def _save_policy(folder: Path, model: Any, state: dict[str, torch.Tensor], source: Path) -> None:
-    model.save_pretrained(folder, state_dict=_with_tied(model, state), safe_serialization=True)
-    for name in TOKENIZER_FILES:
-        if (source / name).is_file():
-            shutil.copy2(source / name, folder / name)
+    write_model(model, folder, source, _with_tied(model, state))
+    copy_tokenizer(folder, source)
 
 
 def _with_tied(model: Any, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """save_pretrained expects tied tensors under every name and writes each once."""
+    """save_pretrained expects tied tensors under every name and writes each once; buffers are what is left."""
     plain = {name: plain_name(name) for name, _ in model.named_parameters(remove_duplicate=False)}
     first = {id(p): plain[name] for name, p in model.named_parameters()}
     named = model.named_parameters(remove_duplicate=False)
-    return {known: state[first[id(p)] or known] for name, p in named if (known := plain[name]) is not None}
+    return state | {known: state[first[id(p)] or known] for name, p in named if (known := plain[name]) is not None}
 
 
 def load_state(folder: Path, engine: Any, spec: LearnerSpec, *, rank: int, world_size: int) -> Progress:
     """Collective. Raises LearnerError."""
-    learner = folder / "learner"
-    try:
-        meta = json.loads((learner / "state.json").read_text())
-    except (OSError, ValueError) as error:
-        raise LearnerError(f"no learner state at {folder}: {error}") from error
+    learner = folder / LEARNER
+    meta = read_saved(folder)
     stage = spec.learner.zero_stage
-    if meta["zero_stage"] != stage or (stage > 0 and meta["world_size"] != world_size):
-        raise LearnerError(
-            f"the checkpoint at {folder} was written with learner.zero_stage={meta['zero_stage']} and learner.ranks="
-            f"{meta['world_size']}; this learner has {stage} and {world_size}"
-        )
-    if meta.get("lora_rank", 0) != spec.learner.lora.rank:
-        raise LearnerError(
-            f"the checkpoint at {folder} was written with learner.lora.rank={meta.get('lora_rank', 0)}; "
-            f"this learner has {spec.learner.lora.rank}"
-        )
+    for name, (was, now) in contradictions(meta, spec.learner.model_copy(update={"ranks": world_size})).items():
+        raise LearnerError(f"the checkpoint at {folder} was written with {name}={was}; this learner has {now}")
     files = [learner / ADAPTERS] if spec.learner.lora.rank else sorted((folder / "policy").glob("*.safetensors"))
     _load_weights(files, engine, sharded=stage == 3, rank=rank)
     try:
         payload = torch.load(learner / f"rank-{rank if stage > 0 else 0}.pt", map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise LearnerError(f"the learner state at {folder} is incomplete: {error}") from error
+    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:  # torch's own word for a broken archive
+        reason = first_line(error, otherwise="it cannot be read")
+        raise LearnerError(f"the learner state at {folder} is incomplete: {reason}") from error
     state, leaves = _optimizer_state(engine, spec)
     for leaf, moments in zip(leaves, payload["moments"], strict=True):
         state[leaf] = {name: tensor.to(leaf.device) for name, tensor in moments.items()}
@@ -122,14 +105,17 @@ def load_state(folder: Path, engine: Any, spec: LearnerSpec, *, rank: int, world
         for leaf, master in zip(leaves if stage > 0 else [], payload["masters"], strict=True):
             leaf.copy_(master)
     torch.set_rng_state(payload["random"])
-    return Progress(applied=meta["applied"], skipped=meta["skipped"])
+    return Progress(applied=meta.applied, skipped=meta.skipped)
 
 
 def _load_weights(files: Sequence[Path], engine: Any, *, sharded: bool, rank: int) -> None:
     """What is trained, from safetensors."""
     saved: dict[str, torch.Tensor] = {}
     for file in files:
-        saved |= load_file(file)
+        try:
+            saved |= load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise LearnerError(f"the checkpoint's weights {file} cannot be read: {error}") from error
     named = {name: p for name, p in engine.module.language_model.named_parameters() if p.requires_grad}
     if missing := sorted(named.keys() - saved.keys()):
         raise LearnerError(f"the checkpoint's weights lack {len(missing)} tensors, first {missing[0]}")

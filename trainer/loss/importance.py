@@ -21,31 +21,32 @@ class ImportanceWeights:
     """[T], the factor of each token's surrogate."""
     kept: torch.Tensor
     """[T] bool: False for tokens that are ruled out, which the loss must leave out rather than multiply by 0."""
-    raw: torch.Tensor
-    """[T] token weights, or [S] sequence weights, before the cap."""
+    log: torch.Tensor
+    """[T], the logarithms of token weights, or [S] of sequence weights, before the cap: a long sequence's own weight is
+    easily beyond what a float can hold."""
     capped: torch.Tensor
-    """Bool, the shape of `raw`: outside the bounds, and therefore truncated or masked."""
+    """Bool, the shape of `log`: outside the bounds, and therefore truncated or masked."""
 
 
 @torch.no_grad()
 def importance_weights(tokens: LossTokens, config: ImportanceConfig) -> ImportanceWeights:
-    """Weights for every token; with mode "none" the factors are 1 and `raw` still tells the token weights, for the
+    """Weights for every token; with mode "none" the factors are 1 and `log` still tells the token weights, for the
     metrics."""
     difference = tokens.old_logp - tokens.engine_logp
     kept = _young(tokens, config.max_token_staleness)
     if config.mode == "none":
-        raw = torch.exp(difference)
-        none = torch.zeros_like(raw, dtype=torch.bool)
-        return ImportanceWeights(token=torch.ones_like(raw), kept=kept, raw=raw, capped=none)
+        none = torch.zeros_like(difference, dtype=torch.bool)
+        return ImportanceWeights(token=torch.ones_like(difference), kept=kept, log=difference, capped=none)
     by_sequence = config.mode.startswith("sequence")
-    raw = torch.exp(tokens.sum_by_sequence(difference) if by_sequence else difference)
+    log = tokens.sum_by_sequence(difference) if by_sequence else difference
+    raw = torch.exp(log)
     floor = 0.0 if config.floor is None else config.floor
     capped = (raw > config.cap) | (raw < floor)
     bounded = raw.clamp(floor, config.cap)
     if config.mode.endswith("mask"):
         kept = kept & ~(capped[tokens.sequence] if by_sequence else capped)
     return ImportanceWeights(
-        token=bounded[tokens.sequence] if by_sequence else bounded, kept=kept, raw=raw, capped=capped
+        token=bounded[tokens.sequence] if by_sequence else bounded, kept=kept, log=log, capped=capped
     )
 
 

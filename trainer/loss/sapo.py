@@ -13,6 +13,9 @@ from trainer.loss.scale import sequence_mean
 from trainer.loss.tokens import LossTokens, LossTotals
 from trainer.loss.variant import Surrogate
 
+_OPEN = 1000.0
+"""Where a sigmoid is 1 and its derivative, even times a ratio, below what float64 can hold."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sapo:
@@ -22,12 +25,15 @@ class Sapo:
         return tokens.logp - tokens.old_logp
 
     def surrogate(self, log_ratio: torch.Tensor, advantage: torch.Tensor, logp: torch.Tensor) -> Surrogate:
-        ratio = torch.exp(log_ratio)
         positive, negative = self.config.temperature_positive, self.config.temperature_negative
-        temperature = torch.where(advantage > 0, positive, negative)
-        gate = torch.sigmoid(temperature * (ratio - 1.0)) * 4.0 / temperature
+        temperature = torch.full_like(log_ratio, positive).where(advantage > 0, negative)
+        # There the gate is 4/tau and its gradient 0 in any precision; a larger exponential would make that 0 * inf.
+        wide_open = log_ratio.detach() > torch.log1p(_OPEN / temperature)
+        ratio = torch.exp(torch.where(wide_open, 0.0, log_ratio))
+        gate = torch.where(wide_open, 1.0, torch.sigmoid(temperature * (ratio - 1.0))) * 4.0 / temperature
         never = torch.zeros_like(ratio, dtype=torch.bool)
-        return Surrogate(loss=-gate * advantage, ratio=ratio.detach(), clipped_low=never, clipped_high=never)
+        seen = torch.exp(log_ratio.detach())
+        return Surrogate(loss=-gate * advantage, ratio=seen, clipped_low=never, clipped_high=never)
 
     def scale(self, tokens: LossTokens, totals: LossTotals) -> torch.Tensor:
         return sequence_mean(tokens, totals)

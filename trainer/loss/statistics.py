@@ -34,20 +34,30 @@ SUMS = (
     "weight_squared",
     "weight_capped",
 )
-ENOUGH = 100
-"""Fresh tokens whose mean tells weights apart."""
-MAXIMA = ("ratio", "negative_ratio", "logp_abs", "weight", "staleness")
+MAXIMA = ("ratio", "negative_ratio", "logp_abs", "log_weight", "staleness")
+_WEIGHT, _SQUARED, _LOG_WEIGHT = SUMS.index("weight"), SUMS.index("weight_squared"), MAXIMA.index("log_weight")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Statistics:
     sums: torch.Tensor
-    """[len(SUMS)] float64."""
+    """[len(SUMS)] float64. `weight` and `weight_squared` are of importance weights over the largest of them, whose
+    logarithm `maxima` holds: weights of long sequences are all 0, or infinite, as they are."""
     maxima: torch.Tensor
     """[len(MAXIMA)] float64; -inf where nothing was seen."""
 
     def __add__(self, other: "Statistics") -> "Statistics":
-        return Statistics(sums=self.sums + other.sums, maxima=torch.maximum(self.maxima, other.maxima))
+        maxima = torch.maximum(self.maxima, other.maxima)
+        return Statistics(sums=self.sums_beside(maxima) + other.sums_beside(maxima), maxima=maxima)
+
+    def sums_beside(self, maxima: torch.Tensor) -> torch.Tensor:
+        """`sums` with the weights over the largest of all, as `maxima` [len(MAXIMA)] has it: what adds up."""
+        own, largest = float(self.maxima[_LOG_WEIGHT]), float(maxima[_LOG_WEIGHT])
+        sums = self.sums.clone()
+        if own != largest:
+            sums[_WEIGHT] *= _exp(own - largest)
+            sums[_SQUARED] *= _exp(2.0 * (own - largest))
+        return sums
 
 
 @torch.no_grad()
@@ -63,8 +73,12 @@ def token_statistics(
     logp = tokens.logp.detach()
     distance = (logp - tokens.engine_logp).abs()
     present = torch.zeros(tokens.sequences, device=logp.device).index_fill(0, tokens.sequence, 1.0)
-    raw = weights.raw if weights.raw.shape == logp.shape else weights.raw[present > 0]
-    capped = weights.capped if weights.raw.shape == logp.shape else weights.capped[present > 0]
+    by_token = weights.log.shape == logp.shape
+    log_weight = (weights.log if by_token else weights.log[present > 0]).double()
+    capped = weights.capped if by_token else weights.capped[present > 0]
+    largest = log_weight.max() if log_weight.numel() else log_weight.new_tensor(-math.inf)
+    # Where every weight is 0, none is anything of the largest.
+    weight = torch.exp(log_weight - largest) if largest != -math.inf else torch.zeros_like(log_weight)
     count = float(logp.numel())
     staleness = torch.zeros_like(distance) if tokens.staleness is None else tokens.staleness
     fresh = staleness == 0
@@ -76,7 +90,7 @@ def token_statistics(
         "sequences": present.sum(),
         "entropy": 0.0 if tokens.entropy is None else tokens.entropy.detach().sum(),
         "kl_reference": 0.0 if kl is None else kl.sum(),
-        "kl_old": k3(logp, tokens.old_logp).sum(),
+        "kl_old": k3(logp.double(), tokens.old_logp.double()).sum(),
         "ratio": surrogate.ratio.sum(),
         "clip_low": surrogate.clipped_low.sum(),
         "clip_high": surrogate.clipped_high.sum(),
@@ -84,16 +98,16 @@ def token_statistics(
         "logp_abs": distance.sum(),
         "fresh": fresh.sum(),
         "fresh_logp_abs": distance[fresh].sum(),
-        "weights": float(raw.numel()),
-        "weight": raw.sum(),
-        "weight_squared": (raw.double() ** 2).sum(),
+        "weights": float(weight.numel()),
+        "weight": weight.sum(),
+        "weight_squared": (weight**2).sum(),
         "weight_capped": capped.sum(),
     }
     maxima = {
         "ratio": surrogate.ratio,
         "negative_ratio": -surrogate.ratio,
         "logp_abs": distance,
-        "weight": raw,
+        "log_weight": log_weight,
         "staleness": staleness,
     }
     return Statistics(
@@ -112,24 +126,11 @@ def no_statistics() -> Statistics:
     )
 
 
-def engine_distance(statistics: Statistics) -> tuple[float, bool]:
-    """Mean absolute difference of learner and engine log-probabilities, nats, from globally reduced statistics, and
-    whether it is of fresh tokens.
-
-    Tokens of the version that is trained differ by rounding alone; older ones also by what the policy has learned
-    since, so they count only where there are few fresh ones: a single token may well be far away in bfloat16. nan
-    without any token.
-    """
-    total = dict(zip(SUMS, statistics.sums.tolist(), strict=True))
-    if total["fresh"] and total["fresh"] >= min(ENOUGH, total["tokens"]):
-        return total["fresh_logp_abs"] / total["fresh"], True
-    return (total["logp_abs"] / total["tokens"] if total["tokens"] else math.nan), False
-
-
 def loss_metrics(statistics: Statistics, *, with_reference: bool) -> dict[str, float]:
     """Metrics of one update from globally reduced statistics; empty when no token was trained.
 
-    effective_sample_share is (sum w)^2 / (n sum w^2), Kish's effective sample size over the number of weights.
+    effective_sample_share is (sum w)^2 / (n sum w^2), Kish's effective sample size over the number of weights, which
+    does not depend on their scale; 0 where every weight is exactly 0.
     """
     total = dict(zip(SUMS, statistics.sums.tolist(), strict=True))
     largest = dict(zip(MAXIMA, statistics.maxima.tolist(), strict=True))
@@ -144,10 +145,12 @@ def loss_metrics(statistics: Statistics, *, with_reference: bool) -> dict[str, f
         "policy/advantage_abs_mean": total["advantage_abs"] / tokens,
         "mismatch/logp_abs_mean": total["logp_abs"] / tokens,
         "mismatch/logp_abs_max": largest["logp_abs"],
-        "mismatch/weight_mean": total["weight"] / weights,
-        "mismatch/weight_max": largest["weight"],
+        "mismatch/weight_mean": _exp(largest["log_weight"] + _log(total["weight"] / weights)),
+        "mismatch/weight_max": _exp(largest["log_weight"]),
         "mismatch/truncated_share": total["weight_capped"] / weights,
-        "mismatch/effective_sample_share": total["weight"] ** 2 / (weights * total["weight_squared"]),
+        "mismatch/effective_sample_share": (
+            total["weight"] ** 2 / (weights * total["weight_squared"]) if total["weight_squared"] else 0.0
+        ),
         "async/token_staleness_mean": total["staleness"] / tokens,
         "async/token_staleness_max": largest["staleness"],
     }
@@ -162,3 +165,15 @@ def loss_metrics(statistics: Statistics, *, with_reference: bool) -> dict[str, f
     if with_reference:
         metrics["policy/kl_reference"] = total["kl_reference"] / tokens
     return metrics
+
+
+def _exp(value: float) -> float:
+    """Infinite where a float is too small for it."""
+    try:
+        return math.exp(value)
+    except OverflowError:
+        return math.inf
+
+
+def _log(value: float) -> float:
+    return math.log(value) if value else -math.inf

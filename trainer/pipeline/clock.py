@@ -1,16 +1,20 @@
 """Wall-clock seconds by stage of the run."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, Protocol, get_args
 
-Stage = Literal["generate", "score", "train", "sync", "evaluate", "checkpoint"]
+Stage = Literal["check", "warmup", "render", "start", "generate", "score", "train", "sync", "evaluate", "checkpoint"]
 
 
 def now() -> float:
     """Seconds of the running event loop's clock: time.monotonic() but for a loop that simulates."""
-    return asyncio.get_running_loop().time()
+    try:
+        return asyncio.get_running_loop().time()
+    except RuntimeError:
+        return time.monotonic()
 
 
 class Spans(Protocol):

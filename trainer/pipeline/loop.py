@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from conf.errors import QuorumError
+from rollout.carriers import Prompt, ScoredGroup
 from trainer.batch.batcher import Batcher
 from trainer.batch.filter import FilteredGroups
-from trainer.carriers import ScoredGroup, TrainingSequence
+from trainer.carriers import SkippedUpdates, TrainingSequence
 from trainer.pipeline.buffer import GroupBuffer, Stale
 from trainer.pipeline.clock import StageClock, now
+from trainer.pipeline.fresh import FreshCheck
 from trainer.pipeline.producer import Produced, Producer
 from trainer.preemption import Preemption
 
@@ -33,6 +35,10 @@ class Policy(Protocol):
     """What trains on a batch and brings the new weights to the engines; returns metrics by registered key."""
 
     async def train(self, sequences: Sequence[TrainingSequence]) -> dict[str, float]: ...
+
+    async def skipped(self, sequences: Sequence[TrainingSequence]) -> SkippedUpdates:
+        """What the last `train`, on `sequences`, has skipped; asked for where its metrics count skipped updates."""
+        ...
 
     async def reference_kl(self, sequences: Sequence[TrainingSequence]) -> list[float]:
         """Estimated divergence from the reference policy, summed over each sequence, nats."""
@@ -66,6 +72,7 @@ class StepOutcome:
     """What the learner was given; group_index counts `filtered.kept`."""
     stale: tuple[ScoredGroup, ...]
     learner: dict[str, float]
+    skipped: SkippedUpdates
     sync: dict[str, float]
     resampled: int
     """Groups drawn in place of others that teach nothing."""
@@ -88,9 +95,11 @@ class TrainingLoop:
         batcher: Batcher,
         stall_timeout_s: float,
         max_unscorable_share: float,
+        fresh: FreshCheck | None = None,
         states: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
-        """`states`: what each part is doing, in words, for the report of a stall."""
+        """`fresh`: looks at the engines' weights where a batch cannot tell them (None: every batch can). `states`: what
+        each part is doing, in words, for the report of a stall."""
         self._buffer = buffer
         self._producer = producer
         self._policy = policy
@@ -101,6 +110,7 @@ class TrainingLoop:
         self._batcher = batcher
         self._stall_timeout_s = stall_timeout_s
         self._max_unscorable_share = max_unscorable_share
+        self._fresh = fresh
         self._states = states
         self._tasks: set[asyncio.Task[Produced]] = set()
         # Tasks announce themselves: asyncio.wait would go through all groups in flight for each that ends.
@@ -127,15 +137,21 @@ class TrainingLoop:
         taken = now()
         groups = [entry.scored for entry in batch]
         self._check_scorable(groups)
-        filtered = self._batcher.filter(groups)
         trained_version = self._buffer.version
         learner: dict[str, float] = {}
+        skipped = SkippedUpdates()
         sync: dict[str, float] = {}
         version = trained_version
-        sequences = self._batcher.sequences(groups, filtered, version=trained_version)
+        kl = await self._reference_kl(groups)
+        filtered = self._batcher.filter(groups, kl)
+        sequences = self._batcher.sequences(groups, filtered, version=trained_version, kl=kl)
         if any(not sequence.masked for sequence in sequences):
             with self._clock.stage("train"):
-                learner = await self._train(groups, filtered, sequences)
+                learner = await self._train(sequences, groups[0].group.prompt)
+                if learner.get("policy/skipped_updates"):
+                    skipped = await self._policy.skipped(sequences)
+            if kl is not None:
+                learner["policy/kl_reference"] = _mean_by_token(groups, kl)
             version += 1
             with self._clock.stage("sync"):
                 sync = await self._policy.synchronise(version)
@@ -153,21 +169,28 @@ class TrainingLoop:
             sequences=tuple(sequences),
             stale=tuple(entry.item.scored for entry in stale),
             learner=learner,
+            skipped=skipped,
             sync=sync,
             resampled=len(groups) - self._buffer.batch_size,
             queue_s=sum(taken - entry.finished for entry in batch) / len(batch),
             in_flight=in_flight,
         )
 
-    async def _train(
-        self, groups: Sequence[ScoredGroup], filtered: FilteredGroups, sequences: Sequence[TrainingSequence]
-    ) -> dict[str, float]:
-        if not self._batcher.needs_reference_kl:
-            return await self._policy.train(sequences)
-        kl = await self._policy.reference_kl(sequences)
-        sequences = self._batcher.sequences(groups, filtered, version=self._buffer.version, kl=kl)
-        tokens = sum(len(sequence.completion_ids) for sequence in sequences)
-        return await self._policy.train(sequences) | {"policy/kl_reference": sum(kl) / tokens}
+    async def _train(self, sequences: Sequence[TrainingSequence], prompt: Prompt) -> dict[str, float]:
+        checked: dict[str, float] = {}
+        if self._fresh is not None:
+            checked = await self._fresh.before(sequences, prompt, version=self._buffer.version)
+        return checked | await self._policy.train(sequences)
+
+    async def _reference_kl(self, groups: Sequence[ScoredGroup]) -> list[list[float]] | None:
+        """Of every completion of every group, those that will be dropped included: their rewards are compared, and
+        where the batch is what advantages are scaled by, they count. None where the reward has no KL term."""
+        scored = any(result.status == "scored" for group in groups for result in group.results)
+        if not self._batcher.needs_reference_kl or not scored:
+            return None
+        with self._clock.stage("train"):
+            values = iter(await self._policy.reference_kl(self._batcher.all_sequences(groups)))
+        return [[next(values) for _ in group.results] for group in groups]
 
     async def _collect(self) -> tuple[list[Produced], list[Stale[Produced]]]:
         """Admits what fits and waits until the next batch is complete and young enough."""
@@ -254,3 +277,9 @@ class TrainingLoop:
                 f"{len(lost)} of {len(results)} completions of one step could not be scored by the infrastructure "
                 f"(reward.max_unscorable_share={self._max_unscorable_share:g}); the last reason: {lost[-1].error}"
             )
+
+
+def _mean_by_token(groups: Sequence[ScoredGroup], sums: Sequence[Sequence[float]]) -> float:
+    """`sums`: of each completion, over its tokens."""
+    tokens = sum(len(completion.token_ids) for group in groups for completion in group.group.completions)
+    return sum(map(sum, sums)) / tokens

@@ -10,8 +10,7 @@ from typing import Protocol
 
 from conf.schema.rollout import SamplingConfig
 from rewards.carriers import RewardResult, SqlTask
-from rollout.carriers import Group, Prompt
-from trainer.carriers import ScoredGroup
+from rollout.carriers import Group, Prompt, ScoredGroup
 from trainer.pipeline.clock import now
 
 

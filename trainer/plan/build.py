@@ -86,6 +86,13 @@ def device_of(config: TrainConfig) -> Device:
 
 def build(config: TrainConfig, shape: ModelShape, machine: Machine) -> Plan:
     """Raises PlanImpossible."""
+    width = config.rollout.engine.tensor_parallel_size
+    if shape.heads % width:
+        widths = [number for number in range(1, width) if shape.heads % number == 0]
+        raise PlanImpossible(
+            f"rollout.engine.tensor_parallel_size={width} does not divide the model's {shape.heads} attention heads: "
+            f"set it to {widths[-1]}"
+        )
     demands = [*rank_demands(config, shape), *worker_demands(config, shape, machine), *_others(config)]
     places = place(demands, machine)
     rollout = rollout_of(config)
@@ -151,6 +158,8 @@ def rank_demands(config: TrainConfig, shape: ModelShape) -> list[Demand]:
             gpu_parts=(*device, *((offered,) if rank == 0 else ())) if gpu else (),
             host_parts=(process, *(() if gpu else tensors), *(on_host if rank == 0 else ())),
             remedy=remedy,
+            fewer=("learner.ranks",) if learner.ranks > 1 else (),
+            narrower="cluster.learner_gpus",
         )
         for rank in range(learner.ranks)
     ]
@@ -174,7 +183,8 @@ def worker_demands(config: TrainConfig, shape: ModelShape, machine: Machine) -> 
         parts = ()
         host = (process, ("weights", weights), ("cache", engine.kv_cache_gib * GIB))
         remedy = "lower rollout.engine.kv_cache_gib or rollout.workers"
-    gpus = config.cluster.rollout_gpus if engine.tensor_parallel_size == 1 else float(engine.tensor_parallel_size)
+    wide, width = engine.tensor_parallel_size > 1, "rollout.engine.tensor_parallel_size"
+    gpus = float(engine.tensor_parallel_size) if wide else config.cluster.rollout_gpus
     return [
         Demand(
             name=f"rollout worker {number}",
@@ -182,6 +192,8 @@ def worker_demands(config: TrainConfig, shape: ModelShape, machine: Machine) -> 
             gpu_parts=parts,
             host_parts=host,
             remedy=remedy,
+            fewer=(*(("rollout.workers",) if rollout.workers > 1 else ()), *((width,) if wide else ())),
+            narrower=width if wide else "cluster.rollout_gpus",
         )
         for number in range(rollout.workers)
     ]

@@ -28,7 +28,11 @@ class Demand:
     """(what, bytes) on each of its devices."""
     host_parts: tuple[tuple[str, float], ...]
     remedy: str
-    """Settings that lower the need."""
+    """Settings that lower the need of memory."""
+    fewer: tuple[str, ...] = ()
+    """Settings that can lower the number of devices which all actors of its kind ask for."""
+    narrower: str = ""
+    """The setting that says how many devices it takes by itself."""
 
     @property
     def gpu_bytes(self) -> float:
@@ -86,6 +90,12 @@ class _Node:
         self.host -= demand.host_bytes
         return chosen
 
+    def lacks_devices(self, demand: Demand) -> bool:
+        """Whether too few devices have a share left for the demand, whatever their memory."""
+        share = min(demand.gpus, 1.0)
+        left = sum(slot.share + _EXACT >= share for slot in self.devices)
+        return left < (0 if demand.gpus == 0 else max(1, round(demand.gpus)))
+
 
 def place(demands: Sequence[Demand], machine: Machine) -> list[Place]:
     """A place for each. Raises PlanImpossible with the arithmetic."""
@@ -101,7 +111,8 @@ def place(demands: Sequence[Demand], machine: Machine) -> list[Place]:
                 break
         else:
             if machine.nodes is not None and len(nodes) == machine.nodes:
-                raise PlanImpossible(_does_not_fit(demand, demands, machine))
+                taken = all(node.lacks_devices(demand) for node in nodes)
+                raise PlanImpossible(_does_not_fit(demand, demands, machine, taken=taken))
             nodes.append(_Node(machine))
             devices = nodes[-1].take(demand)
             assert devices is not None, "a demand that fits no empty machine was refused before"
@@ -113,7 +124,7 @@ def _refuse_too_large(demand: Demand, machine: Machine) -> None:
     if demand.gpus > machine.gpus_per_node:
         raise PlanImpossible(
             f"{demand.name} asks for {demand.gpus:g} devices in one machine, which has {machine.gpus_per_node}"
-            f" ({machine.source}): {demand.remedy}"
+            f" ({machine.source}): lower {demand.narrower} to {machine.gpus_per_node} at most"
         )
     if demand.gpus and demand.gpu_bytes > machine.gpu_bytes:
         raise PlanImpossible(
@@ -127,7 +138,8 @@ def _refuse_too_large(demand: Demand, machine: Machine) -> None:
         )
 
 
-def _does_not_fit(demand: Demand, demands: Sequence[Demand], machine: Machine) -> str:
+def _does_not_fit(demand: Demand, demands: Sequence[Demand], machine: Machine, *, taken: bool) -> str:
+    """`taken`: the others have all the devices that it could have."""
     asked = sum(one.gpus for one in demands)
     has = (machine.nodes or 0) * machine.gpus_per_node
     device = max(one.gpu_bytes for one in demands) if asked else 0.0
@@ -141,7 +153,12 @@ def _does_not_fit(demand: Demand, demands: Sequence[Demand], machine: Machine) -
             sums = " + ".join(f"{name} {size / GIB:.1f}" for name, size in kinds)
             parts.append(f"on a shared device {sums} = {sum(size for _, size in kinds) / GIB:.1f} GiB")
     parts.append(f"{host / GIB:.1f} GiB of {(machine.nodes or 1) * machine.host_bytes / GIB:.1f} GiB host memory")
-    return f"{demand.name} finds no place: {', '.join(parts)} ({machine.source}): {demand.remedy}"
+    remedy = demand.remedy
+    if taken:
+        levers = dict.fromkeys(name for one in demands for name in one.fewer)
+        fewer = f"lower {' or '.join(levers)} until they ask for {has}" if levers else "choose cluster=single_gpu"
+        remedy = f"{fewer}, or raise cluster.nodes or cluster.gpus_per_node where there are more"
+    return f"{demand.name} finds no place: {', '.join(parts)} ({machine.source}): {remedy}"
 
 
 def _sum(parts: Sequence[tuple[str, float]]) -> str:

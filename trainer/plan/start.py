@@ -6,7 +6,7 @@ from pathlib import Path
 
 from conf.schema.root import TrainConfig
 from rollout.shape import ShapeUnknown, from_config, shape_of
-from trainer.plan.build import build
+from trainer.plan.advice import build_or_advise
 from trainer.plan.layout import PlanImpossible
 from trainer.plan.machine import assumed, here
 from trainer.plan.text import brief
@@ -25,7 +25,7 @@ def check_plan(config: TrainConfig, policy: Path | None, note: Callable[[str], N
         note(f"no plan: the shape of the model is not known ({error})")
         return
     try:
-        plan = build(config, shape, here(config) if config.cluster.address is None else assumed(config))
+        plan = build_or_advise(config, shape, here if config.cluster.address is None else assumed)
     except PlanImpossible as error:
         if config.plan.refuse:
             raise PlanImpossible(f"{error} (plan.refuse=false starts it all the same)") from error

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Protocol
 
 from conf.schema.stages import ProfileConfig
+from records.files import write_atomically
 from trainer.pipeline.clock import StageClock, now
 from trainer.profile.timeline import Timeline
-from trainer.records import write_atomically
 
 FOLDER = "profile"
 TIMELINE = "timeline.json"

@@ -16,20 +16,21 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from conf.errors import QuorumError
+from pydantic import TypeAdapter, ValidationError
+
+from conf.errors import QuorumError, first_line
 from conf.schema.model import PretrainedModel, TinyModel
 from conf.schema.prompt import PromptConfig
-from conf.schema.stages import WarmupConfig
+from conf.schema.stages import WARMUP_IRRELEVANT, WarmupConfig
 from rollout.prompt.described import SchemaReader
 from rollout.tasks.carriers import Dropped, TaskSet
 from trainer.warmup.corpus import trace_of
 
-RECIPE = 3
+RECIPE = 4
 """Raise when trainer/warmup changes what it writes for the same settings."""
 
 _DROPPED = "dropped.json"
 _LIBRARIES = ("torch", "transformers", "trl", "tokenizers")
-_IRRELEVANT = {"enabled", "cache", "threads", "stall_timeout_s"}
 
 
 def content_hash(
@@ -46,7 +47,7 @@ def content_hash(
     add(model.model_dump(mode="json"))
     add(_base_files(model))
     add(prompt.model_dump(mode="json"))
-    add(warmup.model_dump(mode="json", exclude=_IRRELEVANT))
+    add(warmup.model_dump(mode="json", exclude={*WARMUP_IRRELEVANT}))
     for database in dict.fromkeys(task.databases[0] for task in tasks.warmup):
         add([asdict(column) for column in schemas.read(database)])
     for task in tasks.warmup:
@@ -69,15 +70,21 @@ def keep_left_out(folder: Path, dropped: Sequence[Dropped]) -> None:
 
 
 def left_out(folder: Path) -> tuple[Dropped, ...]:
-    """The warm-up tasks that did not fit when this policy was made."""
-    return tuple(Dropped(**entry) for entry in json.loads((folder / _DROPPED).read_text(encoding="utf-8")))
+    """The warm-up tasks that did not fit when this policy was made. Raises QuorumError."""
+    try:
+        return tuple(TypeAdapter(list[Dropped]).validate_json((folder / _DROPPED).read_bytes()))
+    except (OSError, ValidationError) as error:
+        reason = first_line(error, otherwise="it cannot be read")
+        raise QuorumError(
+            f"{folder / _DROPPED} is damaged ({reason}): remove {folder} to make the warm-up again"
+        ) from error
 
 
 @contextmanager
 def publishing(folder: Path) -> Iterator[Path]:
     """A scratch folder that becomes `folder` when the block ends without an error.
 
-    Raises QuorumError when the place cannot be written.
+    Raises QuorumError when the place, or what belongs into it, cannot be written.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -93,5 +100,10 @@ def publishing(folder: Path) -> Iterator[Path]:
             # Another process finished the same warm-up first: its folder is as good as ours.
             if not folder.is_dir():
                 raise
+    except QuorumError:
+        raise
+    except Exception as error:  # the libraries that write a model have no class for what they refuse to write
+        reason = first_line(error, otherwise=type(error).__name__)
+        raise QuorumError(f"warmup.cache={folder.parent}: the policy could not be written: {reason}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

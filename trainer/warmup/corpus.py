@@ -2,7 +2,7 @@
 
 The answer is the task's trace where the source has one, the first gold query without reasoning otherwise. With
 prompt.thinking a trace is written <think>reasoning</think>SQL, less what the prompt has opened; without, as the SQL
-alone. No loss falls on prompt tokens.
+alone. Control tokens that a trace names are text. No loss falls on prompt tokens.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from conf.schema.prompt import PromptConfig
 from rewards.carriers import SqlTask
-from rollout.prompt import PromptRenderer, PromptTooLong
-from rollout.prompt.renderer import ChatTokenizer
+from rewards.sql.marks import END_THINK, THINK
+from rollout.prompt import ChatTokenizer, PromptRenderer, PromptTooLong
+from rollout.prompt.tokens import TextEncoder
 from rollout.tasks.carriers import Dropped, TaskSet, Trace
 
 
@@ -37,14 +38,19 @@ def trace_of(task: SqlTask, tasks: TaskSet) -> Trace:
 
 def answer_text(trace: Trace, *, thinking: bool) -> str:
     """The completion as the policy should write it."""
-    return f"<think>{trace.reasoning}</think>{trace.sql}" if thinking else trace.sql
+    return "".join(answer_parts(trace, thinking=thinking))
+
+
+def answer_parts(trace: Trace, *, thinking: bool) -> tuple[str, ...]:
+    """The completion in pieces: what is the format's, and what the trace says, in turn."""
+    return (THINK, trace.reasoning, END_THINK, trace.sql) if thinking else ("", trace.sql)
 
 
 def build_corpus(
     tasks: TaskSet, *, prompt: PromptConfig, tokenizer: ChatTokenizer, end_token: int, max_tokens: int
 ) -> Corpus:
     """One example for each warm-up task; what does not fit is dropped with its reason."""
-    renderer = PromptRenderer(prompt, tokenizer)
+    renderer, encoder = PromptRenderer(prompt, tokenizer), TextEncoder(tokenizer)
     examples: list[Example] = []
     dropped: list[Dropped] = []
     for task in tasks.warmup:
@@ -53,8 +59,8 @@ def build_corpus(
         except PromptTooLong as error:
             dropped.append(Dropped(id=task.id, reason="prompt too long", detail=str(error)))
             continue
-        text = answer_text(trace_of(task, tasks), thinking=prompt.thinking).removeprefix(rendered.opened)
-        answer = tokenizer.encode(text, add_special_tokens=False)
+        begins, *rest = answer_parts(trace_of(task, tasks), thinking=prompt.thinking)
+        answer = encoder.encode((begins.removeprefix(rendered.opened), *rest))
         ids = (*rendered.token_ids, *answer, end_token)
         if len(ids) > max_tokens:
             detail = f"{len(ids)} tokens, warmup.max_tokens={max_tokens}"

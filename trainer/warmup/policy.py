@@ -1,8 +1,11 @@
 """Where the warm-up starts from: a tiny Qwen2 with random weights, or a Hugging Face folder. Imports torch."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -15,6 +18,7 @@ from transformers import (
 from conf.errors import QuorumError, first_line
 from conf.schema.model import PretrainedModel, TinyModel
 from rollout.shape import shape_of, to_config
+from trainer.learner.policy import attention_name, refuse_missing
 
 
 def tiny_policy(model: TinyModel, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
@@ -36,13 +40,30 @@ def tiny_policy(model: TinyModel, tokenizer: PreTrainedTokenizerBase, seed: int)
 def pretrained_policy(model: PretrainedModel, seed: int, dtype: torch.dtype) -> PreTrainedModel:
     """The folder's weights, or random ones of its shape. Raises QuorumError."""
     try:
+        config = AutoConfig.from_pretrained(model.path, revision=model.revision)
+        settings: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention_name("padded", "cpu", config)}
         if model.random_weights:
             torch.manual_seed(seed)
-            config = AutoConfig.from_pretrained(model.path, revision=model.revision)
-            return AutoModelForCausalLM.from_config(config, dtype=dtype)
-        return AutoModelForCausalLM.from_pretrained(
-            model.path, revision=model.revision, dtype=dtype, use_safetensors=True
+            return AutoModelForCausalLM.from_config(config, **settings)
+        loaded, found = AutoModelForCausalLM.from_pretrained(
+            model.path, revision=model.revision, use_safetensors=True, output_loading_info=True, **settings
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, StrictDataclassError) as error:
         reason = first_line(error, otherwise="no model")
         raise QuorumError(f"model.path={model.path}: no model can be loaded: {reason}") from error
+    refuse_missing(found["missing_keys"], loaded, model.path)
+    policy: PreTrainedModel = loaded
+    return policy
+
+
+def base_folder(model: PretrainedModel) -> Path:
+    """The folder with a model's configuration files, downloaded where need be. Raises QuorumError."""
+    if Path(model.path).is_dir():
+        return Path(model.path)
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(model.path, revision=model.revision, allow_patterns="*.json"))
+    except (OSError, ValueError) as error:  # huggingface_hub's errors are of these kinds
+        reason = first_line(error, otherwise=type(error).__name__)
+        raise QuorumError(f"model.path={model.path}: its files cannot be downloaded: {reason}") from error

@@ -21,9 +21,10 @@ from rollout.prompt.described import SchemaReader
 from rollout.prompt.renderer import SERIALISERS
 from rollout.prompt.tokenizer import load_tokenizer
 from rollout.tasks.carriers import Dropped, TaskSet
+from trainer.model_folder import write_model
 from trainer.warmup.cache import content_hash, keep_left_out, left_out, publishing
 from trainer.warmup.corpus import Example, build_corpus, tokenizer_texts
-from trainer.warmup.policy import pretrained_policy, tiny_policy
+from trainer.warmup.policy import base_folder, pretrained_policy, tiny_policy
 from trainer.warmup.sft import Report, fine_tune
 from trainer.warmup.tokenizer import SMALLEST_VOCABULARY, train_tokenizer
 
@@ -62,9 +63,10 @@ def warm_up(
     if not corpus.examples:
         first = f": {corpus.dropped[0].detail}" if corpus.dropped else ""
         raise QuorumError(f"no warm-up task fits warmup.max_tokens={warmup.max_tokens}{first}")
+    base = None if isinstance(model, TinyModel) else base_folder(model)
     policy = _train(corpus.examples, tokenizer, model=model, warmup=warmup, seed=seed, gpu=gpu, report=report)
     with publishing(folder) as scratch:
-        policy.save_pretrained(scratch)
+        write_model(policy, scratch, base)
         tokenizer.save_pretrained(scratch)
         keep_left_out(scratch, corpus.dropped)
     return WarmPolicy(folder=folder, cached=False)

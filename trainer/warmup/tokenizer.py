@@ -13,9 +13,8 @@ from transformers import PreTrainedTokenizerBase, Qwen2Tokenizer
 BEGIN, END, PAD = "<|begin|>", "<|end|>", "<|pad|>"
 _ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
 _THINK = ("<think>", "</think>")
-
 SMALLEST_VOCABULARY = 256 + 3 + len(_ROLES) + len(_THINK)
-"""Tokens that are always there: all bytes, and the added tokens."""
+"""Tokens that are always there: all bytes, and the added tokens. The schema knows it too (conf/schema/model.py)."""
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}"

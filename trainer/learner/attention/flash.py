@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import AttentionInterface
 
+from trainer.learner.attention.served import refuse_unserved
 from trainer.learner.compiled import compiled
 from trainer.learner.packing.batch import PrefixLayout
 
@@ -68,6 +69,7 @@ class Sequences:
 class Row:
     """A row as the two attentions see it."""
 
+    layout: PrefixLayout
     own: Sequences
     """Every prompt and completion over itself."""
     shared: Sequences
@@ -96,6 +98,7 @@ def row_of(layout: PrefixLayout, device: torch.device) -> Row:
         lengths += [prompt, *members]
     alone = len(layout.lengths) == 1
     return Row(
+        layout=layout,
         own=_sequences(lengths, lengths, causal=True, device=device),
         shared=_sequences(queries, keys, causal=False, device=device),
         completions=slice(lengths[0], None) if alone else torch.cat(completions).to(device, non_blocking=True),
@@ -159,11 +162,13 @@ def flash_attention(
     attention_mask: torch.Tensor | None,
     scaling: float,
     *,
-    prefix_row: Row,
-    **_: Any,
+    prefix_row: Row | None = None,
+    **keywords: Any,
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention signature: `query` [1, Hq, N, D], `key` and `value` [1, Hkv, N, D] -> ([1, N, Hq, D],
-    None)."""
+    None). Raises LearnerError for attention of another kind."""
+    refuse_unserved(key, value, attention_mask, None if prefix_row is None else prefix_row.layout, keywords)
+    assert prefix_row is not None
     rows = (part[0].transpose(0, 1).to(value.dtype) for part in (query, key, value))
     out: torch.Tensor = _FlashAttention.apply(*rows, prefix_row, scaling)
     return out.unsqueeze(0), None

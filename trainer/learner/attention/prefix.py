@@ -15,6 +15,7 @@ from transformers import AttentionInterface
 
 from trainer.learner.attention.joint import joint_attention
 from trainer.learner.attention.merged import merged_attention
+from trainer.learner.attention.served import refuse_unserved
 from trainer.learner.packing.batch import PrefixLayout
 
 NAME = "quorum_shared_prefix"
@@ -31,11 +32,13 @@ def prefix_attention(
     attention_mask: torch.Tensor | None,
     scaling: float,
     *,
-    prefix_layout: PrefixLayout,
-    **_: Any,
+    prefix_layout: PrefixLayout | None = None,
+    **keywords: Any,
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention signature: `query` [1, Hq, N, D], `key` and `value` [1, Hkv, N, D] -> ([1, N, Hq, D],
-    None)."""
+    None). Raises LearnerError for attention of another kind."""
+    refuse_unserved(key, value, attention_mask, prefix_layout, keywords)
+    assert prefix_layout is not None
     layout = prefix_layout
     blocks, longest_prompt = layout.prompt.shape
     _, most, longest = layout.completion.shape

@@ -46,7 +46,8 @@ class FusedAttention(Qwen2Attention):
         query, key, value = (part(hidden_states).view(shape) for part in projected)
         heads = (part.transpose(1, 2) for part in (*self.rotated(query, key, *position_embeddings), value))
         attend = ALL_ATTENTION_FUNCTIONS[self.config._attn_implementation]
-        out, weights = attend(self, *heads, attention_mask, dropout=0.0, scaling=self.scaling, **keywords)
+        keywords |= {"dropout": 0.0, "scaling": self.scaling, "sliding_window": self.sliding_window}
+        out, weights = attend(self, *heads, attention_mask, **keywords)
         return self.o_proj(out.reshape(*hidden_states.shape[:-1], -1)), weights
 
     def rotated(

@@ -27,6 +27,11 @@ class PrefixLayout:
     padding: torch.Tensor
     """int64, places of that concatenation that hold no token."""
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest prompt with a completion."""
+        return max(prompt + max(completions) for prompt, *completions in self.lengths)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PackedBatch:

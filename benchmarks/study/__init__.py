@@ -1,0 +1,1 @@
+"""Voters compared on candidate files, and the reranker trained on them."""

@@ -1,0 +1,1 @@
+"""How good Quorum itself is: throughput, faults survived, scaling, ablation, reward speed."""

@@ -1,0 +1,1 @@
+"""How a trained policy and its runs are used: jobs, submit, watch, ask, export, serve, replay."""

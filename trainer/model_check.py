@@ -1,0 +1,66 @@
+"""Whether a pretrained model can be trained rightly, found out before anything slow starts.
+
+The check itself (trainer/learner/exactness.py) needs torch, which the driver does without: it runs in a process of its
+own, for some seconds, most of which go into imports.
+"""
+
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Literal
+
+from conf.errors import QuorumError
+from conf.schema.root import TrainConfig
+from trainer.learner.errors import PolicyNotLoadable
+
+Packing = Literal["padded", "shared_prefix"]
+
+LIMIT_S = 300.0
+"""For a cold disk and a busy machine."""
+
+
+class ModelUnchecked(QuorumError):
+    """The check did not come to an end."""
+
+
+def check_policy(config: TrainConfig, policy: Path) -> None:
+    """`policy`: the model's folder.
+
+    Raises PolicyNotLoadable, in one sentence with the setting that serves the model; ModelUnchecked.
+    """
+    # Spawned, so that it finds the modules that this process found, and inherits no thread.
+    spawn = get_context("spawn")
+    answers, answering = spawn.Pipe(duplex=False)
+    longest = config.prompt.max_tokens + config.rollout.sampling.max_tokens
+    settings = (config.learner.packing, longest, config.learner.gradient_checkpointing)
+    process = spawn.Process(target=_check, args=(answering, str(policy.resolve()), *settings), daemon=True)
+    process.start()
+    answering.close()
+    try:
+        if not answers.poll(LIMIT_S):
+            raise ModelUnchecked(f"the model at {policy} was not checked within {LIMIT_S:g} s")
+        refusal = answers.recv()
+    except EOFError as error:
+        raise ModelUnchecked(f"the process that checked the model at {policy} ended without an answer") from error
+    finally:
+        process.kill()
+        process.join()
+    if refusal is not None:
+        raise PolicyNotLoadable(refusal)
+
+
+def _check(answering: Connection, folder: str, packing: Packing, longest: int, checkpointing: bool) -> None:
+    import torch
+
+    from trainer.learner.exactness import check_model
+    from trainer.learner.quiet import quiet_transformers
+
+    # Tensors are small, and threads that wait for one another hold the cores of others.
+    torch.set_num_threads(1)
+    quiet_transformers()
+    try:
+        check_model(folder, packing=packing, longest=longest, checkpointing=checkpointing)
+    except PolicyNotLoadable as error:
+        answering.send(str(error))
+    else:
+        answering.send(None)

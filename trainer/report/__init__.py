@@ -1,5 +1,0 @@
-"""What happened in a run, as one self-contained page."""
-
-from trainer.report.page import write_report
-
-__all__ = ["write_report"]
