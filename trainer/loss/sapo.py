@@ -26,7 +26,7 @@ class Sapo:
 
     def surrogate(self, log_ratio: torch.Tensor, advantage: torch.Tensor, logp: torch.Tensor) -> Surrogate:
         positive, negative = self.config.temperature_positive, self.config.temperature_negative
-        temperature = torch.full_like(log_ratio, positive).where(advantage > 0, negative)
+        temperature = torch.where(advantage > 0, positive, negative)  # float32 beside any other, as TRL's
         # There the gate is 4/tau and its gradient 0 in any precision; a larger exponential would make that 0 * inf.
         wide_open = log_ratio.detach() > torch.log1p(_OPEN / temperature)
         ratio = torch.exp(torch.where(wide_open, 0.0, log_ratio))
