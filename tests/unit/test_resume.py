@@ -126,6 +126,8 @@ def in_place_of_engines(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     async def warm_up(config: TrainConfig, tasks: TaskSet, note: Callable[[str], None]) -> Path:
         return place.warm
 
+    # Looked at in tests of its own; it imports torch in a process of its own each time.
+    monkeypatch.setattr(trainer.run, "check_policy", lambda config, policy: None)
     monkeypatch.setattr(trainer.run, "local_ray", lambda cluster: contextlib.nullcontext())
     monkeypatch.setattr(trainer.run, "warmed_up", warm_up)
     monkeypatch.setattr(trainer.run._Session, "_run_job", steps)
@@ -169,7 +171,7 @@ def trained_further(folder: Path) -> None:
 
 CHANGED_SETTINGS = {
     "seed=7": "seed was 0 when the run began, and is 7: set seed=0",
-    "prompt.max_tokens=200": "prompt.max_tokens was 192 when the run began, and is 200: set prompt.max_tokens=192",
+    "prompt.max_tokens=200": "prompt.max_tokens was 1500 when the run began, and is 200: set prompt.max_tokens=1500",
     "prompt.template=finer": "prompt.template was bare",
     "algo.sampler.type=difficulty": "algo.sampler.type was uniform",
     "data.denotation=spider": "data.denotation was bird",
