@@ -288,7 +288,7 @@ def test_a_long_runs_last_value_is_the_measured_one() -> None:
 
 
 def test_every_stage_of_a_run_has_a_colour_of_its_own() -> None:
-    style = (Path(__file__).parents[2] / "trainer" / "report" / "report.css").read_text()
+    style = (Path(__file__).parents[2] / "records" / "report" / "report.css").read_text()
     for number_ in range(len(PREPARATION) + len(STAGES) + 1):
         assert f".c{number_} {{ --c: var(--c{number_}); }}" in style
         assert style.count(f"--c{number_}: #") == 2

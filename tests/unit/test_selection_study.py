@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.study import __main__ as study
+from benchmarks.study import train_reranker
 from benchmarks.study.ballots import Ballot, ballots
 from benchmarks.study.candidates import CandidatesUnusable, read_candidates
 from benchmarks.study.train_reranker import fit
@@ -14,7 +16,6 @@ from conf.errors import ConfigError
 from conf.load import load
 from conf.output import OutputTaken
 from conf.schema.selection import RerankerTraining, StudyConfig
-from selection import study, train_reranker
 from selection.candidate import Candidate, Context
 from selection.features import NAMES, features
 from selection.reranker import RerankerUnusable, load_reranker
