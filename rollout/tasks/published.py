@@ -27,7 +27,7 @@ class Entry:
     place: int
     """0-based position in the file."""
     key: int | str
-    """Its question_id (BIRD), which questions may share; its place where the file has none, or ids are not asked for."""
+    """Its question_id (BIRD), which questions may share; its place where the file has none or none is asked for."""
     db_id: str
     question: str
     evidence: str
