@@ -169,7 +169,8 @@ def _check(runs: Sequence[Run]) -> None:
 
 
 def _questions(run: Run) -> list[tuple[str, str, str]]:
-    return [(str(verdict[run.key]), verdict["db_id"], verdict["question"]) for verdict in run.verdicts.values()]
+    # Runs of earlier versions kept the white space around a published question.
+    return [(str(verdict[run.key]), verdict["db_id"], verdict["question"].strip()) for verdict in run.verdicts.values()]
 
 
 def _pairs(ranked: Sequence[Run], metric: str, keys: Sequence[int]) -> tuple[Pair, ...]:

@@ -1,7 +1,8 @@
 """What a command does with an output that is there already: it refuses, before anything slow starts.
 
 Guarantees: a file that a command reads is never emptied by what it writes, under whatever name: hard links, symbolic
-links, other spellings of a path and /dev/stdin are told by the file itself. Replaced files appear by rename.
+links, other spellings of a path and /dev/stdin are told by the file itself. Replaced files, and folders of a cache,
+appear by rename.
 """
 
 import os
@@ -87,3 +88,17 @@ def replace_text(file: Path, text: str, *, errors: str = "strict") -> None:
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def publish(scratch: Path, folder: Path) -> None:
+    """Renames a finished folder to its place in a cache, readable by all.
+
+    Where another process has published the same content first, its folder is as good and stays; `scratch` is then left
+    to its owner.
+    """
+    scratch.chmod(0o755)
+    try:
+        os.rename(scratch, folder)
+    except OSError:
+        if not folder.is_dir():
+            raise

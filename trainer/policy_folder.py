@@ -107,20 +107,11 @@ async def _next(stream: "AsyncIterator[Awaitable[WarmupProgress | Path]]") -> "W
 def _warm_up_here(config: TrainConfig, tasks: TaskSet) -> "Iterator[WarmupProgress | Path]":
     """What the Ray task yields: progress, and the policy's folder last."""
     check_same_code()
-    from trainer.warmup.stage import warm_up
+    from trainer.warmup.stage import configured_warm_up
 
     told: SimpleQueue[WarmupProgress | None] = SimpleQueue()
     with ThreadPoolExecutor(1, thread_name_prefix="warm-up") as thread:
-        policy = thread.submit(
-            warm_up,
-            tasks,
-            model=config.model,
-            prompt=config.prompt,
-            warmup=config.warmup,
-            seed=config.seed,
-            gpu=config.cluster.accelerator == "gpu",
-            report=told.put,
-        )
+        policy = thread.submit(configured_warm_up, config, tasks, told.put)
         policy.add_done_callback(lambda _: told.put(None))
         while (progress := told.get()) is not None:
             yield progress

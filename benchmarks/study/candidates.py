@@ -146,9 +146,10 @@ def _own_task(entry: Mapping[str, Any], where: str, config: CandidateFile, key: 
         task = SqlTask(
             id=key,
             db_id=asked["db_id"],
-            question=asked["question"],
-            evidence=asked["evidence"],
-            gold_sqls=(asked["gold"],),
+            # Files of earlier versions kept the white space around a published text.
+            question=asked["question"].strip(),
+            evidence=asked["evidence"].strip(),
+            gold_sqls=(asked["gold"].strip(),),
             databases=databases if config.instances == "all" else databases[:1],
             denotation=asked["denotation"],
             split=config.split,
@@ -157,6 +158,8 @@ def _own_task(entry: Mapping[str, Any], where: str, config: CandidateFile, key: 
         raise CandidatesUnusable(
             f"{where}: the question is not there ({error} is missing): give data=spider or data=bird, and data.root=DIR"
         ) from error
+    except AttributeError as error:
+        raise CandidatesUnusable(f"{where}: question, evidence and gold must be texts") from error
     missing = [database for database in databases if not Path(database).is_file()]
     if missing:
         raise CandidatesUnusable(f"{where}: a database expected at {missing[0]}")

@@ -18,9 +18,14 @@ TOKENIZER_FILES = (
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
+    "vocab.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
     "chat_template.jinja",
+    "chat_template.json",
 )
-"""What a tokenizer may consist of."""
+"""What a tokenizer may consist of: the files that a checkpoint copies, and that a run's identity is made from."""
 
 
 def load_tokenizer(path: str | Path, revision: str | None = None) -> "PreTrainedTokenizerBase":

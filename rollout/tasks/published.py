@@ -27,7 +27,7 @@ class Entry:
     place: int
     """0-based position in the file."""
     key: int | str
-    """Its question_id (BIRD), which questions may share; its place where the file has none."""
+    """Its question_id (BIRD), which questions may share; its place where the file has none or none is asked for."""
     db_id: str
     question: str
     evidence: str
@@ -36,12 +36,16 @@ class Entry:
     difficulty: str | None
 
 
-def read_entries(file: Path, gold_key: str) -> list[Entry]:
-    """Every question of the file, in order; texts without surrounding white space. Raises DataError."""
+def read_entries(file: Path, gold_key: str, *, ids: bool = True) -> list[Entry]:
+    """Every question of the file, in order; texts without surrounding white space.
+
+    `ids`: whether keys are question_ids, which every entry must then have that any has. Training names tasks by place
+    and takes files joined from parts with ids and parts without. Raises DataError.
+    """
     records = read_json_list(file)
     if not records:
         raise DataError(f"{file}: at least one question is expected")
-    numbered = gold_key == GOLD_KEYS["bird"] and any("question_id" in record.fields for record in records)
+    numbered = ids and gold_key == GOLD_KEYS["bird"] and any("question_id" in record.fields for record in records)
     return [
         Entry(
             where=record.where,
@@ -87,7 +91,7 @@ def read_split(
     """
     tasks: list[SqlTask] = []
     dropped: list[Dropped] = []
-    for entry in limited(read_entries(file, GOLD_KEYS[source]), limit):
+    for entry in limited(read_entries(file, GOLD_KEYS[source], ids=False), limit):
         task_id = f"{source}-{split}-{entry.place}"
         instances = instance_files(databases, entry.db_id)
         if not instances:

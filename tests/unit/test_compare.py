@@ -92,6 +92,13 @@ def test_every_metric_is_corrected_over_all_pairs(tmp_path: Path) -> None:
     assert [pair.shown for pair in clear.pairs] == [True] * 3 + [False] * 3
 
 
+def test_white_space_around_a_question_makes_it_no_other_question(tmp_path: Path) -> None:
+    """Runs of earlier versions wrote BIRD's questions as they stand in the file, two of them with a line end."""
+    earlier, later = (write_run(tmp_path / name, [1, 0]) for name in ("earlier", "later"))
+    rewrite(Path(earlier), 1, question="q 1 <b> \n")
+    assert compare([read_run(earlier), read_run(later)], None).keys == (0, 1)
+
+
 def test_the_command_writes_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = [write_run(tmp_path / name, right) for name, right in (("a", [1, 0, 1]), ("b", [0, 1, 1]))]
     page = tmp_path / "page.html"

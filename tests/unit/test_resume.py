@@ -251,6 +251,7 @@ CHANGED_SOURCES: dict[str, tuple[Callable[[Place], None], str]] = {
     "rows": (other_rows, "the content of the training databases was of digest"),
     "weights": (lambda place: trained_further(place.model), r"the model's weights was .*/model \(digest \w+\)"),
     "tokenizer": (other_tokenizer, "the model's tokenizer was .*: set model.path and model.revision to the model"),
+    "pieces": (lambda place: (place.model / "tokenizer.model").write_bytes(b"other"), "the model's tokenizer was"),
 }
 
 

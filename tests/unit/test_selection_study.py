@@ -224,6 +224,24 @@ def test_a_file_may_hold_its_questions_and_several_are_pooled(root: Path) -> Non
         read_candidates(config)
 
 
+def test_questions_of_earlier_files_are_the_same_without_their_white_space(root: Path) -> None:
+    database = str(root / "database" / "dogs" / "dogs.sqlite")
+    plain = {"db_id": "dogs", "question": "Names?", "evidence": "", "gold": GOLD, "databases": [database]}
+    plain["denotation"] = "bird"
+    spaced = {**plain, "question": "Names?\n", "evidence": " ", "gold": f"{GOLD}\n"}
+    for name, task in (("a", plain), ("b", spaced), ("c", {**plain, "question": 3})):
+        line = {"index": 7, "candidates": [GOLD], "task": task}
+        (root / f"{name}.jsonl").write_text(json.dumps(line) + "\n")
+
+    def read(*names: str) -> list[tuple[str, ...]]:
+        files = f"candidates=[{','.join(str(root / f'{name}.jsonl') for name in names)}]"
+        return [one.candidates for one in read_candidates(load(StudyConfig, "selection_study", [files, "output=x"]))]
+
+    assert read("a", "b") == [(GOLD, GOLD)]
+    with pytest.raises(CandidatesUnusable, match="line 1: question, evidence and gold must be texts"):
+        read("c")
+
+
 def bird_candidates(root: Path, ids: tuple[int, ...], questions: str, keys: tuple[int, ...]) -> Path:
     """A BIRD layout whose question i is asked in the words of the i-th letter, and candidates for `keys`."""
     entries = [

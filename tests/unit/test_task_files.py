@@ -51,6 +51,15 @@ def test_spider_reports_the_missing_database_and_keeps_the_rest(spider):
     assert "cats.sqlite" in tasks.dropped[0].detail
 
 
+def test_training_reads_entries_with_and_without_ids(tmp_path):
+    """Train files have no question_id and dev files have one; what is joined from both trains, named by place."""
+    make_database(tmp_path / "dev_databases" / "dogs" / "dogs.sqlite")
+    entry = {"db_id": "dogs", "question": "How many?", "SQL": "SELECT count(*) FROM dog"}
+    (tmp_path / "dev.json").write_text(json.dumps([entry, {**entry, "question_id": 7}, {**entry, "question_id": None}]))
+    tasks = load_tasks(BirdData(root=str(tmp_path), train_file="dev.json", train_databases="dev_databases"))
+    assert [task.id for task in tasks.train] == [f"bird-train-{place}" for place in range(3)]
+
+
 def test_limits_are_spread_over_the_file(spider):
     tasks = load_tasks(SpiderData(root=str(spider), train_file="dev.json", train_limit=2))
     assert [task.gold_sqls[0] for task in tasks.train] == ["SELECT 0 FROM dog", "SELECT 5 FROM dog"]

@@ -19,21 +19,13 @@ def _job(config: TrainConfig) -> int:
     from rollout.tasks import load_tasks
     from trainer.data import checked
     from trainer.warmup.sft import WarmupProgress
-    from trainer.warmup.stage import warm_up
+    from trainer.warmup.stage import configured_warm_up
 
     def show(progress: WarmupProgress) -> None:
         sys.stderr.write(f"warm-up step {progress.step}/{progress.steps}  loss {progress.loss:.3f}\n")
 
     tasks = checked(config, load_tasks(config.data))
-    policy = warm_up(
-        tasks,
-        model=config.model,
-        prompt=config.prompt,
-        warmup=config.warmup,
-        seed=config.seed,
-        gpu=config.cluster.accelerator == "gpu",
-        report=show,
-    )
+    policy = configured_warm_up(config, tasks, show)
     for entry in (*tasks.dropped, *policy.dropped):
         told = f"left out {entry.id}: {entry.reason} ({entry.detail})"
         sys.stderr.write(f"{visible(told)}\n")

@@ -7,7 +7,6 @@ may round differently.
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from conf.errors import QuorumError, first_line
+from conf.output import publish
 from conf.schema.model import PretrainedModel, TinyModel
 from conf.schema.prompt import PromptConfig
 from conf.schema.stages import WARMUP_IRRELEVANT, WarmupConfig
@@ -93,13 +93,7 @@ def publishing(folder: Path) -> Iterator[Path]:
         raise QuorumError(f"warmup.cache={folder.parent}: cannot be written: {error}") from error
     try:
         yield scratch
-        scratch.chmod(0o755)
-        try:
-            os.rename(scratch, folder)
-        except OSError:
-            # Another process finished the same warm-up first: its folder is as good as ours.
-            if not folder.is_dir():
-                raise
+        publish(scratch, folder)
     except QuorumError:
         raise
     except Exception as error:  # the libraries that write a model have no class for what they refuse to write

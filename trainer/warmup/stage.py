@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 from conf.errors import ConfigError, QuorumError
 from conf.schema.model import ModelConfig, TinyModel
 from conf.schema.prompt import PromptConfig
+from conf.schema.root import TrainConfig
 from conf.schema.stages import WarmupConfig
 from rollout.prompt.described import SchemaReader
 from rollout.prompt.renderer import SERIALISERS
@@ -40,6 +41,19 @@ class WarmPolicy:
     def dropped(self) -> tuple[Dropped, ...]:
         """Warm-up tasks that did not fit."""
         return left_out(self.folder)
+
+
+def configured_warm_up(config: TrainConfig, tasks: TaskSet, report: Report) -> WarmPolicy:
+    """`warm_up` with a run's settings."""
+    return warm_up(
+        tasks,
+        model=config.model,
+        prompt=config.prompt,
+        warmup=config.warmup,
+        seed=config.seed,
+        gpu=config.cluster.accelerator == "gpu",
+        report=report,
+    )
 
 
 def warm_up(

@@ -5,7 +5,6 @@ schema and other rows, so that a query which is right by accident on one instanc
 """
 
 import hashlib
-import os
 import random
 import shutil
 import tempfile
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from sqlite_utils import Database
 
+from conf.output import publish
 from rollout.tasks.carriers import DataError
 from rollout.tasks.demo.domains import DOMAINS, Domain, Entity
 
@@ -68,13 +68,7 @@ def _publish(folder: Path, seed: int) -> None:
                 file = _file(scratch, domain, instance)
                 file.parent.mkdir(exist_ok=True)
                 _write(file, domain, seed=seed, instance=instance)
-        scratch.chmod(0o755)
-        try:
-            os.rename(scratch, folder)
-        except OSError:
-            # Another process published the same content first: its folder is as good as ours.
-            if not folder.is_dir():
-                raise
+        publish(scratch, folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
