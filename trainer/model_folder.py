@@ -9,26 +9,12 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rollout.prompt.tokenizer import TEMPLATES, TOKENIZER_FILES
+
 if TYPE_CHECKING:
     import torch
 
 GENERATION = "generation_config.json"
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
-    "tokenizer.model",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "chat_template.jinja",
-    "chat_template.json",
-)
-TEMPLATES = "additional_chat_templates"
-"""Folder of a tokenizer with more than one chat template."""
 
 
 def write_model(

@@ -18,9 +18,16 @@ TOKENIZER_FILES = (
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
+    "vocab.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
     "chat_template.jinja",
+    "chat_template.json",
 )
 """What a tokenizer may consist of."""
+TEMPLATES = "additional_chat_templates"
+"""Folder of a tokenizer with more than one chat template."""
 
 
 def load_tokenizer(path: str | Path, revision: str | None = None) -> "PreTrainedTokenizerBase":

@@ -200,6 +200,20 @@ def test_a_head_whose_process_is_another_is_gone(tmp_path):
     assert running_head(file) is None
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"address": 1}', '{"address": "a", "pid": "1"}'])
+def test_a_damaged_file_of_the_head_is_one_sentence(tmp_path, text):
+    file = tmp_path / "head.json"
+    file.write_text(text)
+    with pytest.raises(QuorumError, match=r"head\.json, which says where .* is damaged \(.*remove it"):
+        running_head(file)
+
+
+def test_an_address_may_be_quoted_or_left_out():
+    for typed in ("'http://head:8265'", '"http://head:8265"', "http://head:8265"):
+        assert take_address([f"cluster.address={typed}", "seed=1"]) == ("http://head:8265", ["seed=1"])
+    assert take_address(["cluster.address=null"]) == (None, [])
+
+
 def test_a_head_that_has_just_started_is_asked_again_and_another_refusal_is_not(monkeypatch):
     monkeypatch.setattr("operate.jobs.submit.PAUSE_S", 0.0)
     answers: list[str | RuntimeError] = [RuntimeError(f"status code 500: {NO_NODE}"), "id"]
