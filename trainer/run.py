@@ -321,8 +321,10 @@ class _Session:
                     # A stream that has seen outcomes of a lost try is not the checkpoint's.
                     fresh = replace(data, stream=deepcopy(data.stream))
                     one = job(data=fresh, engines=running, resumed=resumed)
-                    await unless_lost(one.run(), running.watch())
-                    self._when = "after training had ended"
+                    try:
+                        await unless_lost(one.run(), running.watch())
+                    finally:
+                        self._when = "after training had ended"
                 return
             except (LearnerLost, LearnerStalled, WeightUpdateFailed, WrongWeights) as error:
                 # What has never started is not lost: it would most likely not start the next time either.
