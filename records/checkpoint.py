@@ -185,11 +185,18 @@ def check_whole(folder: Path) -> Manifest:
     manifest = read_as(Manifest, folder / MANIFEST, folder)
     for name, size in manifest.files.items():
         file = folder / name
-        if not file.is_file() or file.stat().st_size != size:
+        if not _has_size(file, size):
             raise CheckpointInvalid(
                 f"{file} is missing or has changed since the checkpoint was written: {_instead(folder)}"
             )
     return manifest
+
+
+def _has_size(file: Path, size: int) -> bool:
+    try:
+        return file.is_file() and file.stat().st_size == size
+    except OSError:  # no file can have such a name, for instance
+        return False
 
 
 def load(folder: Path) -> Checkpoint:

@@ -162,6 +162,17 @@ def test_a_damaged_file_of_a_checkpoint_is_one_sentence_that_says_what_to_do(tmp
     assert len(said.splitlines()) == 1
 
 
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "policy", "/nowhere", "../.."])
+def test_a_manifest_that_lists_what_is_no_file_is_one_sentence(tmp_path, name):
+    store = CheckpointStore(tmp_path, keep=2)
+    folder = asyncio.run(store.save(state(1), write_policy)).folder
+    manifest = json.loads((folder / "MANIFEST.json").read_text())
+    manifest["files"][name] = 10
+    (folder / "MANIFEST.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointInvalid, match="is missing or has changed"):
+        store.latest()
+
+
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", '{"sampler": 3}', '{"fingerprint": "x", "tasks": "many", "seed": 0, "sampler": "uniform"}']
 )
