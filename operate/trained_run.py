@@ -8,10 +8,10 @@ from pydantic import ValidationError
 from conf.errors import QuorumError
 from conf.explain import explain_validation
 from conf.schema.root import TrainConfig
-from records.checkpoint import check_whole, step_of
+from records.checkpoint import check_newest, check_whole, step_of
 from records.files import Json, RecordsDamaged, read_rows
 from records.index.collect import best_checkpoint, checkpoints
-from records.run_folder import CONFIG, METRICS, read_config
+from records.run_folder import CHECKPOINTS, CONFIG, METRICS, read_config
 
 
 class NotUsable(QuorumError):
@@ -45,6 +45,8 @@ def trained(run: Path, which: str = "last") -> Trained:
     """`which`: "last", "best" (highest greedy accuracy among the evaluated) or a step. Raises NotUsable, and
     CheckpointInvalid for one whose files are damaged."""
     config = run_config(run)
+    if which == "last":
+        check_newest(run / CHECKPOINTS)
     whole = checkpoints(run)
     if not whole:
         raise NotUsable(f"{run} holds no checkpoint")

@@ -107,6 +107,8 @@ class CheckpointStore:
             files = {str(f.relative_to(hidden)): f.stat().st_size for f in sorted(hidden.rglob("*")) if f.is_file()}
             sync_tree(hidden)
             write_atomically(hidden / MANIFEST, json.dumps(asdict(Manifest(step=state.step, files=files)), indent=1))
+            if final.is_symlink():
+                final.unlink()
             shutil.rmtree(final, ignore_errors=True)
             os.rename(hidden, final)
             sync_path(self._folder)
@@ -132,6 +134,7 @@ class CheckpointStore:
 
         It stays until another one is asked for: engines that were started from it are replaced from it too.
         """
+        check_newest(self._folder)
         for folder in reversed(finished(self._folder)):
             self._given = folder
             return load(folder)
@@ -141,9 +144,7 @@ class CheckpointStore:
         for folder in finished(self._folder)[: -self._keep]:
             if folder == self._given:
                 continue
-            # Without its manifest a half-removed checkpoint is never taken for a whole one.
-            (folder / MANIFEST).unlink()
-            shutil.rmtree(folder)
+            remove(folder)
 
 
 def _failed(final: Path, reason: str) -> CheckpointFailed:
@@ -153,8 +154,30 @@ def _failed(final: Path, reason: str) -> CheckpointFailed:
 def finished(folder: Path) -> list[Path]:
     """The checkpoints in a run's folder of checkpoints that have been written to their end, oldest first. What they
     hold is not looked at."""
+    return [one for one in _named(folder) if (one / MANIFEST).is_file()]
+
+
+def check_newest(folder: Path) -> None:
+    """Raises CheckpointInvalid where the newest checkpoint has lost its manifest. One that was removed in part has lost
+    it too, and is older than a whole one."""
+    for one in _named(folder)[-1:]:
+        if one.is_dir() and not (one / MANIFEST).is_file() and any(one.iterdir()):
+            raise CheckpointInvalid(f"{one / MANIFEST} is missing: {_instead(one)}")
+
+
+def remove(folder: Path) -> None:
+    """Removes a checkpoint, or a link to one that lies elsewhere. Without its manifest one that is removed in part is
+    never taken for a whole one. Raises OSError."""
+    if folder.is_symlink():
+        folder.unlink()
+        return
+    (folder / MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(folder)
+
+
+def _named(folder: Path) -> list[Path]:
     named = [(int(match[1]), one) for one in folder.glob("step-*") if (match := _NAME.fullmatch(one.name))]
-    return [one for _, one in sorted(named) if (one / MANIFEST).is_file()]
+    return [one for _, one in sorted(named)]
 
 
 def check_whole(folder: Path) -> Manifest:
@@ -162,11 +185,18 @@ def check_whole(folder: Path) -> Manifest:
     manifest = read_as(Manifest, folder / MANIFEST, folder)
     for name, size in manifest.files.items():
         file = folder / name
-        if not file.is_file() or file.stat().st_size != size:
+        if not _has_size(file, size):
             raise CheckpointInvalid(
                 f"{file} is missing or has changed since the checkpoint was written: {_instead(folder)}"
             )
     return manifest
+
+
+def _has_size(file: Path, size: int) -> bool:
+    try:
+        return file.is_file() and file.stat().st_size == size
+    except OSError:  # no file can have such a name, for instance
+        return False
 
 
 def load(folder: Path) -> Checkpoint:

@@ -29,7 +29,7 @@ SHOWN = 16
 
 
 class WeightsUnreadable(QuorumError):
-    """A file of weights is not in the safetensors format."""
+    """A file of weights cannot be read, or is not in the safetensors format."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,13 +86,18 @@ def weights_digest(folder: Path) -> str:
 
 
 def _tensors(file: Path) -> Iterator[list[Any]]:
-    with file.open("rb") as opened:
+    try:
+        opened = file.open("rb")
+    except OSError as error:  # a link to nothing, for instance
+        raise WeightsUnreadable(f"{file} cannot be read: {error.strerror}") from error
+    with opened:
         length = int.from_bytes(opened.read(8), "little")
         try:
             header = json.loads(opened.read(min(length, LONGEST_HEADER)))
-            header.pop("__metadata__", None)
+            if isinstance(header, dict):
+                header.pop("__metadata__", None)
             tensors = _HEADER.validate_python(header)
-        except (ValueError, AttributeError, RecursionError, ValidationError) as error:
+        except (ValueError, RecursionError, ValidationError) as error:
             raise WeightsUnreadable(f"{file} is no safetensors file that can be read") from error
         for name, tensor in tensors.items():
             first, end = tensor.data_offsets

@@ -170,26 +170,32 @@ class RunFolder:
         for writer in self._writers:
             writer.sync()
 
+    def check(self, step: int | None) -> None:
+        """Reads the rows, and changes nothing. Raises RecordsDamaged unless `rewind(step)` can be made and leaves the
+        ledger with exactly the steps 1 to `step`: the run would count something twice or not at all."""
+        last = -1 if step is None else step
+        _, ledger, _ = [list(_steps(self.path / name)) for name in (METRICS, LEDGER, SAMPLES)]
+        steps = [one for one in ledger if one <= last]
+        if steps != list(range(1, last + 1)):
+            raise RecordsDamaged(
+                f"{self.path / LEDGER} should hold the checkpoint's steps 1 to {last}, each once, but holds "
+                f"{len(steps)} rows{f', the last of step {steps[-1]}' if steps else ''}"
+            )
+
     def rewind(self, step: int | None) -> dict[str, int]:
         """Cuts every row file back to `step`, the checkpoint that the run continues from; returns rows dropped by file.
 
         None: there is no checkpoint, the run starts again and keeps nothing. Each file is replaced atomically and the
-        whole may be repeated. Raises RecordsDamaged if the ledger does not hold exactly the steps 1 to `step`
-        afterwards: the run would count something twice or not at all.
+        whole may be repeated. Raises RecordsDamaged as `check` does, before anything is cut.
         """
         last = -1 if step is None else step
+        self.check(step)
         for writer in self._writers:
             writer.close()
         dropped = {
             name: rewind(self.path / name, lambda row: row["step"] <= last) for name in (METRICS, LEDGER, SAMPLES)
         }
         (self.path / SUMMARY).unlink(missing_ok=True)
-        steps = [row["step"] for row in read_rows(self.path / LEDGER)]
-        if steps != list(range(1, last + 1)):
-            raise RecordsDamaged(
-                f"{self.path / LEDGER} should hold the checkpoint's steps 1 to {last}, each once, but holds "
-                f"{len(steps)} rows{f', the last of step {steps[-1]}' if steps else ''}"
-            )
         self._open_rows()
         for writer in self._writers:
             writer.open()
@@ -223,6 +229,14 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunFolderError(f"the run folder {path} cannot be written: {error.strerror}") from error
+
+
+def _steps(path: Path) -> Iterator[int]:
+    for number, row in enumerate(read_rows(path), start=1):
+        step = row.get("step")
+        if type(step) is not int:
+            raise RecordsDamaged(f"{path}:{number} names no step")
+        yield step
 
 
 def _lock(path: Path) -> IO[bytes]:

@@ -15,8 +15,8 @@ from conf.child import ROOT
 from conf.errors import QuorumError
 
 VARIABLE = "QUORUM_CODE_DIGEST"
-PACKAGES = ("conf", "rewards", "rollout", "selection", "trainer")
-"""What actors import."""
+PACKAGES = ("conf", "rewards", "rollout", "selection", "records", "trainer")
+"""What actors import, and what that imports."""
 
 
 class OtherCode(QuorumError):

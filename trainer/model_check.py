@@ -4,6 +4,9 @@ The check itself (trainer/learner/exactness.py) needs torch, which the driver do
 own, for some seconds, most of which go into imports.
 """
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -34,7 +37,8 @@ def check_policy(config: TrainConfig, policy: Path) -> None:
     longest = config.prompt.max_tokens + config.rollout.sampling.max_tokens
     settings = (config.learner.packing, longest, config.learner.gradient_checkpointing)
     process = spawn.Process(target=_check, args=(answering, str(policy.resolve()), *settings), daemon=True)
-    process.start()
+    with _deaf_children():
+        process.start()
     answering.close()
     try:
         if not answers.poll(LIMIT_S):
@@ -47,6 +51,17 @@ def check_policy(config: TrainConfig, policy: Path) -> None:
         process.join()
     if refusal is not None:
         raise PolicyNotLoadable(refusal)
+
+
+@contextmanager
+def _deaf_children() -> Iterator[None]:
+    """A process that starts in the block does not hear Ctrl-C, which goes to all of a terminal's and would be answered
+    with a traceback there: this one hears it, and ends the other."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _check(answering: Connection, folder: str, packing: Packing, longest: int, checkpointing: bool) -> None:

@@ -9,14 +9,12 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rollout.prompt.tokenizer import TOKENIZER_FILES
+from rollout.prompt.tokenizer import TEMPLATES, TOKENIZER_FILES
 
 if TYPE_CHECKING:
     import torch
 
 GENERATION = "generation_config.json"
-TEMPLATES = "additional_chat_templates"
-"""Folder of a tokenizer with more than one chat template."""
 
 
 def write_model(

@@ -2,8 +2,8 @@
 job, closes all.
 
 Whatever ends the run, its actors are stopped, summary.json and report.html are written, and the last checkpoint stays
-intact. A run that goes on (resume=auto) takes its folder over when its engines are about to start: what ends it before,
-a refusal above all, leaves configuration, rows and summary as they were.
+intact. A run that goes on from something (resume=auto) takes its folder over when its engines are about to start: what
+ends it before, a refusal above all, leaves configuration, rows and summary as they were.
 
 What may take long and cannot be awaited runs outside an event loop, where Ctrl-C ends it at once.
 """
@@ -75,6 +75,7 @@ def run(config: TrainConfig) -> int:
             return 0
         before = saved(path, resumed) if going_on else None
         if before is not None:
+            folder.check(resumed.state.step if resumed else None)
             before.check(setting_facts(config), config.learner)
         _Session(config, folder, checkpoints, resumed, before).run()
     return 0
@@ -135,11 +136,13 @@ class _Session:
         self._cut: list[CutPrompt] = []
         self._source: Callable[[], Identity] | None = None
         """What the run is made from, as its files are now; known when the data is ready."""
+        self._when = "before training had begun"
+        """Where SIGTERM finds nothing to save."""
 
     def run(self) -> None:
         status: Status = "failed"
         cause: str | None = None
-        if self._config.resume == "never":
+        if self._before is None:  # there is nothing to go on from, and so nothing to lose
             self._take_over()
         console = open_console(self._config.logging.progress, steps=self._config.pipeline.steps)
         memory = MemoryWatch()
@@ -150,7 +153,7 @@ class _Session:
             status, cause = "stopped", "interrupted"
             if not self._preemption.ended and not isinstance(error, Terminated):
                 raise
-            cause = "stopped by SIGTERM before training had begun"
+            cause = f"stopped by SIGTERM {self._when}"
             raise Terminated from error
         except Preempted as error:
             status, cause = "stopped", str(error)
@@ -225,7 +228,7 @@ class _Session:
             self._source = partial(_identity, config, inputs, policy)
             identity = self._source()
             if self._before is not None:
-                self._check_policy(self._before, identity, console)
+                self._check_policy(self._before, identity, console.note)
             if self._resumed:
                 console.note(f"resuming after step {self._resumed.state.step}")
                 # On a copy: other tasks than the checkpoint has seen are refused before the engines start.
@@ -268,23 +271,24 @@ class _Session:
         assert policy is not None  # the schema refuses model=tiny without a warm-up
         return data or self._rendered(tasks, policy, console), policy
 
-    def _check_policy(self, before: Saved, now: Identity, console: RunConsole) -> None:
-        """Of a warm-up that was made again. Raises ResumeRefused where the run goes on from its policy."""
+    def _check_policy(self, before: Saved, now: Identity, note: Callable[[str], None]) -> None:
+        """The facts, those of a warm-up that was made again among them. Raises ResumeRefused where the run goes on from
+        another policy than that warm-up's."""
         facts = dict(now.facts)
         warm, was = facts.get(WARM_WEIGHTS), before.facts.get(WARM_WEIGHTS)
         if not self._config.learner.lora.rank and warm and was and warm.value != was.value:
             # The checkpoint holds all weights that are trained.
             del facts[WARM_WEIGHTS]
             reference = ", a reference policy (algo.kl) is the new one" if self._config.algo.kl.coefficient else ""
-            console.note(f"the warm-up gave other weights than when the run began: the checkpoint's count{reference}")
+            note(f"the warm-up gave other weights than when the run began: the checkpoint's count{reference}")
         before.check(facts, self._config.learner)
 
-    def _check_unchanged(self, resumed: Checkpoint | None) -> None:
+    def _check_unchanged(self, resumed: Checkpoint | None, note: Callable[[str], None]) -> None:
         """Fresh engines load the model and open the databases again, which may have been replaced since the start.
         Raises ResumeRefused."""
         before = saved(self._folder.path, resumed)
         if before is not None and self._source is not None:
-            before.check(self._source().facts, self._config.learner)
+            self._check_policy(before, self._source(), note)
 
     def _rendered(self, tasks: TaskSet, policy: Path, console: RunConsole) -> PreparedData:
         with console.stage("rendering the prompts"), self._clock.stage("render"):
@@ -317,15 +321,19 @@ class _Session:
                     # A stream that has seen outcomes of a lost try is not the checkpoint's.
                     fresh = replace(data, stream=deepcopy(data.stream))
                     one = job(data=fresh, engines=running, resumed=resumed)
-                    await unless_lost(one.run(), running.watch())
+                    try:
+                        await unless_lost(one.run(), running.watch())
+                    finally:
+                        self._when = "after training had ended"
                 return
             except (LearnerLost, LearnerStalled, WeightUpdateFailed, WrongWeights) as error:
                 # What has never started is not lost: it would most likely not start the next time either.
                 if not started or not restarts_left or self._preemption.asked:
                     raise
+                self._when = "while its engines were started anew"
                 console.note(f"{error}; going on from {self._kept()}")
             resumed = self._checkpoints.latest()
-            self._check_unchanged(resumed)
+            self._check_unchanged(resumed, console.note)
             self._folder.rewind(resumed.state.step if resumed else None)
 
     def _finish(self, status: Status, cause: str | None, console: RunConsole) -> None:

@@ -168,7 +168,8 @@ def main() -> int:
     except QuorumError as error:
         return tell(error)
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the job goes on\n")
+        following = arguments.verb in ("logs", "resume")
+        sys.stderr.write("interrupted; the job goes on\n" if following else "interrupted\n")
         return 130
 
 

@@ -44,12 +44,12 @@ def main() -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    words = [word for word in arguments.words if "=" not in word]
+    words = [word for word in arguments.words if not _is_setting(word)]
     kind = KINDS.get(tuple(words) or ("train",))
     if kind is None:
         known = ", ".join(" ".join(verb) for verb in KINDS)
         raise ConfigError(f"{' '.join(words)} cannot be submitted: choose one of {known}")
-    address, overrides = take_address([word for word in arguments.words if "=" in word])
+    address, overrides = take_address([word for word in arguments.words if _is_setting(word)])
     base = arguments.base or (None if address else Path())
     settings = prepare(kind, overrides, base.resolve() if base else None)
     python = arguments.python or ("python" if address else sys.executable)
@@ -67,6 +67,11 @@ def _run(arguments: argparse.Namespace) -> int:
     sys.stderr.write(f"results: {settings.folder}; watch with: quorum jobs logs {identity} --follow\n")
     sys.stdout.flush()
     return follow(JobsClient(address), identity) if arguments.follow else 0
+
+
+def _is_setting(word: str) -> bool:
+    """name=value, or ~name, which takes a setting out."""
+    return "=" in word or word.startswith("~")
 
 
 def _local(cpus: int) -> str:

@@ -19,8 +19,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
+from pydantic import TypeAdapter, ValidationError
 
-from conf.errors import QuorumError
+from conf.errors import QuorumError, first_line
 from conf.short_folder import new_short_folder
 from operate.jobs.client import JobsClient, token_file
 from records.files import write_atomically
@@ -54,10 +55,18 @@ class Head:
 
 
 def running_head(file: Path = HEAD_FILE) -> Head | None:
-    """The head that an earlier command started here, if it is still alive."""
+    """The head that an earlier command started here, if it is still alive. Raises HeadFailed where its file is
+    damaged."""
     if not file.is_file():
         return None
-    head = Head(**json.loads(file.read_text(encoding="utf-8")))
+    try:
+        head = TypeAdapter(Head).validate_json(file.read_bytes(), strict=True)
+    except (OSError, ValidationError) as error:
+        reason = first_line(error, otherwise="it cannot be read")
+        raise HeadFailed(
+            f"{file}, which says where the local Ray head is, is damaged ({reason}): remove it, and end a head that "
+            "still runs with `ray stop`"
+        ) from error
     return head if head.alive() else None
 
 

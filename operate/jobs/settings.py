@@ -48,7 +48,7 @@ def take_address(overrides: Sequence[str]) -> tuple[str | None, list[str]]:
     for override in overrides:
         name, _, value = override.lstrip("+").partition("=")
         if name == "cluster.address":
-            address = value
+            address = None if value.lower() == "null" else unquoted(value)
         else:
             others.append(override)
     if address is not None and "@" in address:
@@ -58,6 +58,11 @@ def take_address(overrides: Sequence[str]) -> tuple[str | None, list[str]]:
             f"cluster.address={address}: jobs are submitted to the head's dashboard, such as http://HEAD:8265"
         )
     return address, others
+
+
+def unquoted(value: str) -> str:
+    """Without the quotes in which Hydra takes any value."""
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'" else value
 
 
 def prepare(kind: Kind, overrides: Sequence[str], base: Path | None) -> JobSettings:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from conf.errors import QuorumError
-from operate.jobs.client import FOLDER, JobInfo, JobsClient, JobsUnavailable
+from operate.jobs.client import FOLDER, JobInfo, JobsClient, JobsUnavailable, JobUnknown
 from operate.jobs.head import HEAD_FILE, running_head, stop_head
 from operate.jobs.submit import STOP_WAIT_S
 from records.index.lost import record_stopped
@@ -29,21 +29,40 @@ def shut_down(note: Callable[[str], None], *, file: Path = HEAD_FILE) -> bool:
 
 
 def end_jobs(client: JobsClient, note: Callable[[str], None], *, limit_s: float) -> list[JobInfo]:
-    """Asks every job that has not ended to do so, and waits for all together; the jobs asked. A head that does not
-    answer is waited for no longer."""
-    asked: list[JobInfo] = []
+    """Asks every job that has not ended to do so, and waits for all together; those jobs, which end with their head
+    whether they could be asked or not. A head that does not answer is waited for no longer."""
+    left: list[JobInfo] = []
     try:
-        for job in client.jobs():
-            if not job.ended:
-                note(f"stopping {job.id}")
-                client.stop(job.id)
-                asked.append(job)
+        left = [job for job in client.jobs() if not job.ended]
+        asked = [job for job in left if _asked(client, job, note)]
         limit = time.monotonic() + limit_s
-        while not all(client.job(job.id).ended for job in asked) and time.monotonic() < limit:
+        while not all(_has_ended(client, job) for job in asked) and time.monotonic() < limit:
             time.sleep(0.5)
     except JobsUnavailable as error:
         note(str(error))
-    return asked
+    return left
+
+
+def _asked(client: JobsClient, job: JobInfo, note: Callable[[str], None]) -> bool:
+    """False where the head refuses this one job. Raises JobsUnavailable where it answers nothing any more."""
+    note(f"stopping {job.id}")
+    try:
+        client.stop(job.id)
+    except JobUnknown:
+        return False
+    except JobsUnavailable as error:
+        if not client.answers():
+            raise
+        note(str(error))
+        return False
+    return True
+
+
+def _has_ended(client: JobsClient, job: JobInfo) -> bool:
+    try:
+        return client.job(job.id).ended
+    except JobUnknown:
+        return True
 
 
 def record(jobs: Sequence[JobInfo], note: Callable[[str], None]) -> None:

@@ -4,12 +4,11 @@ Kept: a run's newest checkpoint (resume needs it), the best evaluated one, and e
 as its parent. Runs that a process writes into are left alone. Logs, metrics, ledgers and reports are never touched.
 """
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from records.checkpoint import MANIFEST, finished, step_of
+from records.checkpoint import finished, remove, step_of
 from records.files import read_rows
 from records.index.index import RunIndex, RunRow
 from records.run_folder import CHECKPOINTS, METRICS, is_open
@@ -61,9 +60,7 @@ def garbage(rows: Sequence[RunRow]) -> Garbage:
 def collect(found: Garbage, index: RunIndex) -> None:
     """Deletes it."""
     for folder, _ in found.folders:
-        # Without its manifest a half-removed checkpoint is never taken for a whole one.
-        (folder / MANIFEST).unlink(missing_ok=True)
-        shutil.rmtree(folder)
+        remove(folder)
     if found.rows:
         index.forget([row.id for row in found.rows])
 

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from records.files import Json, read_rows, write_atomically
+from records.files import Json, RecordsDamaged, read_rows, write_atomically
 from records.index.index import RunIndex, now, run_id
 from records.index.register import SCORES, index_path
 from records.run_folder import CHECKPOINTS, CONFIG, METRICS, SUMMARY, is_open, read_config, read_summary
@@ -25,10 +25,15 @@ def record_stopped(folder: Path, cause: str) -> bool:
         return False
     config = read_config(folder)
     rows = list(read_rows(folder / METRICS)) if (folder / METRICS).is_file() else []
-    summary = _summary(rows, config, cause)
+    try:
+        asked = {"n": config["evaluation"]["n"], "selection": config["evaluation"]["selection"], "seed": config["seed"]}
+        where = index_path(config["run"]["dir"], config["run"].get("index"))
+    except (KeyError, TypeError) as error:
+        raise RecordsDamaged(f"{folder / CONFIG} is no whole configuration of a run: it lacks {error}") from error
+    summary = _summary(rows, asked, cause)
     write_atomically(folder / SUMMARY, json.dumps(summary.as_json(), indent=2, allow_nan=False) + "\n")
     (folder / STATES).unlink(missing_ok=True)
-    index = RunIndex(index_path(config["run"]["dir"], config["run"].get("index")))
+    index = RunIndex(where)
     identity = run_id(folder)
     for row in index.rows():
         if row.id == identity:
@@ -39,15 +44,13 @@ def record_stopped(folder: Path, cause: str) -> bool:
     return True
 
 
-def _summary(rows: list[Json], config: Json, cause: str) -> RunSummary:
+def _summary(rows: list[Json], asked: Json, cause: str) -> RunSummary:
     elapsed = [row["perf/elapsed_s"] for row in rows if row.get("perf/elapsed_s") is not None]
     return summarise(
         rows,
         status="stopped",
         error=cause,
         wall_s=elapsed[-1] if elapsed else 0.0,
-        n=config["evaluation"]["n"],
-        selection=config["evaluation"]["selection"],
-        seed=config["seed"],
         versions={},
+        **asked,
     )

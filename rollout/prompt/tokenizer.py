@@ -26,6 +26,8 @@ TOKENIZER_FILES = (
     "chat_template.json",
 )
 """What a tokenizer may consist of: the files that a checkpoint copies, and that a run's identity is made from."""
+TEMPLATES = "additional_chat_templates"
+"""Folder of a tokenizer with more than one chat template."""
 
 
 def load_tokenizer(path: str | Path, revision: str | None = None) -> "PreTrainedTokenizerBase":

@@ -93,6 +93,33 @@ def test_an_unfinished_folder_is_no_checkpoint(tmp_path):
     assert store.latest().state.step == 1
 
 
+def test_a_newest_checkpoint_without_its_manifest_is_damaged_and_an_older_one_was_removed_in_part(tmp_path):
+    store = CheckpointStore(tmp_path, keep=2)
+    for step in (1, 2):
+        asyncio.run(store.save(state(step), write_policy))
+    (tmp_path / "step-000001" / "MANIFEST.json").unlink()
+    assert store.latest().state.step == 2
+    (tmp_path / "step-000002" / "MANIFEST.json").unlink()
+    with pytest.raises(CheckpointInvalid, match=r"step-000002/MANIFEST\.json is missing: remove "):
+        store.latest()
+
+
+def test_a_checkpoint_that_was_moved_and_linked_is_read_and_only_its_link_is_removed(tmp_path):
+    runs, other = tmp_path / "runs", tmp_path / "other"
+    store = CheckpointStore(runs, keep=1)
+    asyncio.run(store.save(state(1), write_policy))
+    (runs / "step-000001").rename(other)
+    (runs / "step-000001").symlink_to(other)
+    assert store.latest().state.step == 1
+    fresh = CheckpointStore(runs, keep=1)
+    asyncio.run(fresh.save(state(1), write_policy))
+    assert not (runs / "step-000001").is_symlink()
+    (runs / "step-000002").symlink_to(other)
+    asyncio.run(fresh.save(state(3), write_policy))
+    assert [folder.name for folder in runs.iterdir()] == ["step-000003"]
+    assert (other / "MANIFEST.json").is_file()
+
+
 def test_a_damaged_file_is_named(tmp_path):
     store = CheckpointStore(tmp_path, keep=2)
     checkpoint = asyncio.run(store.save(state(1), write_policy))
@@ -133,6 +160,17 @@ def test_a_damaged_file_of_a_checkpoint_is_one_sentence_that_says_what_to_do(tmp
     assert said.startswith(f"{folder / name} is damaged (")
     assert said.endswith(f"remove {folder} to resume from the one before")
     assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "policy", "/nowhere", "../.."])
+def test_a_manifest_that_lists_what_is_no_file_is_one_sentence(tmp_path, name):
+    store = CheckpointStore(tmp_path, keep=2)
+    folder = asyncio.run(store.save(state(1), write_policy)).folder
+    manifest = json.loads((folder / "MANIFEST.json").read_text())
+    manifest["files"][name] = 10
+    (folder / "MANIFEST.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointInvalid, match="is missing or has changed"):
+        store.latest()
 
 
 @pytest.mark.parametrize(

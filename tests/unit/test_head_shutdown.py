@@ -8,7 +8,7 @@ import pytest
 from conf.load import load, to_yaml
 from conf.paths import absolute
 from conf.schema.root import TrainConfig
-from operate.jobs.client import FOLDER, JobInfo, JobsClient, JobsUnavailable
+from operate.jobs.client import FOLDER, JobInfo, JobsClient, JobsUnavailable, JobUnknown
 from operate.jobs.shutdown import CAUSE, end_jobs, record
 from records.index.index import RunIndex
 from records.index.lost import record_stopped
@@ -108,5 +108,39 @@ def test_jobs_are_asked_to_end_and_waited_for():
 def test_a_job_that_does_not_end_and_a_silent_head_hold_nothing_up():
     assert [one.id for one in end_jobs(FakeClient({"a": 10**9}), lambda text: None, limit_s=0.05)] == ["a"]
     said: list[str] = []
-    assert end_jobs(FakeClient({"a": 0}, silent=True), said.append, limit_s=60.0) == []
+    # They end with their head all the same, and somebody must write that down.
+    assert [one.id for one in end_jobs(FakeClient({"a": 0}, silent=True), said.append, limit_s=60.0)] == ["a"]
     assert said[-1] == "no Ray Jobs API answers"
+
+
+class RefusingClient(FakeClient):
+    """Knows nothing of "gone", and fails over "odd"."""
+
+    def stop(self, identity: str) -> bool:
+        if identity == "gone":
+            raise JobUnknown("no such job")
+        if identity == "odd":
+            raise JobsUnavailable("500: odd")
+        return super().stop(identity)
+
+    def answers(self) -> bool:
+        return True
+
+
+def test_a_job_that_is_refused_keeps_no_other_from_being_asked():
+    client, said = RefusingClient({"gone": 0, "odd": 0, "c": 2}), []
+    assert [one.id for one in end_jobs(client, said.append, limit_s=60.0)] == ["gone", "odd", "c"]
+    assert client.asked == ["c"]
+    assert client._looks["c"] < 0
+    assert "500: odd" in said
+
+
+@pytest.mark.parametrize("text", ["{}", "run: {dir: runs}\nevaluation: 3\n", "run: 1\nevaluation: {n: 1}\n"])
+def test_a_configuration_that_lacks_something_does_not_end_the_recording(tmp_path, text):
+    path, _ = started(tmp_path, "one")
+    other, _ = started(tmp_path, "two")
+    (path / "config.yaml").write_text(text)
+    said: list[str] = []
+    record([job("a", "RUNNING", path), job("b", "RUNNING", other)], said.append)
+    assert "is no whole configuration of a run: it lacks" in said[0]
+    assert said[1].endswith("it is recorded as stopped")

@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 
+import operate.jobs.__main__
 from conf.errors import ConfigError, QuorumError
 from conf.load import load
 from conf.schema.root import TrainConfig
 from operate.jobs.__main__ import continued, resubmit
 from operate.jobs.client import JobInfo, JobsClient, JobsUnavailable, JobUnknown, auth_headers
+from operate.jobs.command import _is_setting
 from operate.jobs.head import Head, running_head
 from operate.jobs.package import MAX_BYTES, PackageTooLarge, source_files, stage
 from operate.jobs.settings import KINDS, prepare, take_address
@@ -198,6 +200,36 @@ def test_a_head_whose_process_is_another_is_gone(tmp_path):
     file.write_text(json.dumps(head))
     assert Head(**head).alive() is False
     assert running_head(file) is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"address": 1}', '{"address": "a", "pid": "1"}'])
+def test_a_damaged_file_of_the_head_is_one_sentence(tmp_path, text):
+    file = tmp_path / "head.json"
+    file.write_text(text)
+    with pytest.raises(QuorumError, match=r"head\.json, which says where .* is damaged \(.*remove it"):
+        running_head(file)
+
+
+@pytest.mark.parametrize(("arguments", "said"), [(["shutdown"], ""), (["logs", "a"], "; the job goes on")])
+def test_ctrl_c_promises_only_of_a_job_that_is_followed_that_it_goes_on(monkeypatch, capsys, arguments, said):
+    def interrupted(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(operate.jobs.__main__.VERBS, arguments[0], interrupted)
+    monkeypatch.setattr(sys, "argv", ["jobs", *arguments])
+    assert operate.jobs.__main__.main() == 130
+    assert capsys.readouterr().err == f"interrupted{said}\n"
+
+
+def test_settings_to_submit_are_told_from_the_verb():
+    words = ["bench", "spider", "model.path=x", "~reward.memory", "++a=b"]
+    assert [word for word in words if _is_setting(word)] == words[2:]
+
+
+def test_an_address_may_be_quoted_or_left_out():
+    for typed in ("'http://head:8265'", '"http://head:8265"', "http://head:8265"):
+        assert take_address([f"cluster.address={typed}", "seed=1"]) == ("http://head:8265", ["seed=1"])
+    assert take_address(["cluster.address=null"]) == (None, [])
 
 
 def test_a_head_that_has_just_started_is_asked_again_and_another_refusal_is_not(monkeypatch):

@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import threading
+import tomllib
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +23,7 @@ from operate.jobs.client import JobsClient, JobsUnavailable, auth_headers
 from operate.jobs.head import HeadFailed, start_head
 from operate.jobs.package import PACKAGES
 from rewards.ray_start import give_token, ray_folder, start_private_ray
+from rewards.same_code import PACKAGES as COMPARED
 from rewards.same_code import VARIABLE, OtherCode, check_same_code, digest, variables
 
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
@@ -47,6 +50,15 @@ def test_no_other_command_starts_our_modules_with_the_working_directory_first():
             if '"-m"' in file.read_text():
                 found.add(str(file.relative_to(ROOT)))
     assert found == FOREIGN.keys()
+
+
+def test_code_is_compared_sent_and_installed_with_all_that_it_imports():
+    imported = re.compile(rf"^\s*(?:from|import) ({'|'.join(PACKAGES)})\b", re.MULTILINE)
+    files = [file for package in COMPARED for file in (ROOT / package).rglob("*.py")]
+    assert {name for file in files for name in imported.findall(file.read_text())} <= {*COMPARED}
+    found = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    assert [*found["setuptools"]["packages"]["find"]["include"]] == [f"{name}*" for name in PACKAGES]
+    assert found["importlinter"]["root_packages"] == [*PACKAGES]
 
 
 def test_ray_starts_where_its_workers_find_this_code_and_nothing_else(tmp_path, monkeypatch):

@@ -19,10 +19,11 @@ import trainer.run
 from conf.errors import QuorumError
 from conf.load import load
 from conf.schema.root import TrainConfig
-from records.checkpoint import STREAM, RunState
+from records.checkpoint import STREAM, CheckpointInvalid, RunState
 from records.digests import weights_digest
-from records.identity import FILE
-from records.run_folder import LedgerRow
+from records.files import RecordsDamaged
+from records.identity import FILE, _tokenizer_digest
+from records.run_folder import LedgerRow, read_summary
 from rollout.errors import WeightUpdateFailed
 from rollout.tasks import TaskSet
 from tests.tiny_qwen2 import tiny_qwen2
@@ -34,6 +35,9 @@ from trainer.warmup.tokenizer import train_tokenizer
 
 GOLD = "SELECT name FROM dog"
 STEPS = 2
+
+
+RUN_JOB = trainer.run._Session._run_job
 
 
 class EnginesReached(QuorumError):
@@ -81,6 +85,7 @@ class Place:
             *("experiment=quickstart", "data=jsonl", f"data.train={self.root}/train.jsonl"),
             *(f"data.heldout={self.root}/heldout.jsonl", f"run.dir={self.root}/runs", "run.name=mine"),
             *("model=pretrained", f"model.path={self.model}", "warmup.enabled=false", "pipeline.steps=10"),
+            "prompt.max_tokens=192",
             *("rollout.engine.kv_cache_gib=0.1", "logging.progress=plain"),
         ]
         return load(TrainConfig, "train", [*fixed, *more])
@@ -129,6 +134,8 @@ def in_place_of_engines(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     # Looked at in tests of its own; it imports torch in a process of its own each time.
     monkeypatch.setattr(trainer.run, "check_policy", lambda config, policy: None)
     monkeypatch.setattr(trainer.run, "local_ray", lambda cluster: contextlib.nullcontext())
+    # It runs in a process of its own: tests/unit/test_architectures.py.
+    monkeypatch.setattr(trainer.run, "check_policy", lambda config, policy: None)
     monkeypatch.setattr(trainer.run, "warmed_up", warm_up)
     monkeypatch.setattr(trainer.run._Session, "_run_job", steps)
 
@@ -348,13 +355,95 @@ def test_a_run_does_not_go_on_by_itself_from_what_was_replaced_under_it(place, m
         FakeEngines.opened += 1
         yield FakeEngines()
 
-    monkeypatch.undo()
-    monkeypatch.setattr(trainer.run, "local_ray", lambda cluster: contextlib.nullcontext())
+    monkeypatch.setattr(trainer.run._Session, "_run_job", RUN_JOB)
     monkeypatch.setattr(trainer.run, "engines", engines)
     monkeypatch.setattr(trainer.run, "Job", EndlessJob)
     with pytest.raises(ResumeRefused, match="the content of the training databases was"):
         place.start("resume=auto", ADAPTERS, "learner.max_restarts=2")
     assert FakeEngines.opened == 1
+
+
+def test_a_warm_up_that_was_made_again_does_not_end_a_run_that_loses_its_engines(place, monkeypatch, capsys):
+    shutil.rmtree(place.run)
+    begin(place, *WARM)
+    trained_further(place.warm)
+    opened: list[int] = []
+
+    class Losing:
+        async def watch(self) -> None:
+            raise WeightUpdateFailed("the previous weight broadcast failed")
+
+    @contextlib.asynccontextmanager
+    async def engines(*_: object) -> AsyncIterator[Losing]:
+        opened.append(1)
+        yield Losing()
+
+    monkeypatch.setattr(trainer.run._Session, "_run_job", RUN_JOB)
+    monkeypatch.setattr(trainer.run, "engines", engines)
+    monkeypatch.setattr(trainer.run, "Job", EndlessJob)
+    with pytest.raises(WeightUpdateFailed):
+        place.start("resume=auto", *WARM, "learner.max_restarts=2")
+    assert len(opened) == 3
+
+
+DAMAGED_ROWS = {
+    "metrics.jsonl": ('{"version": 1}\n', "metrics.jsonl:1 names no step"),
+    "samples.jsonl": ('{"step": "1"}\n', "samples.jsonl:1 names no step"),
+    "ledger.jsonl": ('{"step": 2, "version": 2, "trained": []}\n', "should hold the checkpoint's steps 1 to 2"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED_ROWS)
+def test_damaged_rows_are_one_sentence_before_anything_slow_and_nothing_is_cut(place, monkeypatch, name):
+    text, sentence = DAMAGED_ROWS[name]
+    (place.run / name).write_text(text)
+    before = place.contents()
+    monkeypatch.setattr(trainer.run, "load_tasks", lambda data: pytest.fail("it went on"))
+    with pytest.raises(RecordsDamaged, match=sentence):
+        place.start("resume=auto", ADAPTERS)
+    assert place.contents() == before
+
+
+def test_a_checkpoint_without_its_manifest_is_not_taken_for_none(place):
+    (place.run / "checkpoints" / "step-000002" / "MANIFEST.json").unlink()
+    before = place.contents()
+    with pytest.raises(CheckpointInvalid, match=r"step-000002/MANIFEST.json is missing: remove .*step-000002 to"):
+        place.start("resume=auto", ADAPTERS)
+    assert place.contents() == before
+
+
+def test_a_first_start_under_resume_auto_is_recorded_from_its_beginning(place):
+    shutil.rmtree(place.run)
+    (place.root / "dogs.sqlite").rename(place.root / "cats.sqlite")
+    with pytest.raises(QuorumError, match="no training task remains"):
+        place.start("resume=auto", ADAPTERS)
+    summary = read_summary(place.run)
+    assert summary is not None
+    assert summary["status"] == "failed"
+    assert (place.run / "config.yaml").is_file()
+
+
+@pytest.mark.parametrize("name", ["tokenizer.model", "vocab.txt", "additional_chat_templates/tools.jinja"])
+def test_every_file_of_a_tokenizer_counts(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    found = set()
+    for content in ("one", "two"):
+        (tmp_path / name).write_text(content)
+        found.add(_tokenizer_digest(tmp_path))
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize("header", [b"[]", b"{}x", b'"a"', b"null"])
+def test_weights_with_another_header_are_one_sentence(tmp_path, header):
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(QuorumError, match="model.safetensors is no safetensors file"):
+        weights_digest(tmp_path)
+
+
+def test_a_link_to_weights_that_are_gone_is_one_sentence(tmp_path):
+    (tmp_path / "model.safetensors").symlink_to(tmp_path / "blobs" / "gone")
+    with pytest.raises(QuorumError, match="model.safetensors cannot be read: No such file"):
+        weights_digest(tmp_path)
 
 
 def test_weights_are_told_apart_by_content_and_not_by_files(tmp_path):

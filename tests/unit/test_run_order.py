@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 from transformers import Qwen2Config
 
 import trainer.run
-from conf.errors import ConfigError, QuorumError
+from conf.errors import ConfigError, QuorumError, Terminated
 from conf.load import load
 from conf.schema.root import TrainConfig
 from records.checkpoint import STREAM, RunState
@@ -23,6 +25,7 @@ from rollout.errors import WeightUpdateFailed
 from rollout.tasks import Dropped, StreamMismatch, TaskSet
 from trainer.data import PreparedData
 from trainer.learner.errors import LearnerLost, LearnerStalled
+from trainer.model_check import _deaf_children
 from trainer.run import run
 from trainer.warmup.cache import keep_left_out
 from trainer.warmup.tokenizer import train_tokenizer
@@ -301,6 +304,44 @@ def test_weights_that_reach_no_engine_start_the_engines_anew_as_often_as_allowed
     with pytest.raises(WeightUpdateFailed, match="broadcast failed"):
         start({"good": GOLD}, "learner.max_restarts=2")
     assert FakeEngines.opened == 3
+
+
+@pytest.mark.parametrize(("opening", "when"), [(1, "before training had begun"), (2, "while its engines were started")])
+def test_sigterm_where_nothing_can_be_saved_says_where_that_was(start, tmp_path, monkeypatch, opening, when):
+    policy = tmp_path / "policy"
+    Qwen2Config().save_pretrained(policy)
+    train_tokenizer([GOLD], 300, 512).save_pretrained(policy)
+    keep_left_out(policy, [])
+
+    async def warm_up(config: TrainConfig, tasks: TaskSet, note: Callable[[str], None]) -> Path:
+        return policy
+
+    opened: list[int] = []
+
+    @contextlib.asynccontextmanager
+    async def engines(*_: object) -> AsyncIterator[FakeEngines]:
+        opened.append(1)
+        if len(opened) == opening:
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.sleep(5)
+        yield FakeEngines()
+
+    monkeypatch.setattr(trainer.run, "warmed_up", warm_up)
+    monkeypatch.setattr(trainer.run, "engines", engines)
+    monkeypatch.setattr(trainer.run, "Job", EndlessJob)
+    with pytest.raises(Terminated):
+        start({"good": GOLD}, "learner.max_restarts=2")
+    summary = json.loads((tmp_path / "runs" / "quickstart" / "summary.json").read_text())
+    assert summary["status"] == "stopped"
+    assert summary["error"].startswith(f"stopped by SIGTERM {when}")
+
+
+def test_the_process_that_checks_a_model_leaves_ctrl_c_to_the_driver():
+    script = "import os, signal; os.kill(os.getpid(), signal.SIGINT); print('alive')"
+    with _deaf_children():
+        child = subprocess.Popen([sys.executable, "-S", "-c", script], stdout=subprocess.PIPE, text=True)
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    assert child.communicate(timeout=60)[0] == "alive\n"
 
 
 class FakeWandb:
