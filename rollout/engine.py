@@ -37,7 +37,7 @@ class RolloutEngine:
         check_context(folder, config, spec.max_model_len)
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(spec.model)
+        tokenizer = AutoTokenizer.from_pretrained(spec.model, trust_remote_code=False)
         self._detokenizer = Detokenizer(tokenizer)
         self._stop = stop_tokens(folder, config, tokenizer)
         self._spec = spec

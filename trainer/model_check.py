@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from conf.errors import QuorumError
+from conf.schema.learner import LoraConfig
 from conf.schema.root import TrainConfig
 from trainer.learner.errors import PolicyNotLoadable
 
@@ -35,7 +36,8 @@ def check_policy(config: TrainConfig, policy: Path) -> None:
     spawn = get_context("spawn")
     answers, answering = spawn.Pipe(duplex=False)
     longest = config.prompt.max_tokens + config.rollout.sampling.max_tokens
-    settings = (config.learner.packing, longest, config.learner.gradient_checkpointing)
+    learner = config.learner
+    settings = (learner.packing, longest, learner.gradient_checkpointing, learner.lora)
     process = spawn.Process(target=_check, args=(answering, str(policy.resolve()), *settings), daemon=True)
     with _deaf_children():
         process.start()
@@ -64,7 +66,9 @@ def _deaf_children() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _check(answering: Connection, folder: str, packing: Packing, longest: int, checkpointing: bool) -> None:
+def _check(
+    answering: Connection, folder: str, packing: Packing, longest: int, checkpointing: bool, lora: LoraConfig
+) -> None:
     import torch
 
     from trainer.learner.exactness import check_model
@@ -74,7 +78,7 @@ def _check(answering: Connection, folder: str, packing: Packing, longest: int, c
     torch.set_num_threads(1)
     quiet_transformers()
     try:
-        check_model(folder, packing=packing, longest=longest, checkpointing=checkpointing)
+        check_model(folder, packing=packing, longest=longest, checkpointing=checkpointing, lora=lora)
     except PolicyNotLoadable as error:
         answering.send(str(error))
     else:

@@ -38,7 +38,7 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> "PreTrained
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(path), revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(str(path), revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         reason = first_line(error, otherwise="no tokenizer")
         raise QuorumError(f"no tokenizer can be loaded from {path}: {reason}") from error

@@ -1,20 +1,24 @@
 """Which architectures the learner computes exactly, that it refuses the others, and by what it tells them apart."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig
 
+from conf.errors import QuorumError
 from conf.load import load
 from conf.schema.learner import LoraConfig
+from conf.schema.model import PretrainedModel
 from conf.schema.root import TrainConfig
+from rollout.prompt.tokenizer import load_tokenizer
 from tests.architectures import ARCHITECTURES, config_of, outcome_of, row_of
 from tests.tiny_qwen2 import tiny_qwen2
 from trainer.learner import exactness, logits, policy, state
 from trainer.learner.attention import prefix
 from trainer.learner.errors import PolicyNotLoadable
-from trainer.learner.exactness import check_model, fault_of
+from trainer.learner.exactness import adapter_fault, check_model, fault_of
 from trainer.learner.gather import gathered_weights
 from trainer.learner.logits import Logits
 from trainer.learner.logprobs import token_logprobs
@@ -22,6 +26,7 @@ from trainer.learner.lora import add_adapters
 from trainer.learner.policy import load_model
 from trainer.learner.small_copy import small_config
 from trainer.model_check import check_policy
+from trainer.warmup.policy import pretrained_policy
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "models.md"
 
@@ -96,6 +101,67 @@ def test_a_folder_of_another_class_is_refused(tmp_path):
     config.architectures = ["Qwen2ForRewardModel"]
     with pytest.raises(PolicyNotLoadable, match="names Qwen2ForRewardModel, and what can be trained of it is Qwen2For"):
         check_model(saved(tmp_path, config), packing="padded")
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ({"model_type": "t5", "d_model": 32}, "transformers has no causal language model of this kind"),
+        ({"model_type": "gemma3", "text_config": {"num_hidden_layers": 2}}, "it is more than a language model"),
+        (
+            {"model_type": "llama", "quantization_config": {"quant_method": "awq", "bits": 4}},
+            r"its weights are quantised \(awq\).*give the model's plain folder",
+        ),
+    ],
+)
+def test_what_is_no_plain_language_model_is_refused_in_plain_words(tmp_path, entries, words):
+    (tmp_path / "config.json").write_text(json.dumps(entries))
+    with pytest.raises(PolicyNotLoadable, match=words):
+        check_model(str(tmp_path), packing="padded")
+
+
+def test_code_that_a_model_folder_brings_is_neither_run_nor_asked_about(tmp_path, monkeypatch):
+    ran = tmp_path / "ran"
+    for name in ("configuration_own", "tokenization_own"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(ran)!r}, 'w')\nclass Own: pass\n")
+    config = {"model_type": "own", "auto_map": {"AutoConfig": "configuration_own.Own"}}
+    tokenizer = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["tokenization_own.Own", None]}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    monkeypatch.setattr("builtins.input", lambda asked: "y")
+    with pytest.raises(PolicyNotLoadable, match="contains custom code"):
+        check_model(str(tmp_path), packing="padded")
+    with pytest.raises(QuorumError, match="contains custom code"):
+        load_tokenizer(tmp_path)
+    with pytest.raises(QuorumError, match="contains custom code"):
+        pretrained_policy(PretrainedModel(path=str(tmp_path)), 0, torch.float32)
+    assert not ran.exists()
+
+
+def test_how_many_layers_have_a_window_is_no_length(tmp_path):
+    config = CONFIG_MAPPING["gemma3_text"](
+        **{"vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 6, "head_dim": 8},
+        **{"num_attention_heads": 4, "num_key_value_heads": 1, "sliding_window": 512, "sliding_window_pattern": 6},
+    )
+    with pytest.raises(PolicyNotLoadable, match=r"be 512 together at most$"):
+        check_model(saved(tmp_path, config), packing="shared_prefix", longest=1500)
+
+
+@pytest.mark.parametrize("name", ["Falcon-H1", "Mamba 2"])
+def test_layers_that_take_no_adapters_are_refused_with_them(tmp_path, name):
+    folder = saved(tmp_path, config_of(name))
+    with pytest.raises(PolicyNotLoadable, match=r"learner.lora.rank=4: .*incompatible.*choose learner.lora.rank=0$"):
+        check_model(folder, packing="padded", lora=LoraConfig(rank=4))
+    check_model(folder, packing="padded", lora=LoraConfig(rank=0))
+
+
+@pytest.mark.parametrize("name", ["GPT-2", "Qwen2", "Qwen3.5"])
+def test_adapters_that_engines_would_not_hear_of_are_found_out(monkeypatch, name):
+    packing = "padded" if name == "Qwen3.5" else "shared_prefix"
+    asked = {"lora": LoraConfig(rank=4), "packing": packing, "longest": None}
+    assert adapter_fault(config_of(name), **asked) is None
+    monkeypatch.setattr(exactness, "gathered_weights", lambda model, sharded: [])
+    assert "differ from those of the merged weights" in str(adapter_fault(config_of(name), **asked))
 
 
 ROPES = {

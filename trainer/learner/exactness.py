@@ -7,27 +7,34 @@ Not looked at: the weights themselves, a device's kernels, what the engine compu
 """
 
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 
 from conf.errors import first_line
+from conf.schema.learner import LoraConfig
 from trainer.carriers import TrainingSequence
 from trainer.learner.errors import LearnerError, PolicyNotLoadable
 from trainer.learner.fused import cpu
-from trainer.learner.gather import persistent_buffers
+from trainer.learner.gather import gathered_weights, persistent_buffers
+from trainer.learner.lora import add_adapters
 from trainer.learner.packing.padded import pack_padded
 from trainer.learner.packing.shared_prefix import pack_shared_prefix
 from trainer.learner.policy import Packing, Policy, attention_name, load_config, without_noise
-from trainer.learner.small_copy import BEYOND, VOCABULARY, built, randomise, reach, small_config
+from trainer.learner.small_copy import BEYOND, VOCABULARY, built, randomise, randomise_adapters, reach, small_config
 
 LIMIT = 1e-4
 """Nats; rounding moves a log-probability by some 1e-6."""
 GRADIENT_LIMIT = 1e-3
 """Of a parameter's gradient, as a share of its norm, or of a thousandth of all where it has next to none."""
+
+ADAPTER_LIMIT = 1e-3
+"""Nats; adapters that are ten times what training makes of them move a log-probability by nats, rounding by some
+1e-5 (1e-4 where logits are multiplied)."""
 
 _TEMPERATURE = 0.8
 _PACKERS = {"padded": pack_padded, "shared_prefix": pack_shared_prefix}
@@ -54,16 +61,29 @@ class _Values:
     """Of a fixed mixture of both, by parameter."""
 
 
-def check_model(folder: str, *, packing: Packing, longest: int | None = None, checkpointing: bool = False) -> None:
+def check_model(
+    folder: str,
+    *,
+    packing: Packing,
+    longest: int | None = None,
+    checkpointing: bool = False,
+    lora: LoraConfig | None = None,
+) -> None:
     """Raises PolicyNotLoadable, in one sentence with the setting that serves the model, if there is one.
 
     Args:
         longest: tokens of the longest prompt with its completion; None: any.
         checkpointing: learner.gradient_checkpointing.
+        lora: learner.lora; None: no adapters.
     """
     config = load_config(Path(folder))
     fault = fault_of(config, packing=packing, longest=longest, checkpointing=checkpointing)
     if fault is None:
+        if lora is not None and lora.rank and (fault := adapter_fault(config, lora, packing=packing, longest=longest)):
+            raise PolicyNotLoadable(
+                f"the model at {folder} ({config.model_type}) cannot be trained with learner.lora.rank={lora.rank}: "
+                f"{fault}; choose learner.lora.rank=0"
+            )
         return
     told = f"the model at {folder} ({config.model_type}) cannot be trained with learner.packing={packing}: {fault}"
     remedies = []
@@ -83,6 +103,8 @@ def fault_of(
     config: PreTrainedConfig, *, packing: Packing, longest: int | None = None, checkpointing: bool = False
 ) -> str | None:
     """What is wrong with training the model of `config`, in words; None: nothing was found."""
+    if fault := _kind_fault(config):
+        return fault
     try:
         plain, expected = _small_copy(config, longest)
     except _RAISED as error:
@@ -105,6 +127,33 @@ def fault_of(
     except _RAISED as error:
         return f"transformers cannot compute it so ({_told(error)})"
     return _difference(tested, trained, expected)
+
+
+def adapter_fault(config: PreTrainedConfig, lora: LoraConfig, *, packing: Packing, longest: int | None) -> str | None:
+    """What is wrong with training adapters in a model that `fault_of` finds nothing wrong with: whether they can be put
+    into it, and whether the weights that engines are sent are what the learner computes with."""
+    try:
+        plain, _ = _small_copy(config, longest)
+        # A model's configuration keeps the name of its attention: each has its own.
+        adapted = built(deepcopy(plain.config), attention=attention_name(packing, "cpu", plain.config))
+        adapted.load_state_dict(plain.state_dict())
+        without_noise(adapted)
+        # Whatever factor a run has, rounding is to stay small.
+        add_adapters(adapted, lora.model_copy(update={"alpha": 4.0 * lora.rank}), seed=0)
+        randomise_adapters(adapted)
+        with torch.no_grad():
+            found = _packed_values(Policy(adapted, temperature=_TEMPERATURE, chunk=5).eval(), packing)
+            plain.load_state_dict(dict(gathered_weights(adapted, sharded=False)), strict=False)
+            farthest = _farthest(found.logp, _plain_values(plain).logp)
+    except _RAISED as error:
+        return f"its layers take no adapters ({_told(error)})"
+    return (
+        None
+        if farthest <= ADAPTER_LIMIT
+        else (
+            f"with adapters its log-probabilities differ from those of the merged weights by up to {farthest:.2g} nats"
+        )
+    )
 
 
 def _small_copy(config: PreTrainedConfig, longest: int | None) -> tuple[PreTrainedModel, _Values]:
@@ -198,6 +247,21 @@ def _values(model: PreTrainedModel, logps: Sequence[torch.Tensor], entropies: Se
         found = torch.autograd.grad(mixture, list(named.values()), allow_unused=True, materialize_grads=True)
         gradients = dict(zip(named, found, strict=True))
     return _Values(logp=logp.detach(), entropy=entropy.detach(), gradients=gradients)
+
+
+def _kind_fault(config: PreTrainedConfig) -> str | None:
+    """What config.json says before anything is built."""
+    quantised = config.to_dict().get("quantization_config")
+    if quantised is not None:
+        method = quantised.get("quant_method", "no method named")
+        return (
+            f"its weights are quantised ({method}), and what is trained are whole ones: give the model's plain folder"
+        )
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return "transformers has no causal language model of this kind"
+    if config.attribute_map.get("num_hidden_layers", "num_hidden_layers") not in config.to_dict():
+        return "it is more than a language model (of images, sound or an encoder too), and only those are trained"
+    return None
 
 
 def _class_fault(config: PreTrainedConfig, model: PreTrainedModel) -> str | None:

@@ -75,6 +75,7 @@ def load_model(path: str, *, packing: Packing, device: str, dtype: torch.dtype) 
             dtype=dtype,
             attn_implementation=attention_name(packing, device, config),
             local_files_only=True,
+            trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
         )
@@ -97,7 +98,7 @@ def load_config(folder: Path) -> PreTrainedConfig:
     if not (folder / "config.json").is_file():
         raise PolicyNotLoadable(f"no model at {folder}: the folder has no config.json")
     try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         reason = first_line(error, otherwise=type(error).__name__)
         raise PolicyNotLoadable(f"cannot read the config.json at {folder}: {reason}") from error

@@ -54,6 +54,7 @@ class LearnerRank:
                 packing=config.packing,
                 longest=spec.longest_sequence,
                 checkpointing=config.gradient_checkpointing,
+                lora=config.lora,
             )
         policy = self._load(spec.policy)
         if config.lora.rank:

@@ -22,7 +22,8 @@ _UNLIMITED = 2**20
 _LAYERS = 2
 _NARROW = 256
 _WIDTH = re.compile(r"intermediate_size|ffn_dim|n_inner")
-_WINDOWS = re.compile(r"window(?!_layers)|attention_chunk_size")
+_WINDOWS = re.compile(r"window(?!_layers|_pattern)|attention_chunk_size")
+"""Lengths in tokens: how many layers have a window, and which, is no length."""
 _EVERY = re.compile(r"period|interval|pattern|_step$|dense_replace|offset")
 """Entries after so many layers of which another kind comes."""
 
@@ -47,7 +48,7 @@ def built(config: PreTrainedConfig, *, attention: str) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
-            config, attn_implementation=attention, dtype=torch.float32
+            config, attn_implementation=attention, dtype=torch.float32, trust_remote_code=False
         )
     return model.eval()
 
@@ -58,6 +59,15 @@ def randomise(model: nn.Module) -> None:
         torch.manual_seed(0)
         for parameter in model.parameters():
             _randomise(parameter)
+
+
+def randomise_adapters(model: nn.Module) -> None:
+    """As `randomise`, of adapters alone, which begin by changing nothing."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                _randomise(parameter)
 
 
 def _randomise(parameter: nn.Parameter) -> None:
@@ -143,6 +153,8 @@ def _limits(name: str, ropes: set[str]) -> bool:
 def _limit(name: str) -> int:
     if _WIDTH.search(name):
         return 64
+    if name.startswith("vocab_size"):
+        return VOCABULARY
     if "per_tok" in name:
         return 2
     if "experts" in name:

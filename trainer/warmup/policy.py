@@ -40,8 +40,9 @@ def tiny_policy(model: TinyModel, tokenizer: PreTrainedTokenizerBase, seed: int)
 def pretrained_policy(model: PretrainedModel, seed: int, dtype: torch.dtype) -> PreTrainedModel:
     """The folder's weights, or random ones of its shape. Raises QuorumError."""
     try:
-        config = AutoConfig.from_pretrained(model.path, revision=model.revision)
-        settings: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention_name("padded", "cpu", config)}
+        config = AutoConfig.from_pretrained(model.path, revision=model.revision, trust_remote_code=False)
+        settings: dict[str, Any] = {"dtype": dtype, "trust_remote_code": False}
+        settings["attn_implementation"] = attention_name("padded", "cpu", config)
         if model.random_weights:
             torch.manual_seed(seed)
             return AutoModelForCausalLM.from_config(config, **settings)
