@@ -1,9 +1,9 @@
 """Who may ask an HTTP listener of ours: the one check that all of them make.
 
 Guarantees: a listener on the loopback address answers only under this machine's own names, so that a foreign web page
-which points its name here (DNS rebinding) reads nothing through the visitor's browser; what a page of another
-site sends in its own name is refused, whatever the method; where a token is set, nothing but the open paths is answered without it. Does not encrypt, and does not tell
-the users of one machine apart.
+which points its name here (DNS rebinding) reads nothing through the visitor's browser; what a page of another site
+sends in its own name is refused, whatever the method; where a token is set, nothing but the open paths is answered
+without it. Does not encrypt, and does not tell the users of one machine apart.
 """
 
 import hmac

@@ -228,6 +228,7 @@ def test_a_slow_client_is_not_waited_for(server: WatchServer, monkeypatch: pytes
                 slow.sendall(b"x")
                 time.sleep(0.05)
         assert time.monotonic() - begun < 3
+    monkeypatch.undo()
     assert get(server, "/")[0] == 200
 
 
