@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from conf.cli import run_entrypoint
 from conf.errors import ConfigError
 from conf.front import VERBS, main
 from conf.load import experiments, load
@@ -122,3 +123,23 @@ def test_a_broken_connection_is_not_taken_for_a_reader_that_left(monkeypatch: py
         monkeypatch.setattr("runpy.run_module", broken)
         with pytest.raises(BrokenPipeError, match="a socket"):
             main()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["experiment=quickstart", "--cfg", "job"], 0),
+        (["--cfg=job", "experiment=quickstart"], 0),
+        (["-c", "job", "experiment=quickstart"], 0),
+        (["--cfg", "experiment=quickstart"], 2),
+        (["experiment=quickstart", "--cfg"], 2),
+        (["experiment=quickstart", "--cfg", "hydra"], 2),
+    ],
+)
+def test_showing_the_configuration_takes_no_setting_away(
+    arguments: list[str], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_entrypoint(TrainConfig, "train", lambda _: 9, "", arguments) == code
+    told = capsys.readouterr()
+    assert ("name: quickstart" in told.out) is (code == 0)
+    assert ("write --cfg job" in told.err) is (code == 2)
