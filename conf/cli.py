@@ -34,8 +34,8 @@ def run_entrypoint(
     if "--help" in overrides or "-h" in overrides:
         sys.stdout.write(_help(about))
         return 0
-    show = _take_cfg(overrides)
     try:
+        show = _take_cfg(overrides)
         here = _here()
         if not overrides and not show:
             sys.stderr.write(what_to_choose(primary, about))
@@ -81,9 +81,14 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 
 def _take_cfg(overrides: list[str]) -> bool:
+    """Takes --cfg job out of `overrides`; whether it was there. Raises ConfigError for another word in job's place."""
     for position, argument in enumerate(overrides):
-        if argument in ("--cfg", "-c"):
-            del overrides[position : position + 2]
+        option, equals, value = argument.partition("=")
+        if option in ("--cfg", "-c"):
+            word = [value] if equals else overrides[position + 1 : position + 2]
+            if word != ["job"]:
+                raise ConfigError(f"{option} shows the configuration of a job: write {option} job")
+            del overrides[position : position + (1 if equals else 2)]
             return True
     return False
 

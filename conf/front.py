@@ -1,10 +1,17 @@
 """The console command `quorum`: a thin front that runs the module behind each verb.
 
-It imports nothing of the other packages, so `quorum --help` answers at once and no import direction is broken.
+It imports nothing of the other packages, so `quorum --help` answers at once and no import direction is broken. A verb
+whose output nobody reads any more (`quorum jobs logs RUN | head`) ends quietly, as Unix tools do.
 """
 
+import os
 import runpy
+import select
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
 
 VERBS = {
     ("train",): ("trainer", "train a policy with GRPO"),
@@ -38,7 +45,11 @@ VERBS = {
 
 def main() -> None:
     """Runs `quorum VERB [SETTINGS]`; an unknown verb exits with code 2."""
-    arguments = sys.argv[1:]
+    with _quiet_without_reader():
+        _run(sys.argv[1:])
+
+
+def _run(arguments: list[str]) -> None:
     for verb, (module, _) in VERBS.items():
         if tuple(arguments[: len(verb)]) == verb:
             sys.argv = [f"quorum {' '.join(verb)}", *arguments[len(verb) :]]
@@ -49,6 +60,34 @@ def main() -> None:
     out.writelines(f"  {' '.join(verb):<16} {about}  (python -m {module})\n" for verb, (module, about) in VERBS.items())
     if out is sys.stderr:
         sys.exit(2)
+
+
+@contextmanager
+def _quiet_without_reader() -> Iterator[None]:
+    """Exits as a program that SIGPIPE ends when the reader of the output has left. The signal itself stays ignored: a
+    broken socket must not end the process. Other broken pipes are the verb's own errors."""
+    try:
+        try:
+            yield
+        finally:
+            # What is still buffered is written here, not while the interpreter shuts down.
+            if sys.stdout:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        left = [stream for stream in (sys.stdout, sys.stderr) if _is_broken(stream)]
+        if not left:
+            raise
+        for stream in left:
+            # The rest has no reader, and the interpreter's own flush at the end would tell of it.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def _is_broken(stream: TextIO) -> bool:
+    """Whether nobody reads the stream any more; what was written to it does not tell, for a failed write is dropped."""
+    watched = select.poll()
+    watched.register(stream.fileno(), select.POLLOUT)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in watched.poll(0))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Who may ask an HTTP listener of ours: the one check that all of them make.
 
 Guarantees: a listener on the loopback address answers only under this machine's own names, so that a foreign web page
-which points its name here (DNS rebinding) reads nothing through the visitor's browser; a page of another site changes
-nothing; where a token is set, nothing but the open paths is answered without it. Does not encrypt, and does not tell
-the users of one machine apart.
+which points its name here (DNS rebinding) reads nothing through the visitor's browser; what a page of another site
+sends in its own name is refused, whatever the method; where a token is set, nothing but the open paths is answered
+without it. Does not encrypt, and does not tell the users of one machine apart.
 """
 
 import hmac
@@ -15,8 +15,6 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from conf.errors import ConfigError
 
-READING = ("GET", "HEAD", "OPTIONS")
-"""Methods that change nothing."""
 _AUTHORITY = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[^\s\[\]:@/?#]+)(?::(?P<port>[0-9]{1,5}))?")
 _ORIGIN = re.compile(r"(?P<scheme>https?)://(?P<authority>.+)", re.IGNORECASE)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -96,18 +94,22 @@ class Access:
         if not self.tokens or is_loopback(self.host):
             if len(hosts) != 1 or not names_listener(hosts[0], host=self.host, port=self.port, scheme=scheme):
                 return Refusal(status=403, reason="the Host header does not name this server's own address")
-            if self.check_origin and method not in READING and not all(map(self._is_own, origins)):
+            # Reading too: a service may let every page read its answers, as vLLM does unless told otherwise.
+            if self.check_origin and not all(self._is_own(origin, hosts[0]) for origin in origins):
                 return Refusal(status=403, reason="pages of other sites may not use this server")
         free = path in self.open_paths or (method == "OPTIONS" and not self.check_origin)
         if self.tokens and not free and not self._knows(authorizations):
             return Refusal(status=401, reason="a bearer token is needed")
         return None
 
-    def _is_own(self, origin: str) -> bool:
+    def _is_own(self, origin: str, host: str) -> bool:
         parts = _ORIGIN.fullmatch(origin.strip())
         if parts is None:
             return False
-        return names_listener(parts["authority"], host=self.host, port=self.port, scheme=parts["scheme"].lower())
+        authority, scheme = parts["authority"], parts["scheme"].lower()
+        # On every address (0.0.0.0) another machine's address is a name of the listener too, and no page of its own.
+        same = is_loopback(self.host) or authority.lower() == host.strip().lower()
+        return same and names_listener(authority, host=self.host, port=self.port, scheme=scheme)
 
     def _knows(self, authorizations: Sequence[bytes]) -> bool:
         if len(authorizations) != 1:

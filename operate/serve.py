@@ -31,6 +31,8 @@ OWN = ("--host", "--port")
 """Options of vLLM that this command sets."""
 UNGUARDED = ("--uds", "--grpc", "--grpc-port")
 """Options with which vLLM would listen where nothing asks for the key."""
+FILE = "--config"
+"""A file of options, none of which could be checked here."""
 GUARD, GUARDED = "operate.served.ServedGuard", "QUORUM_SERVED"
 """The class of the check in vLLM's process, and the variable that holds its settings."""
 
@@ -74,6 +76,8 @@ def check_options(more: Sequence[str]) -> None:
                 raise ServeRefused(f"{word} is this command's own option: write {own} before the --")
         if any(_is_beginning(name, one) for one in UNGUARDED):
             raise ServeRefused(f"{word}: vLLM would listen where nothing asks for a key, so it is not passed on")
+        if _is_beginning(name, FILE):
+            raise ServeRefused(f"{word}: a file may open the server unseen; write its options themselves after the --")
 
 
 def keys(more: Sequence[str], environment: Mapping[str, str]) -> tuple[str, ...]:
@@ -141,7 +145,7 @@ def access(host: str, port: int, more: Sequence[str], environment: Mapping[str, 
     tokens = keys(more, environment)
     check_host(host, tokens[0] if tokens else None)
     # Pages of other sites are vLLM's own to admit, where it is told to.
-    own_rules = any(_option(word) == "--allowed-origins" for word in more)
+    own_rules = any(_is_beginning(_option(word), "--allowed-origins") for word in more)
     return Access(host=host, port=port, tokens=tokens, open_paths=("/health",), check_origin=not own_rules)
 
 

@@ -1,5 +1,5 @@
 """What Ray Serve's HTTP proxy does before it passes a request on: the checks of conf/http_guard.py, and a limit on how
-long a client may take for its headers.
+long a client may take for its headers and on how long they are.
 
 Guarantees: everything that the port answers is behind the checks, Ray's own pages (/-/routes) among them. Ray starts
 the proxy in a process of its own and knows this module by the name in `variables`; the settings travel beside it.
@@ -18,6 +18,8 @@ from conf.http_guard import HttpGuard
 from conf.schema.reward_http import RewardHttpConfig
 
 HEALTH = "/healthz"
+MAX_HEADER_BYTES = 2**17
+"""A connection whose headers have not ended after so many bytes is closed."""
 _CALLBACK, _SETTINGS = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "QUORUM_REWARD_HTTP"
 
 
@@ -47,15 +49,25 @@ def middlewares() -> list[Middleware]:
 
 
 class TimedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, which alone would wait for headers for ever."""
+    """uvicorn's protocol, which alone would wait for headers for ever and keep as many as come."""
 
     header_timeout_s = 20.0
     """Longest time from the opening of a connection, or a request's first byte, to the end of the headers."""
     _limit: asyncio.TimerHandle | None = None
+    _waiting = 0
+    """Bytes that arrived while the headers have not ended."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._begin()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._limit is None:
+            return
+        self._waiting += len(data)
+        if self._waiting > MAX_HEADER_BYTES:
+            self.transport.close()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -77,3 +89,4 @@ class TimedProtocol(HttpToolsProtocol):
         if self._limit is not None:
             self._limit.cancel()
             self._limit = None
+            self._waiting = 0

@@ -9,6 +9,7 @@ import hashlib
 import json
 import socket
 import socketserver
+import sys
 from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,10 +21,10 @@ from urllib.parse import parse_qs, urlsplit
 from jinja2 import Environment
 from markupsafe import Markup
 
+from conf.errors import QuorumError
 from conf.http_access import Access
 from conf.listening import AddressInUse, address_family, authority, cannot_listen, check_port
 from operate.watch.live import LiveRun
-from records.files import RecordsDamaged
 from records.report.page import RunView, asset, environment, script_hash
 
 __all__ = ["LOOPBACK", "AddressInUse", "WatchServer"]
@@ -57,6 +58,11 @@ class WatchServer(ThreadingHTTPServer):
         except OSError as error:
             raise cannot_listen(host, port, error, **settings) from error
         self.access = Access(host=host, port=self.server_port)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that leaves before its answer is whole is no error."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
 
     def server_bind(self) -> None:
         """As HTTPServer does, without asking the network for this machine's full name."""
@@ -103,9 +109,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
 
     def do_GET(self) -> None:
-        address = urlsplit(self.path)
+        try:
+            address = urlsplit(self.path)
+        except ValueError:
+            self._answer(HTTPStatus.BAD_REQUEST, "text/plain", "This is no address.")
+            return
+        # An address that names a host itself counts before the header.
+        hosts = [address.netloc] if address.netloc else self.headers.get_all("Host", [])
         refusal = self.server.access.refusal(
-            method=self.command, path=address.path, hosts=self.headers.get_all("Host", [])
+            method=self.command, path=address.path, hosts=hosts, origins=self.headers.get_all("Origin", [])
         )
         if refusal is not None:
             self._answer(HTTPStatus(refusal.status), "text/plain", f"Not answered: {refusal.reason}.")
@@ -119,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(HTTPStatus.OK if state else HTTPStatus.NO_CONTENT, "application/json", state or "")
             else:
                 self._answer(HTTPStatus.NOT_FOUND, "text/plain", "There is nothing at this address.")
-        except RecordsDamaged as error:
+        except QuorumError as error:
             self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", str(error))
 
     def _answer(self, status: HTTPStatus, kind: str, text: str) -> None:

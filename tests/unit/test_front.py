@@ -1,14 +1,18 @@
 """A verb without arguments starts nothing, and no message advises what is refused itself."""
 
+import os
 import re
 import runpy
 import shlex
+import signal
+import subprocess
 import sys
 
 import pytest
 
+from conf.cli import run_entrypoint
 from conf.errors import ConfigError
-from conf.front import VERBS
+from conf.front import VERBS, main
 from conf.load import experiments, load
 from conf.schema.reward_benchmark import RewardBenchmarkConfig
 from conf.schema.root import TrainConfig
@@ -86,3 +90,55 @@ def test_every_setting_without_a_default_is_named_at_once() -> None:
 
     with pytest.raises(ConfigError, match="^databases, output have no default: give them as databases=VALUE output="):
         load(ScoreConfig, "score", ["input=x"])
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [[], ["nosuch"], ["train", "--help"], ["train"]], ids=" ".join)
+def test_a_reader_that_leaves_ends_a_verb_quietly(arguments: list[str], unbuffered: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", "conf.front", *arguments],
+            stdout=writing,
+            stderr=writing if arguments in (["nosuch"], ["train"]) else subprocess.PIPE,
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+            timeout=60,
+        )
+    finally:
+        os.close(writing)
+    assert ended.returncode == 128 + signal.SIGPIPE
+    assert not ended.stderr
+
+
+def test_a_broken_connection_is_not_taken_for_a_reader_that_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise BrokenPipeError("a socket")
+
+    with open(os.devnull, "w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        monkeypatch.setattr(sys, "stderr", out)
+        monkeypatch.setattr(sys, "argv", ["quorum", "train"])
+        monkeypatch.setattr("runpy.run_module", broken)
+        with pytest.raises(BrokenPipeError, match="a socket"):
+            main()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["experiment=quickstart", "--cfg", "job"], 0),
+        (["--cfg=job", "experiment=quickstart"], 0),
+        (["-c", "job", "experiment=quickstart"], 0),
+        (["--cfg", "experiment=quickstart"], 2),
+        (["experiment=quickstart", "--cfg"], 2),
+        (["experiment=quickstart", "--cfg", "hydra"], 2),
+    ],
+)
+def test_showing_the_configuration_takes_no_setting_away(
+    arguments: list[str], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_entrypoint(TrainConfig, "train", lambda _: 9, "", arguments) == code
+    told = capsys.readouterr()
+    assert ("name: quickstart" in told.out) is (code == 0)
+    assert ("write --cfg job" in told.err) is (code == 2)

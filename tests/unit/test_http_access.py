@@ -95,7 +95,16 @@ def test_pages_of_other_sites_change_nothing(origin: str) -> None:
     assert status(asked, method="POST", origins=[origin]) == 403
     assert status(asked, method="POST", origins=["http://localhost:8400", origin]) == 403
     assert status(asked, method="POST", origins=["http://localhost:8400"]) is None
+    # vLLM lets every page read what it answers.
+    assert [status(asked, method=method, origins=[origin]) for method in ("GET", "HEAD", "OPTIONS")] == [403] * 3
+    assert status(asked, origins=["http://localhost:8400"]) is None
     assert status(asked, method="POST") is None
+
+
+def test_on_every_address_a_page_of_another_machine_is_no_own_page() -> None:
+    asked = Access(host="0.0.0.0", port=8400)
+    assert status(asked, method="POST", origins=["http://192.0.2.7:8400"]) == 403
+    assert status(asked, method="POST", hosts=["192.0.2.7:8400"], origins=["http://192.0.2.7:8400"]) is None
 
 
 @pytest.mark.parametrize(
@@ -211,6 +220,15 @@ def test_slow_headers_and_slow_bodies_end(port: int) -> None:
     assert post(port, b"still here") == (200, b"still here")
 
 
+def test_headers_without_end_are_not_kept(port: int) -> None:
+    said, _ = until_closed(port, b"POST / HTTP/1.1\r\nX-Long: " + b"x" * 200_000)
+    assert said == b""
+    said, _ = until_closed(port, b"POST / HTTP/1.1\r\n" + b"X-Many: x\r\n" * 20_000)
+    assert said == b""
+    long = post(port, b"x", **{"X-Long": "x" * 50_000})
+    assert long == (200, b"x")
+
+
 def test_a_client_that_leaves_early_reaches_nothing() -> None:
     called = []
 
@@ -247,10 +265,13 @@ def test_a_port_that_cannot_be_had_is_one_sentence_with_the_setting() -> None:
 def test_options_after_two_dashes_are_vllms() -> None:
     assert split(["RUN", "--port", "8001", "--", "--seed", "3"]) == (["RUN", "--port", "8001"], ["--seed", "3"])
     assert split(["RUN"]) == (["RUN"], [])
-    check_options(["--seed", "3", "--headless", "--pooler-config", "{}", "--ssl-keyfile", "f"])
+    check_options(["--seed", "3", "--headless", "--pooler-config", "{}", "--ssl-keyfile", "f", "--config-format", "hf"])
 
 
-@pytest.mark.parametrize("word", ["--host", "--host=0.0.0.0", "--hos", "--port=1", "--por", "--uds", "--grpc_port=3"])
+@pytest.mark.parametrize(
+    "word",
+    ["--host", "--host=0.0.0.0", "--hos", "--port=1", "--por", "--uds", "--grpc_port=3", "--config", "--config=f"],
+)
 def test_options_that_would_open_the_server_are_refused(word: str) -> None:
     with pytest.raises(ServeRefused, match=re.escape(word)):
         check_options(["--seed", "3", word, "0.0.0.0"])

@@ -295,7 +295,7 @@ def test_advice_costs_speed_before_devices_and_devices_before_what_is_learned() 
 
 def test_a_machine_that_no_setting_fits_is_said_so() -> None:
     settings = load(TrainConfig, "train", ["experiment=quickstart", "plan.process_gib=1e6"])
-    with pytest.raises(PlanImpossible, match="no change of these settings fits this machine$"):
+    with pytest.raises(PlanImpossible, match="none of the changes that were tried fits this machine$"):
         build_or_advise(settings, shape_of(settings.model), assumed)
     small = Machine(nodes=1, gpus_per_node=0, gpu_bytes=0.0, host_bytes=9.5 * GIB, source="s")
     cache = load(TrainConfig, "train", ["experiment=quickstart", "rollout.engine.kv_cache_gib=4"])
@@ -384,3 +384,33 @@ def test_a_plan_of_a_model_folder_ends_with_the_check_of_the_model(tmp_path, mon
     out, err = capsys.readouterr()
     assert "learner rank 0" in out
     assert f"no good: {tmp_path}" in err
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (("cluster=split", "rollout.workers=9"), "rollout.workers"),
+        (("cluster=split", "rollout.workers=1", "cluster.gpus_per_node=1"), "cluster"),
+        (("cluster=split", "learner.ranks=9", "pipeline.prompts_per_step=9"), "learner.ranks"),
+        (("cluster=split", "rollout.engine.tensor_parallel_size=3"), "rollout.engine.tensor_parallel_size"),
+        (("cluster=split", "reward.server.actors=300"), "reward.server.actors"),
+        (("reward.server.actors=300",), "reward.server.actors"),
+    ],
+)
+def test_too_few_devices_and_too_little_host_memory_are_mended_by_their_own_settings(
+    change: tuple[str, ...], named: str
+) -> None:
+    settings = experiment("finer_3b_bird", "plan.gpu_memory_gib=80", *change)
+    said = refusal(settings)
+    assert said is not None
+    values = advice(settings, shape_of(settings.model), assumed)
+    assert named in values
+    build_with(settings, values)
+    assert said.count("set it to") == 0 or f"set it to {values[named]};" in said
+
+
+def test_host_memory_that_a_rank_lacks_is_not_blamed_on_its_device() -> None:
+    said = refusal(experiment("finer_3b_bird", "plan.node_memory_gib=2"))
+    assert said is not None
+    assert "take a machine with more host memory; none of the changes that were tried fits" in said
+    assert "micro_batch" not in said

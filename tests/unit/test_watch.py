@@ -5,6 +5,7 @@ import http.client
 import io
 import json
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -179,6 +180,30 @@ def test_the_server_answers_only_its_own_addresses_and_names(server: WatchServer
     assert get(server, "/../config.yaml")[0] == 404
     assert get(server, "/", Host="attacker.example")[0] == 403
     assert get(server, "/state", Host=f"attacker.example:{server.server_port}")[0] == 403
+
+
+def test_the_address_of_a_request_names_the_host_before_the_header(server: WatchServer) -> None:
+    own = f"127.0.0.1:{server.server_port}"
+    assert get(server, f"http://{own}/state", Host="attacker.example")[0] == 200
+    assert get(server, "http://attacker.example/state", Host=own)[0] == 403
+
+
+def test_odd_requests_and_clients_that_leave_write_no_traceback(
+    server: WatchServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=10) as odd:
+        odd.sendall(b"GET http://[::1/ HTTP/1.1\r\n\r\n")
+        assert odd.recv(100).startswith(b"HTTP/1.0 400")
+    whole = f"GET / HTTP/1.1\r\nHost: localhost:{server.server_port}\r\n\r\n".encode()
+    for sent in (b"GET / HTTP/1.1\r\nHost: ", whole):
+        with socket.create_connection(("127.0.0.1", server.server_port), timeout=10) as leaving:
+            leaving.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            leaving.sendall(sent)
+    assert get(server, "/")[0] == 200
+    (server.live.path / "config.yaml").write_text("[1")
+    assert get(server, "/state")[0] == 500
+    time.sleep(0.2)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_on_every_address_it_answers_to_addresses_and_to_no_foreign_name(tmp_path: Path, make_run) -> None:

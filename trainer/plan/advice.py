@@ -24,6 +24,9 @@ from trainer.plan.build import Plan, build, sequences_held
 from trainer.plan.layout import GIB, Machine, PlanImpossible
 
 LARGEST_GIB = 1024
+_MANY = 1024
+_ENDLESS: dict[str, Any] = {"gpu_bytes": float(LARGEST_GIB * GIB), "gpus_per_node": _MANY}
+"""Devices that lack nothing, so that a plan that is impossible with them lacks host memory."""
 MOST_LEVERS = 4
 """Settings that one advice changes at most."""
 MachineOf = Callable[[TrainConfig], Machine]
@@ -46,7 +49,11 @@ def build_or_advise(config: TrainConfig, shape: ModelShape, machine_of: MachineO
         return build(config, shape, machine)
     except PlanImpossible as error:
         found = advice(config, shape, machine_of)
-        fits = f"it fits with {' '.join(_shown(found))}" if found else "no change of these settings fits this machine"
+        fits = (
+            f"it fits with {' '.join(_shown(found))}"
+            if found
+            else "none of the changes that were tried fits this machine"
+        )
         least = _least_device(config, shape, machine)
         larger = f"; as it is, it needs a device of {least} GiB" if least else ""
         raise PlanImpossible(f"{error}; {fits}{larger}") from error
@@ -102,13 +109,17 @@ def _levers(config: TrainConfig, shape: ModelShape, machine_of: MachineOf) -> li
         shares = _shares(config, shape, machine_of)
         found.append(Lever(weight=1, changes=tuple({"rollout.engine.gpu_memory_utilization": v} for v in shares)))
         found += [*_more_devices(config, machine_of), Lever(weight=12, changes=_adapters(config))]
+        found += _fewer_devices(config, shape, machine_of)
     else:
         caches = [v for v in (engine.kv_cache_gib / 2**n for n in range(1, 6)) if v >= 0.05]
         found += [
             Lever(weight=1, changes=tuple({"rollout.engine.kv_cache_gib": v} for v in caches)),
+            Lever(weight=3, changes=tuple({"rollout.workers": n} for n in _down(config.rollout.workers))),
+        ]
+    if not _builds(config, shape, dataclasses.replace(machine_of(config), **_ENDLESS)):
+        found += [
             Lever(weight=2, changes=tuple({"reward.server.executors": n} for n in _down(server.executors))),
             Lever(weight=2, changes=tuple({"reward.server.actors": n} for n in _down(server.actors))),
-            Lever(weight=3, changes=tuple({"rollout.workers": n} for n in _down(config.rollout.workers))),
         ]
     return [one for one in found if one.changes]
 
@@ -137,6 +148,24 @@ def _more_devices(config: TrainConfig, machine_of: MachineOf) -> list[Lever]:
             change["pipeline.prompts_per_step"] = prompts
         sharded.append(change)
     found.append(Lever(weight=5, changes=tuple(sharded)))
+    return found
+
+
+def _fewer_devices(config: TrainConfig, shape: ModelShape, machine_of: MachineOf) -> list[Lever]:
+    """For a machine with too few devices, whatever their memory, and for engines over a number that cannot be."""
+    width = config.rollout.engine.tensor_parallel_size
+    if shape.heads % width:
+        narrower = max(number for number in range(1, width) if shape.heads % number == 0)
+        return [Lever(weight=1, changes=({"rollout.engine.tensor_parallel_size": narrower},))]
+    machine, workers, ranks = machine_of(config), config.rollout.workers, config.learner.ranks
+    if _builds(config, shape, dataclasses.replace(machine, gpu_bytes=_ENDLESS["gpu_bytes"])):
+        return []
+    found = [
+        Lever(weight=3, changes=tuple({"rollout.workers": n} for n in _down(workers))),
+        Lever(weight=4, changes=tuple({"learner.ranks": n} for n in _down(ranks))),
+    ]
+    if not config.cluster.colocate and config.cluster.address is None:
+        found.append(Lever(weight=3, changes=({"cluster": "single_gpu"},)))
     return found
 
 
@@ -171,12 +200,20 @@ def _halves(value: int) -> list[int]:
 
 
 def _down(count: int) -> list[int]:
-    return list(range(count - 1, 0, -1))
+    return list(range(count - 1, 0, -1)) if count <= 16 else _halves(count)
 
 
 def _together(levers: tuple[Lever, ...], places: list[int]) -> dict[str, Any]:
     changes = [one.changes[place] for one, place in zip(levers, places, strict=True)]
     return {name: value for change in changes for name, value in change.items()}
+
+
+def _builds(config: TrainConfig, shape: ModelShape, machine: Machine) -> bool:
+    try:
+        build(config, shape, machine)
+    except PlanImpossible:
+        return False
+    return True
 
 
 def _fits(config: TrainConfig, shape: ModelShape, machine_of: MachineOf, change: Change) -> Plan | None:
@@ -219,11 +256,7 @@ def _least_device(config: TrainConfig, shape: ModelShape, machine: Machine) -> i
     """GiB of the smallest device that holds the plan as it is; None where devices are not what is missing."""
 
     def fits(gib: int) -> bool:
-        try:
-            build(config, shape, dataclasses.replace(machine, gpu_bytes=float(gib * GIB)))
-        except PlanImpossible:
-            return False
-        return True
+        return _builds(config, shape, dataclasses.replace(machine, gpu_bytes=float(gib * GIB)))
 
     if config.cluster.accelerator != "gpu" or not fits(LARGEST_GIB):
         return None

@@ -19,6 +19,7 @@ from trainer.plan.estimate import (
 )
 from trainer.plan.layout import Demand, Machine, Place, PlanImpossible, place
 
+MORE_HOST = "take a machine with more host memory"
 BYTES = {"bfloat16": 2, "float32": 4}
 
 
@@ -158,6 +159,7 @@ def rank_demands(config: TrainConfig, shape: ModelShape) -> list[Demand]:
             gpu_parts=(*device, *((offered,) if rank == 0 else ())) if gpu else (),
             host_parts=(process, *(() if gpu else tensors), *(on_host if rank == 0 else ())),
             remedy=remedy,
+            host_remedy=MORE_HOST if gpu else "",
             fewer=("learner.ranks",) if learner.ranks > 1 else (),
             narrower="cluster.learner_gpus",
         )
@@ -192,6 +194,7 @@ def worker_demands(config: TrainConfig, shape: ModelShape, machine: Machine) -> 
             gpu_parts=parts,
             host_parts=host,
             remedy=remedy,
+            host_remedy=MORE_HOST if gpu else "",
             fewer=(*(("rollout.workers",) if rollout.workers > 1 else ()), *((width,) if wide else ())),
             narrower=width if wide else "cluster.rollout_gpus",
         )

@@ -29,6 +29,8 @@ class Demand:
     host_parts: tuple[tuple[str, float], ...]
     remedy: str
     """Settings that lower the need of memory."""
+    host_remedy: str = ""
+    """What helps where host memory is what lacks; empty: `remedy` does."""
     fewer: tuple[str, ...] = ()
     """Settings that can lower the number of devices which all actors of its kind ask for."""
     narrower: str = ""
@@ -112,7 +114,8 @@ def place(demands: Sequence[Demand], machine: Machine) -> list[Place]:
         else:
             if machine.nodes is not None and len(nodes) == machine.nodes:
                 taken = all(node.lacks_devices(demand) for node in nodes)
-                raise PlanImpossible(_does_not_fit(demand, demands, machine, taken=taken))
+                host = not taken and all(node.host < demand.host_bytes for node in nodes)
+                raise PlanImpossible(_does_not_fit(demand, demands, machine, taken=taken, host=host))
             nodes.append(_Node(machine))
             devices = nodes[-1].take(demand)
             assert devices is not None, "a demand that fits no empty machine was refused before"
@@ -134,16 +137,16 @@ def _refuse_too_large(demand: Demand, machine: Machine) -> None:
     if demand.host_bytes > machine.host_bytes:
         raise PlanImpossible(
             f"{demand.name} needs {_sum(demand.host_parts)} of host memory, and the machine has "
-            f"{machine.host_bytes / GIB:.1f} ({machine.source}): {demand.remedy}"
+            f"{machine.host_bytes / GIB:.1f} ({machine.source}): {demand.host_remedy or demand.remedy}"
         )
 
 
-def _does_not_fit(demand: Demand, demands: Sequence[Demand], machine: Machine, *, taken: bool) -> str:
-    """`taken`: the others have all the devices that it could have."""
+def _does_not_fit(demand: Demand, demands: Sequence[Demand], machine: Machine, *, taken: bool, host: bool) -> str:
+    """`taken`: the others have all the devices that it could have. `host`: they have the host memory."""
     asked = sum(one.gpus for one in demands)
     has = (machine.nodes or 0) * machine.gpus_per_node
     device = max(one.gpu_bytes for one in demands) if asked else 0.0
-    host = sum(one.host_bytes for one in demands)
+    memory = sum(one.host_bytes for one in demands)
     parts = [f"the actors ask for {asked:g} devices of {has}"] if asked else []
     if asked:
         parts.append(f"at most {device / GIB:.1f} GiB on a device of {machine.gpu_bytes / GIB:.1f}")
@@ -152,8 +155,8 @@ def _does_not_fit(demand: Demand, demands: Sequence[Demand], machine: Machine, *
             kinds = dict.fromkeys((one.name.split(" ")[0], one.gpu_bytes) for one in shared)
             sums = " + ".join(f"{name} {size / GIB:.1f}" for name, size in kinds)
             parts.append(f"on a shared device {sums} = {sum(size for _, size in kinds) / GIB:.1f} GiB")
-    parts.append(f"{host / GIB:.1f} GiB of {(machine.nodes or 1) * machine.host_bytes / GIB:.1f} GiB host memory")
-    remedy = demand.remedy
+    parts.append(f"{memory / GIB:.1f} GiB of {(machine.nodes or 1) * machine.host_bytes / GIB:.1f} GiB host memory")
+    remedy = demand.host_remedy if host and demand.host_remedy else demand.remedy
     if taken:
         levers = dict.fromkeys(name for one in demands for name in one.fewer)
         fewer = f"lower {' or '.join(levers)} until they ask for {has}" if levers else "choose cluster=single_gpu"
