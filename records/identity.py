@@ -14,7 +14,7 @@ from conf.schema.root import TrainConfig
 from conf.schema.stages import WARMUP_IRRELEVANT
 from records.digests import SplitDigest, digest_of, files_digest, split_digest, weights_digest
 from records.files import write_atomically
-from rollout.prompt.tokenizer import TOKENIZER_FILES
+from rollout.prompt.tokenizer import tokenizer_files
 from rollout.tasks import TaskSet
 
 FILE = "identity.json"
@@ -65,7 +65,7 @@ def identity_of(config: TrainConfig, tasks: TaskSet, model: Path | None) -> Iden
 def warm_facts(policy: Path) -> dict[str, Fact]:
     """Of a policy that the warm-up has made."""
     return {
-        WARM_TOKENIZER: _digest_fact(files_digest(policy, TOKENIZER_FILES), str(policy), WARM_REMEDY),
+        WARM_TOKENIZER: _digest_fact(files_digest(policy, tokenizer_files(policy)), str(policy), WARM_REMEDY),
         WARM_WEIGHTS: _digest_fact(weights_digest(policy), str(policy), WARM_REMEDY),
     }
 
@@ -116,7 +116,7 @@ def _model_facts(config: TrainConfig, folder: Path) -> dict[str, Fact]:
     path = f"{config.model.path}{revision}"
     facts = {
         "the model's config.json": _digest_fact(files_digest(folder, ["config.json"]), path, MODEL_REMEDY),
-        "the model's tokenizer": _digest_fact(files_digest(folder, TOKENIZER_FILES), path, MODEL_REMEDY),
+        "the model's tokenizer": _digest_fact(files_digest(folder, tokenizer_files(folder)), path, MODEL_REMEDY),
     }
     if not config.model.random_weights:
         facts["the model's weights"] = _digest_fact(weights_digest(folder), path, MODEL_REMEDY)

@@ -9,26 +9,12 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rollout.prompt.tokenizer import tokenizer_files
+
 if TYPE_CHECKING:
     import torch
 
 GENERATION = "generation_config.json"
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
-    "tokenizer.model",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "chat_template.jinja",
-    "chat_template.json",
-)
-TEMPLATES = "additional_chat_templates"
-"""Folder of a tokenizer with more than one chat template."""
 
 
 def write_model(
@@ -58,8 +44,6 @@ def write_model(
 
 def copy_tokenizer(folder: Path, source: Path) -> None:
     """The tokenizer's files of `source`, which never change."""
-    for name in TOKENIZER_FILES:
-        if (source / name).is_file():
-            shutil.copy2(source / name, folder / name)
-    if (source / TEMPLATES).is_dir():
-        shutil.copytree(source / TEMPLATES, folder / TEMPLATES, dirs_exist_ok=True)
+    for name in tokenizer_files(source):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy2(source / name, folder / name)

@@ -19,8 +19,9 @@ from rollout.prompt.compact import serialise_compact
 from rollout.prompt.ddl import serialise_ddl
 from rollout.prompt.described import Described, DescribedColumn, SchemaReader
 from rollout.prompt.messages import TEMPLATES
+from rollout.prompt.opened import TemplateUnfit
 from rollout.prompt.relevance import least_relevant_first
-from rollout.prompt.tokens import TextEncoder
+from rollout.prompt.tokens import ControlTokenInData, TextEncoder
 
 SERIALISERS: dict[str, Callable[[Sequence[DescribedColumn]], str]] = {
     "ddl": serialise_ddl,
@@ -59,6 +60,13 @@ class PromptRenderer:
         """Raises PromptTooLong, TemplateUnfit, ControlTokenInData, and DatabaseUnreadable where the primary instance
         cannot be read."""
         columns = self._schemas.read(task.databases[0])
+        try:
+            return self._within_budget(task, columns)
+        except (TemplateUnfit, ControlTokenInData) as error:
+            # Some templates refuse certain questions alone.
+            raise type(error)(f"task {task.id}: {error}") from error
+
+    def _within_budget(self, task: SqlTask, columns: Described) -> Prompt:
         prompt = self._prompt(task, columns)
         whole = len(prompt.token_ids)
         if whole > self._config.max_tokens:
