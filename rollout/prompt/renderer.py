@@ -48,8 +48,9 @@ class PromptRenderer:
 
     def check(self) -> None:
         """Renders a question without a database, to see early whether the template can serve. Raises TemplateUnfit."""
-        probe = SqlTask(id="", db_id="", question="How many?", gold_sqls=(), databases=())
-        self._chat.render(self._messages(self._config, probe, "CREATE TABLE dog (name TEXT)"))
+        question = 'How many "dogs" are called <b> & Zoë?'  # what templates escape
+        probe = SqlTask(id="", db_id="", question=question, gold_sqls=(), databases=())
+        self._chat.render(self._messages(self._config, probe, "CREATE TABLE dog (\n  name TEXT -- e.g. 'Rex'\n);"))
 
     @property
     def remark(self) -> str:
