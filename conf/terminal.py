@@ -1,7 +1,7 @@
 """Text on a terminal: what a database, a model or a file wrote is shown as it is, and cannot act on the terminal.
 
 It lies here because every package prints. Guarantees: no character that is written by `visible`, `cell`, `aligned` and
-`records` moves the cursor, changes colours, hides text or turns its direction; `cell` gives different values different
+`table` moves the cursor, changes colours, hides text or turns its direction; `cell` gives different values different
 text, except for a number and a text of the same digits. Nothing is cut. Does not guard what is printed without them.
 """
 
@@ -14,12 +14,15 @@ from conf.passwords import without_passwords
 
 _NO_LINES = "\n\t"
 _HIDDEN = (
-    "\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b\u200e\u200f"
-    "\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000110bd\U000110cd\U00013430-\U0001343f"
-    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e007f"
+    "\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5\u180e"
+    "\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff\U000110bd\U000110cd"
+    "\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e007f"
 )
 """Control and format characters (C0 and C1 without newline and tab, bidi controls, invisible marks), line and paragraph
-separators, lone surrogates. The joiners U+200C and U+200D are part of words and emoji, and stay."""
+separators, fillers that show nothing, lone surrogates."""
+_JOINING = re.compile("[\u034f\u180b-\u180d\u180f\u200c\u200d\ufe00-\ufe0f\U000e0100-\U000e01ef]")
+"""Joiners and selectors of variants, which are part of words and emoji, and stay; alone they show nothing."""
+_BLANK_BRAILLE = "\u2800"
 _ACTING = re.compile(f"[{_HIDDEN}]")
 _ACTING_OR_LINE = re.compile(f"[{_NO_LINES}{_HIDDEN}]")
 _ESCAPED = re.compile(f'[{_NO_LINES}{_HIDDEN}"\\\\]')
@@ -59,8 +62,9 @@ def cell(value: int | float | str | bytes | None) -> str:
         return f"x'{value.hex().upper()}'"
     if not isinstance(value, str):
         return repr(value)
-    plain = value and value == value.strip() and value.upper() != NULL and not value.startswith('"')
-    if plain and not _ACTING_OR_LINE.search(value) and not _BLOB.fullmatch(value):
+    seen = _JOINING.sub("", value)
+    plain = seen and value == value.strip().strip(_BLANK_BRAILLE) and seen.upper() != NULL and not value.startswith('"')
+    if plain and not _ACTING_OR_LINE.search(value) and not _BLOB.fullmatch(seen):
         return value
     return f'"{_ESCAPED.sub(_spelled, value)}"'
 

@@ -14,7 +14,7 @@ from conf.schema.root import TrainConfig
 from conf.schema.stages import WARMUP_IRRELEVANT
 from records.digests import SplitDigest, digest_of, files_digest, split_digest, weights_digest
 from records.files import write_atomically
-from rollout.prompt.tokenizer import TEMPLATES, TOKENIZER_FILES
+from rollout.prompt.tokenizer import tokenizer_files
 from rollout.tasks import TaskSet
 
 FILE = "identity.json"
@@ -124,8 +124,7 @@ def _model_facts(config: TrainConfig, folder: Path) -> dict[str, Fact]:
 
 
 def _tokenizer_digest(folder: Path) -> str:
-    templates = (str(file.relative_to(folder)) for file in (folder / TEMPLATES).glob("*"))
-    return files_digest(folder, [*TOKENIZER_FILES, *templates])
+    return files_digest(folder, tokenizer_files(folder))
 
 
 _SPLITS = ("training", "held-out", "warm-up")

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rollout.prompt.tokenizer import TEMPLATES, TOKENIZER_FILES
+from rollout.prompt.tokenizer import tokenizer_files
 
 if TYPE_CHECKING:
     import torch
@@ -44,8 +44,6 @@ def write_model(
 
 def copy_tokenizer(folder: Path, source: Path) -> None:
     """The tokenizer's files of `source`, which never change."""
-    for name in TOKENIZER_FILES:
-        if (source / name).is_file():
-            shutil.copy2(source / name, folder / name)
-    if (source / TEMPLATES).is_dir():
-        shutil.copytree(source / TEMPLATES, folder / TEMPLATES, dirs_exist_ok=True)
+    for name in tokenizer_files(source):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy2(source / name, folder / name)

@@ -54,8 +54,7 @@ async def _ask_all(
 ) -> None:
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     prompts = _prompts(config, questions, denotation)
-    through_proxy = not is_loopback(config.model.api or "")
-    async with httpx.AsyncClient(headers=headers, timeout=config.model.timeout_s, trust_env=through_proxy) as client:
+    async with _client(config.model, headers) as client:
         endpoint = Endpoint(config.model, client, key)
         slots = asyncio.Semaphore(config.model.concurrency)
 
@@ -70,6 +69,21 @@ async def _ask_all(
         except* BenchmarkError as errors:
             done = len(progress.done)
             raise BenchmarkError(f"{errors.exceptions[0]}; the same command continues after {done} questions") from None
+
+
+def _client(source: ModelSource, headers: Mapping[str, str]) -> httpx.AsyncClient:
+    """Raises BenchmarkError for what the environment says of proxies and certificates, without repeating it: a proxy's
+    address may hold a password.
+    """
+    through_proxy = not is_loopback(source.api or "")
+    try:
+        return httpx.AsyncClient(headers=headers, timeout=source.timeout_s, trust_env=through_proxy)
+    except (ImportError, ValueError, OSError, httpx.InvalidURL):
+        raise BenchmarkError(
+            "a proxy or the certificates that the environment names cannot be used: HTTPS_PROXY, HTTP_PROXY and "
+            "ALL_PROXY must be addresses as http://HOST:PORT, NO_PROXY names of hosts, SSL_CERT_FILE and SSL_CERT_DIR "
+            "certificates that can be read"
+        ) from None
 
 
 def _key(source: ModelSource) -> str | None:
@@ -150,7 +164,7 @@ class Endpoint:
             cost["requests"] += 1
             try:
                 response = await self._client.post(self._url, json=body)
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:  # DecodingError, of a broken body, is no TransportError
                 reason = f"{type(error).__name__} {error}".strip()
                 continue
             if response.status_code == 200:

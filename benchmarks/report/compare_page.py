@@ -21,6 +21,8 @@ def refuse_other_file(file: Path) -> None:
     """Raises BenchmarkError when `file` is there and is no page of a comparison."""
     if not file.exists():
         return
+    if not file.is_file():  # a device or a pipe has no beginning to look at, and is nothing to replace
+        raise BenchmarkError(f"output={file} is no file: choose another output=FILE")
     try:
         with file.open("rb") as stream:
             begin = stream.read(MARK_WITHIN)

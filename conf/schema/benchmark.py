@@ -86,6 +86,15 @@ class ModelSource(Section):
             raise ValueError("an address without ? and # expected: put a key into the variable model.key_variable")
         if not api.startswith(("http://", "https://")):
             raise ValueError(f"a URL expected, for instance https://{api.partition('://')[2] or api}")
+        import httpx  # it takes longer to import than `quorum --help` should
+
+        try:
+            url = httpx.URL(api)
+            usable = bool(url.host) and 0 < (url.port or 80) < 2**16
+        except (httpx.InvalidURL, ValueError):  # its words repeat what is in the port's place, such as a password
+            usable = False
+        if not usable:
+            raise ValueError("an address of a host, and a port up to 65535 if any, expected: https://host:8000/v1")
         return api
 
 

@@ -28,9 +28,9 @@ def export(trained: Trained, folder: Path) -> Path:
     try:
         shutil.rmtree(hidden, ignore_errors=True)
         shutil.copytree(trained.policy, hidden)
-        for file in hidden.iterdir():
+        for file in hidden.rglob("*"):
             # Weights are written for their owner alone; what is exported is to be read.
-            file.chmod(0o644)
+            file.chmod(0o755 if file.is_dir() else 0o644)
         (hidden / "README.md").write_text(card(trained, code=code, data=data), encoding="utf-8")
         os.rename(hidden, folder)
     except OSError as error:

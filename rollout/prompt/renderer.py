@@ -19,8 +19,9 @@ from rollout.prompt.compact import serialise_compact
 from rollout.prompt.ddl import serialise_ddl
 from rollout.prompt.described import Described, DescribedColumn, SchemaReader
 from rollout.prompt.messages import TEMPLATES
+from rollout.prompt.opened import TemplateUnfit
 from rollout.prompt.relevance import least_relevant_first
-from rollout.prompt.tokens import TextEncoder
+from rollout.prompt.tokens import ControlTokenInData, TextEncoder
 
 SERIALISERS: dict[str, Callable[[Sequence[DescribedColumn]], str]] = {
     "ddl": serialise_ddl,
@@ -47,8 +48,9 @@ class PromptRenderer:
 
     def check(self) -> None:
         """Renders a question without a database, to see early whether the template can serve. Raises TemplateUnfit."""
-        probe = SqlTask(id="", db_id="", question="How many?", gold_sqls=(), databases=())
-        self._chat.render(self._messages(self._config, probe, "CREATE TABLE dog (name TEXT)"))
+        question = 'How many "dogs" are called <b> & Zoë?'  # what templates escape
+        probe = SqlTask(id="", db_id="", question=question, gold_sqls=(), databases=())
+        self._chat.render(self._messages(self._config, probe, "CREATE TABLE dog (\n  name TEXT -- e.g. 'Rex'\n);"))
 
     @property
     def remark(self) -> str:
@@ -59,6 +61,13 @@ class PromptRenderer:
         """Raises PromptTooLong, TemplateUnfit, ControlTokenInData, and DatabaseUnreadable where the primary instance
         cannot be read."""
         columns = self._schemas.read(task.databases[0])
+        try:
+            return self._within_budget(task, columns)
+        except (TemplateUnfit, ControlTokenInData) as error:
+            # Some templates refuse certain questions alone.
+            raise type(error)(f"task {task.id}: {error}") from error
+
+    def _within_budget(self, task: SqlTask, columns: Described) -> Prompt:
         prompt = self._prompt(task, columns)
         whole = len(prompt.token_ids)
         if whole > self._config.max_tokens:

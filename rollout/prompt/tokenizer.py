@@ -21,13 +21,23 @@ TOKENIZER_FILES = (
     "vocab.txt",
     "tokenizer.model",
     "spiece.model",
+    "spm.model",
+    "sentencepiece.model",
     "sentencepiece.bpe.model",
+    "tiktoken.model",
+    "tekken.json",
     "chat_template.jinja",
     "chat_template.json",
 )
-"""What a tokenizer may consist of: the files that a checkpoint copies, and that a run's identity is made from."""
-TEMPLATES = "additional_chat_templates"
+"""What a tokenizer may consist of, beside more of its chat templates."""
+OTHER_TEMPLATES = "additional_chat_templates"
 """Folder of a tokenizer with more than one chat template."""
+
+
+def tokenizer_files(folder: Path) -> tuple[str, ...]:
+    """The files of a folder that its tokenizer consists of, by their paths below it."""
+    others = sorted(f"{OTHER_TEMPLATES}/{file.name}" for file in (folder / OTHER_TEMPLATES).glob("*.jinja"))
+    return tuple(name for name in (*TOKENIZER_FILES, *others) if (folder / name).is_file())
 
 
 def load_tokenizer(path: str | Path, revision: str | None = None) -> "PreTrainedTokenizerBase":

@@ -104,7 +104,12 @@ def test_a_checkpoint_without_evaluation_says_so(run):
 
 
 def test_an_export_is_the_policy_with_its_card_and_never_overwrites(run, tmp_path):
+    templates = trained(run, "20").policy / "additional_chat_templates"
+    templates.mkdir()
+    (templates / "tools.jinja").touch(mode=0o600)
     folder = export(trained(run, "20"), tmp_path / "out")
+    assert (folder / templates.name).stat().st_mode & 0o777 == 0o755
+    assert (folder / templates.name / "tools.jinja").stat().st_mode & 0o777 == 0o644
     assert (folder / "model.safetensors").read_bytes() == bytes([20])
     assert "20 steps of" in (folder / "README.md").read_text()
     with pytest.raises(ExportFailed, match="exists"):

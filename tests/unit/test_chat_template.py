@@ -1,6 +1,7 @@
 """Chat templates of other models: what they refuse, hide or break is one sentence, or mended in every prompt."""
 
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,22 @@ def test_a_template_that_shows_both_messages_is_left_alone(task: SqlTask) -> Non
 
 
 @pytest.mark.parametrize("form", ["finer", "bare"])
+def test_a_template_that_escapes_is_refused_before_any_question_needs_it(form: str) -> None:
+    renderer = PromptRenderer(PromptConfig(template=form), tokenizer_of(PLAIN.replace(".content", ".content | e")))
+    with pytest.raises(TemplateUnfit, match="changes the text of the question"):
+        renderer.check()
+
+
+def test_a_question_that_the_template_refuses_is_named(task: SqlTask) -> None:
+    template = "{% if 'cats' in messages[-1].content %}{{ raise_exception('no cats') }}{% endif %}" + PLAIN
+    renderer = PromptRenderer(PromptConfig(), tokenizer_of(template))
+    renderer.check()
+    assert renderer.render(task).text
+    with pytest.raises(TemplateUnfit, match=r"^task t7: the chat template .* refuses the messages \(no cats\)"):
+        renderer.render(replace(task, id="t7", question="Which cats are there?"))
+
+
+@pytest.mark.parametrize("form", ["finer", "bare"])
 @pytest.mark.parametrize(
     ("template", "message"),
     [
@@ -80,6 +97,7 @@ def test_a_template_that_shows_both_messages_is_left_alone(task: SqlTask) -> Non
             "{% for m in messages %}{% for part in m.content %}{{ part.text }}{% endfor %}{% endfor %}",
             "does not show it",
         ),
+        ("{{ messages | tojson }}", "changes the text of the question"),
         ("{% for m in messages %}{{ m.content | truncate(20) }}{% endfor %}", "changes the text of the question"),
     ],
 )

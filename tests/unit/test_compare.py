@@ -1,6 +1,7 @@
 """Comparison of runs: differences, tests, corrections, conclusions, refusals."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -192,8 +193,11 @@ def test_a_page_is_written_anew_and_no_other_file_is(tmp_path: Path, capsys: pyt
     assert main([*runs, f"output={scores}"]) == 1
     assert "scores.json is no page of a comparison: choose another output=FILE" in capsys.readouterr().err
     assert scores.read_text() == before
-    assert main([*runs, f"output={tmp_path}"]) == 1
-    assert "cannot be written: Is a directory" in capsys.readouterr().err
+    os.mkfifo(tmp_path / "pipe")
+    for output in (tmp_path, tmp_path / "pipe", "/dev/null"):
+        assert main([*runs, f"output={output}"]) == 1
+        assert f"output={output} is no file: choose another output=FILE" in capsys.readouterr().err
+    assert not Path("/dev/null").is_file()
 
 
 def test_folders_that_hold_no_run(tmp_path: Path) -> None:

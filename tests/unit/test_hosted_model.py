@@ -20,7 +20,7 @@ from benchmarks.carriers import Answers, BenchmarkError, Question
 from benchmarks.generation import hosted
 from conf.errors import ConfigError
 from conf.load import load
-from conf.schema.benchmark import BirdBenchmark
+from conf.schema.benchmark import BirdBenchmark, ModelSource
 
 Reply = tuple[int, dict[str, Any], dict[str, str]]
 Serve = Callable[[Callable[[int, dict[str, Any]], Reply]], "Server"]
@@ -239,6 +239,41 @@ def test_a_url_without_its_scheme_is_a_wrong_setting() -> None:
     settings = ["data.root=x", "output=y", "model.api=localhost:8000/v1", "model.name=big"]
     with pytest.raises(ConfigError, match="model.api.*for instance https://localhost:8000/v1"):
         load(BirdBenchmark, "benchmark_bird", settings)
+
+
+@pytest.mark.parametrize(
+    "api", ["https://", "http:///v1", "https://h:99999/v1", "https://h:port/v1", "https://[::1/v1"]
+)
+def test_an_address_that_no_host_has_is_a_wrong_setting(api: str) -> None:
+    with pytest.raises(ConfigError, match="model.api: an address of a host"):
+        load(BirdBenchmark, "benchmark_bird", ["data.root=x", "output=y", f"model.api='{api}'", "model.name=big"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HTTPS_PROXY", "socks5://me:hunter2@proxy:1080"),
+        ("HTTPS_PROXY", "ftp://me:hunter2@proxy:1080"),
+        ("ALL_PROXY", "http://me:hunter2/x@proxy:1080"),
+        ("SSL_CERT_FILE", "/no/hunter2.pem"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_one_sentence_without_its_password(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(BenchmarkError, match="a proxy or the certificates that the environment names") as caught:
+        hosted._client(ModelSource(api="https://host/v1", name="m"), {})
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_a_body_that_cannot_be_decoded_is_asked_for_again(
+    serve: Serve, questions: tuple[Question, ...], tmp_path: Path
+) -> None:
+    server = serve(lambda number, body: (200, choices(body)[1], {"content-encoding": "gzip"}))
+    with pytest.raises(BenchmarkError, match="did not answer after 1 requests, the last: DecodingError"):
+        run(server, questions[:1], tmp_path / "out", "model.retries=0")
 
 
 @pytest.mark.integration

@@ -15,14 +15,19 @@ from transformers import AutoModelForCausalLM
 
 from conf.errors import QuorumError
 from conf.schema.model import PretrainedModel
+from conf.schema.prompt import PromptConfig
+from conf.schema.stages import WarmupConfig
 from records.checkpoint import CheckpointFailed
+from rollout.tasks.carriers import TaskSet
 from tests.tiny_qwen2 import tiny_qwen2
 from trainer.learner.errors import PolicyNotLoadable
 from trainer.learner.policy import load_model
 from trainer.learner.rank import LearnerRank
 from trainer.learner.state import Progress, save_state
 from trainer.model_folder import write_model
+from trainer.warmup import stage
 from trainer.warmup.cache import publishing
+from trainer.warmup.corpus import Corpus, Example
 from trainer.warmup.policy import base_folder, pretrained_policy
 
 
@@ -151,6 +156,23 @@ def test_a_warmed_up_policy_keeps_the_base_models_generation_config(tmp_path, ge
     write_model(model, tmp_path / "warm", base_folder(settings))
     assert (tmp_path / "warm" / "generation_config.json").read_text() == generation
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "warm").num_parameters() == model.num_parameters()
+
+
+def test_a_warmed_up_policy_keeps_the_base_models_tokenizer(tmp_path, monkeypatch):
+    settings = PretrainedModel(path=str(base(tmp_path / "base", None)))
+    (tmp_path / "base" / "additional_chat_templates").mkdir()
+    (tmp_path / "base" / "additional_chat_templates" / "tools.jinja").write_text("{{ tools }}")
+    corpus = Corpus(examples=(Example(input_ids=(1, 2), prompt_tokens=1),), dropped=())
+    monkeypatch.setattr(stage, "_tokenizer", lambda *_: SimpleNamespace(eos_token_id=2))
+    monkeypatch.setattr(stage, "build_corpus", lambda *_, **__: corpus)
+    monkeypatch.setattr(stage, "_train", lambda *_, **__: tiny_qwen2())
+    tasks = TaskSet(warmup=(), train=(), heldout=(), traces={}, dropped=())
+    warmup = WarmupConfig(cache=str(tmp_path / "cache"))
+    made = stage.warm_up(
+        tasks, model=settings, prompt=PromptConfig(), warmup=warmup, seed=0, gpu=False, report=lambda *_: None
+    )
+    for name in ("tokenizer.model", "tokenizer_config.json", "additional_chat_templates/tools.jinja"):
+        assert (made.folder / name).read_bytes() == (tmp_path / "base" / name).read_bytes()
 
 
 @pytest.mark.parametrize("error", [ValueError("refused"), TypeError("no JSON"), OSError(28, "No space left on device")])

@@ -251,12 +251,22 @@ def other_tokenizer(place: Place) -> None:
     file.write_text(file.read_text() + "{# a comment changes no prompt, and nobody can know #}")
 
 
+def other_tool_template(place: Place) -> None:
+    (place.model / "additional_chat_templates").mkdir()
+    (place.model / "additional_chat_templates" / "tool_use.jinja").write_text("{{ messages }}")
+
+
 CHANGED_SOURCES: dict[str, tuple[Callable[[Place], None], str]] = {
     "evidence": (other_evidence, "what the training tasks ask and take for right was of digest"),
     "gold": (other_gold, "what the training tasks ask and take for right was of digest"),
     "tasks": (one_task_more, r"the list of training tasks was 2 tasks \(digest \w+\) .* and is 3 tasks"),
     "rows": (other_rows, "the content of the training databases was of digest"),
     "weights": (lambda place: trained_further(place.model), r"the model's weights was .*/model \(digest \w+\)"),
+    "another template": (
+        other_tool_template,
+        "the model's tokenizer was .*: set model.path and model.revision to the model",
+    ),
+    "sentencepiece": (lambda place: (place.model / "tokenizer.model").touch(), "the model's tokenizer was"),
     "tokenizer": (other_tokenizer, "the model's tokenizer was .*: set model.path and model.revision to the model"),
     "pieces": (lambda place: (place.model / "tokenizer.model").write_bytes(b"other"), "the model's tokenizer was"),
 }

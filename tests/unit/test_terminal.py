@@ -52,6 +52,15 @@ def test_different_values_look_different() -> None:
     assert len(set(shown)) == len(values)
     assert shown[:3] == ["NULL", '"NULL"', '"\\"NULL\\""']
     assert cell(0.1 + 0.2) == "0.30000000000000004"
+    assert cell("葛\U000e0100飾 👩\u200d👩 ❤\ufe0f") == "葛\U000e0100飾 👩\u200d👩 ❤\ufe0f"
+    # What shows nothing makes no text look like another value.
+    for value in ("NU\u200dLL", "null\ufe0f", "N\u034fULL", "x'\u200c00'", "\u2800", "\u200d", "\U000e01ef\ufe0f"):
+        assert cell(value) == f'"{value}"'
+    assert [cell(value) for value in ("\u3164", "NULL\u115f", "a\uffa0")] == [
+        '"\\u3164"',
+        '"NULL\\u115f"',
+        '"a\\uffa0"',
+    ]
     assert cell("[a] it's C:\\new") == "[a] it's C:\\new"
 
 

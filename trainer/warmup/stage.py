@@ -22,7 +22,7 @@ from rollout.prompt.described import SchemaReader
 from rollout.prompt.renderer import SERIALISERS
 from rollout.prompt.tokenizer import load_tokenizer
 from rollout.tasks.carriers import Dropped, TaskSet
-from trainer.model_folder import write_model
+from trainer.model_folder import copy_tokenizer, write_model
 from trainer.warmup.cache import content_hash, keep_left_out, left_out, publishing
 from trainer.warmup.corpus import Example, build_corpus, tokenizer_texts
 from trainer.warmup.policy import base_folder, pretrained_policy, tiny_policy
@@ -81,7 +81,10 @@ def warm_up(
     policy = _train(corpus.examples, tokenizer, model=model, warmup=warmup, seed=seed, gpu=gpu, report=report)
     with publishing(folder) as scratch:
         write_model(policy, scratch, base)
-        tokenizer.save_pretrained(scratch)
+        if base is None:
+            tokenizer.save_pretrained(scratch)
+        else:
+            copy_tokenizer(scratch, base)
         keep_left_out(scratch, corpus.dropped)
     return WarmPolicy(folder=folder, cached=False)
 
