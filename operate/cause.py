@@ -19,6 +19,10 @@ class Numbers:
     """None: the policy is compared with itself."""
     reference: Sequence[float] | None
     """None: there is no KL term in the loss."""
+    unbounded: bool = True
+    """Whether the loss has no bound on the ratio where the advantage is negative (where it is not, all have)."""
+    exponential_kl: bool = True
+    """Whether the KL term grows with the exponential of a gap (k3)."""
 
 
 def cause(numbers: Numbers) -> str:
@@ -29,7 +33,7 @@ def cause(numbers: Numbers) -> str:
         place = _first(values, lambda value: not math.isfinite(value))
         if place is not None:
             return f"cause: token {place + 1} has the log-probability {values[place]:g} under the {whose}"
-    if numbers.old is not None:
+    if numbers.old is not None and numbers.unbounded and numbers.advantage < 0:
         ratios = [new - old for new, old in zip(numbers.policy, numbers.old, strict=True)]
         largest = max(ratios, default=0.0)
         if largest > OVERFLOWS:
@@ -37,7 +41,8 @@ def cause(numbers: Numbers) -> str:
             return f"cause: the ratio of token {place + 1} to the old policy is e^{largest:.0f}"
     if numbers.reference is not None:
         gaps = [there - here for here, there in zip(numbers.policy, numbers.reference, strict=True)]
-        place = _first(gaps, lambda value: not math.isfinite(value) or value > OVERFLOWS)
+        most = OVERFLOWS if numbers.exponential_kl else math.inf
+        place = _first(gaps, lambda value: not math.isfinite(value) or value > most)
         if place is not None:
             return (
                 f"cause: the reference policy gives token {place + 1} e^{gaps[place]:.0f} times the probability: the "

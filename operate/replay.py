@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conf.errors import QuorumError
+from conf.schema.algo import AlgoConfig, ClippedLoss
 from conf.schema.root import TrainConfig
 from conf.terminal import tell, visible
 from operate.cause import Numbers, cause
@@ -68,7 +69,7 @@ def replay(batch: SkippedBatch, config: TrainConfig, policy: Path) -> tuple[bool
         norms.append(rank.gradient_norm(update, range(len(trained))) if trained else 0.0)
         if not _finite(norms[-1]):
             found += [f"update {number} of {updates}: not finite"] * (updates > 1)
-            found += _at_fault(rank, update, batch, trained)
+            found += _at_fault(rank, update, batch, trained, config.algo)
     rank.close()
     whole = ", ".join(f"{norm:g}" for norm in norms)
     lines.insert(0, f"step {batch.step}: {len(batch.sequences)} completions, gradient norm {whole}")
@@ -78,7 +79,9 @@ def replay(batch: SkippedBatch, config: TrainConfig, policy: Path) -> tuple[bool
     return finite, lines + found
 
 
-def _at_fault(rank: "LearnerRank", update: "Update", batch: SkippedBatch, trained: Sequence[int]) -> list[str]:
+def _at_fault(
+    rank: "LearnerRank", update: "Update", batch: SkippedBatch, trained: Sequence[int], algo: AlgoConfig
+) -> list[str]:
     """`trained`: the update's sequences in the batch; their order is that of its members."""
     lines: list[str] = []
     for group in sorted({batch.sequences[i].group_index for i in trained}):
@@ -101,6 +104,8 @@ def _at_fault(rank: "LearnerRank", update: "Update", batch: SkippedBatch, traine
                 policy=logp,
                 old=old[member] if old else None,
                 reference=reference or None,
+                unbounded=isinstance(algo.loss, ClippedLoss) and algo.loss.delta is None,
+                exponential_kl=algo.kl.estimator == "k3",
             )
             gap = max((abs(a - b) for a, b in zip(sequence.logprobs, logp, strict=True)), default=0.0)
             lines.append(

@@ -83,7 +83,18 @@ NUMBERS = Numbers(advantage=1.0, engine=(-1.0, -2.0), policy=(-1.0, -2.0), old=N
         (replace(NUMBERS, engine=(-1.0, math.nan)), "token 2 has the log-probability nan under the engine"),
         (replace(NUMBERS, policy=(-math.inf, -1.0)), "token 1 has the log-probability -inf under the policy"),
         (replace(NUMBERS, old=(-1.0, math.nan)), "token 2 has the log-probability nan under the old policy"),
-        (replace(NUMBERS, old=(-1.0, -152.0)), "the ratio of token 2 to the old policy is e^150"),
+        (replace(NUMBERS, advantage=-1.0, old=(-1.0, -152.0)), "the ratio of token 2 to the old policy is e^150"),
+        # Clipped, or bounded by delta, or by the loss itself: the ratio is harmless, and the KL term is the cause.
+        (
+            replace(NUMBERS, old=(-1.0, -152.0), reference=(99.0, -2.0)),
+            "the reference policy gives token 1 e^100 times",
+        ),
+        (
+            replace(NUMBERS, advantage=-1.0, unbounded=False, old=(-1.0, -152.0), reference=(99.0, -2.0)),
+            "the reference policy gives token 1 e^100 times",
+        ),
+        (replace(NUMBERS, exponential_kl=False, reference=(99.0, -2.0)), "none of its own numbers is extreme"),
+        (replace(NUMBERS, exponential_kl=False, reference=(math.inf, -2.0)), "the reference policy gives token 1"),
         (replace(NUMBERS, old=(-1.0, -2.0), reference=(-1.0, 98.0)), "the reference policy gives token 2 e^100 times"),
         (replace(NUMBERS, reference=(-1.0, -2.0)), "none of its own numbers is extreme"),
     ],
