@@ -31,15 +31,15 @@ def run_entrypoint(
     which starts nothing. 130: interrupted (Ctrl-C). 143: asked to leave (SIGTERM).
     """
     overrides = list(arguments)
-    if not overrides:
-        sys.stderr.write(what_to_choose(primary, about))
-        return 2
     if "--help" in overrides or "-h" in overrides:
         sys.stdout.write(_help(about))
         return 0
-    show = _take_cfg(overrides)
     try:
         here = _here()
+        if not overrides:
+            sys.stderr.write(what_to_choose(primary, about))
+            return 2
+        show = _take_cfg(overrides)
         config = load(schema, primary, overrides)
         if show:
             sys.stdout.write(to_yaml(config))
