@@ -58,10 +58,7 @@ def test_several_values_are_refused_without_advice_that_is_refused(override: str
 
 
 def test_what_is_advised_instead_of_several_values_is_accepted() -> None:
-    with pytest.raises(ConfigError) as told:
-        load(TrainConfig, "train", ["data.root=a,b"])
-    (advised,) = shlex.split(re.findall(r"write ('.*')$", str(told.value))[0])
-    assert load(TrainConfig, "train", [advised]).data.root == "a,b"
+    assert load(TrainConfig, "train", ["data.root=a,b"]).data.root == "a,b"  # a text is one value
     with pytest.raises(ConfigError) as told:
         load(RewardBenchmarkConfig, "benchmark_rewards", ["root=x", "measures=gaming,soak"])
     (advised,) = shlex.split(re.findall(r"write ('.*')$", str(told.value))[0])
