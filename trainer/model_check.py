@@ -7,7 +7,7 @@ own, for some seconds, most of which go into imports.
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Literal
@@ -59,6 +59,8 @@ def check_policy(config: TrainConfig, policy: Path) -> None:
 def _deaf_children() -> Iterator[None]:
     """A process that starts in the block does not hear Ctrl-C, which goes to all of a terminal's and would be answered
     with a traceback there: this one hears it, and ends the other."""
+    # Python's own helper unblocks the signal when it starts, which it does with the first process.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
     try:
         yield

@@ -178,7 +178,7 @@ def trained_further(folder: Path) -> None:
 
 CHANGED_SETTINGS = {
     "seed=7": "seed was 0 when the run began, and is 7: set seed=0",
-    "prompt.max_tokens=200": "prompt.max_tokens was 1500 when the run began, and is 200: set prompt.max_tokens=1500",
+    "prompt.max_tokens=200": "prompt.max_tokens was 192 when the run began, and is 200: set prompt.max_tokens=192",
     "prompt.template=finer": "prompt.template was bare",
     "algo.sampler.type=difficulty": "algo.sampler.type was uniform",
     "data.denotation=spider": "data.denotation was bird",
