@@ -13,8 +13,8 @@ from pathlib import Path
 
 from conf.errors import QuorumError
 
-SQLITE = b"SQLite format 3\0"
-"""How a database file begins."""
+SQLITE = (b"SQLite format 3\0", b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83", b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7")
+"""How a database file begins, its write-ahead log in either byte order, and its rollback journal."""
 
 
 class OutputTaken(QuorumError):
@@ -68,10 +68,10 @@ def _is(path: str | Path, there: os.stat_result) -> bool:
         return False
 
 
-def _begins(file: Path, mark: bytes) -> bool:
+def _begins(file: Path, marks: tuple[bytes, ...]) -> bool:
     try:
         with file.open("rb") as stream:
-            return stream.read(len(mark)) == mark
+            return stream.read(max(map(len, marks))).startswith(marks)
     except OSError:
         return False
 

@@ -35,6 +35,8 @@ def budgets(*overrides: str) -> tuple[int, int, float, int, float, int]:
         (("model=pretrained", "model.path=x"), (1500, 256, 8e-6, 100, 1e-5, 2048)),
         (("model=qwen2_5_coder_0_5b",), (1500, 256, 8e-6, 100, 1e-5, 2048)),
         (("model=qwen2_5_coder_0_5b", "warmup=none"), (1500, 256, 8e-6, 1000, 1e-5, 2048)),
+        (("experiment=spider_smoke", "data.root=x"), (1500, 64, 3e-4, 20, 1e-3, 1024)),
+        (("experiment=spider_smoke", "data.root=x", "model=qwen2_5_coder_0_5b"), (1500, 256, 8e-6, 20, 1e-5, 2048)),
         (("model=qwen2_5_coder_0_5b", "warmup=smoke"), (1500, 256, 8e-6, 20, 1e-5, 2048)),
         (("experiment=quickstart_reasoning",), (192, 128, 3e-4, 400, 2e-3, 256)),
         (("experiment=quickstart_reasoning", "model=qwen2_5_coder_3b"), (1500, 512, 8e-6, 100, 1e-5, 2048)),

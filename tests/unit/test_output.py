@@ -2,7 +2,9 @@
 
 import json
 import os
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,15 @@ def test_scoring_refuses_to_write_into_what_it_reads(
         told = capsys.readouterr().err
         assert f"is the same file as input={cases}" in told if setting == "input" else "is a database" in told
         assert file.read_bytes() == before
+
+
+def test_the_log_of_a_database_in_use_is_no_output(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "dogs.sqlite")) as connection:
+        connection.execute("PRAGMA journal_mode=wal")
+        connection.execute("CREATE TABLE dog (name TEXT)")
+        os.link(tmp_path / "dogs.sqlite-wal", tmp_path / "log")
+        with pytest.raises(OutputTaken, match="log is a database"):
+            refuse_input("output", tmp_path / "log", {})
 
 
 def test_an_input_that_only_a_descriptor_names_is_known(tmp_path: Path) -> None:
