@@ -60,7 +60,7 @@ def judged(index: int) -> Judged:
 def page(tmp_path: Path) -> str:
     examples = [judged(i) for i in range(90)]
     answers = Answers(source=f"a file {ATTACK}", answers=tuple(Answer(candidates=("x", "y", "z")) for _ in examples))
-    summary = summarise(examples, answers, METRICS, LEVELS, 200, 0)
+    summary = summarise(examples, answers, METRICS, LEVELS)
     summary |= {"data": "Spider dev", "source": answers.source, "selection": "value_aware", "limit": None}
     summary["seconds"] = {"score": 1.0, "generate": 2.0}
     write_report(tmp_path / "report.html", summary, examples, METRICS)
