@@ -67,4 +67,4 @@ def test_the_server_of_a_missing_run_ends_with_one_sentence(tmp_path: Path) -> N
     command = [sys.executable, "-m", "operate.watch", str(tmp_path), "--web"]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 1
-    assert ended.stderr == f"{tmp_path} is no run folder: it holds no metrics.jsonl\n"
+    assert ended.stderr == f"error: {tmp_path} is no run folder: it holds no metrics.jsonl\n"
