@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from typing import Literal
 
 from conf.schema.benchmark import BenchmarkExecution
-from rewards.sql.executor import ExecutorPool, Query
+from rewards.sql.executor import ExecutorPool
+from rewards.sql.query import Query
 from rewards.sql.results import Results
 
 Call = tuple[str, str]

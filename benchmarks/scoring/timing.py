@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 
 from benchmarks.metrics.bird.efficiency import Efficiency, efficiency
 from conf.schema.benchmark import BenchmarkExecution
-from rewards.sql.executor import Query
+from rewards.sql.query import Query
 from rewards.sql.sandbox.run import Executor, Request
 
 ATTEMPTS = 2

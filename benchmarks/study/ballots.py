@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from benchmarks.study.candidates import Sampled
 from conf.schema.selection import CandidateFile
 from rewards.components.atomic import AtomicComparer
-from rewards.sql.executor import ExecutorPool, Query
+from rewards.sql.executor import ExecutorPool
 from rewards.sql.gold import GoldRequest, GoldStore
 from rewards.sql.gold_answer import Gold
+from rewards.sql.query import Query
 from rewards.sql.results import Results
 from rewards.sql.schema import read_schema
 from selection.candidate import Candidate, Context, executed_candidates, instance_digests

@@ -24,8 +24,9 @@ from rewards.components.memory import MemoryComponent
 from rewards.memory_store import VerifiedTrace
 from rewards.scorer import ScoreJob, Scorer
 from rewards.sql.cheats import cheats
-from rewards.sql.executor import ExecutorPool, Query
+from rewards.sql.executor import ExecutorPool
 from rewards.sql.files import expected_files, instance_files
+from rewards.sql.query import Query
 
 Mode = Literal["finer", "strict"]
 BATCH = 32

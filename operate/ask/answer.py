@@ -8,7 +8,8 @@ from conf.schema.data import Denotation
 from conf.schema.reward import PRESENT, RewardConfig
 from rewards.carriers import Execution
 from rewards.components.format import extract
-from rewards.sql.executor import ExecutorPool, Query
+from rewards.sql.executor import ExecutorPool
+from rewards.sql.query import Query
 from rollout.carriers import Completion
 from selection.candidate import Context, executed_candidates
 from selection.voters import VOTERS

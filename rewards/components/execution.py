@@ -15,9 +15,10 @@ from rewards.carriers import ErrorKind, Execution
 from rewards.sql.agreement import Result, agreed, is_inexact
 from rewards.sql.cache import rows_bytes
 from rewards.sql.denotation import digest, is_trivial
-from rewards.sql.executor import ExecutorPool, Query
+from rewards.sql.executor import ExecutorPool
 from rewards.sql.gold_answer import Gold
 from rewards.sql.parse import has_top_level_order_by
+from rewards.sql.query import Query
 
 ERROR_CHARS = 300
 REAL_CELLS = 64

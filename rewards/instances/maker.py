@@ -18,10 +18,11 @@ from rewards.carriers import Execution
 from rewards.instances.mutants import mutants
 from rewards.instances.perturb import make_instance, read_hints
 from rewards.sql.cheats import cheats
-from rewards.sql.executor import ExecutorPool, Query
+from rewards.sql.executor import ExecutorPool
 from rewards.sql.gold import GoldStore
 from rewards.sql.gold_answer import Gold
 from rewards.sql.parse import ParseFailure
+from rewards.sql.query import Query
 from rewards.sql.schema import DatabaseUnreadable, read_schema
 from rewards.sql.snapshot import readable
 

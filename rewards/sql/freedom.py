@@ -14,9 +14,10 @@ from conf.schema.data import Denotation
 from conf.schema.reward import BudgetConfig
 from rewards.carriers import Execution
 from rewards.sql.collations import collates
-from rewards.sql.executor import ExecutorPool, Query
+from rewards.sql.executor import ExecutorPool
 from rewards.sql.gold_answer import Gold
 from rewards.sql.order import OrderUnknown, order_probes
+from rewards.sql.query import Query
 from rewards.sql.ties import KeysUnknown, TieQuery, Ties, find_ties, tie_query, ties_bytes
 
 Shown = Literal["same", "moved", "unknown", "lost"]

@@ -17,11 +17,12 @@ from conf.schema.reward import BudgetConfig
 from rewards.carriers import Execution
 from rewards.sql.cache import BoundedCache, rows_bytes
 from rewards.sql.content import content_key
-from rewards.sql.executor import ExecutorPool, Query
+from rewards.sql.executor import ExecutorPool
 from rewards.sql.freedom import Place, examined
 from rewards.sql.gold_answer import Gold
 from rewards.sql.inexact import inexact_views, sums_inexactly
 from rewards.sql.parse import has_top_level_order_by
+from rewards.sql.query import Query
 from rewards.sql.schema import DatabaseUnreadable
 from rewards.sql.ties import ties_bytes
 

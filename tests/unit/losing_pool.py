@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from rewards.carriers import Execution
-from rewards.sql.executor import ExecutorPool, Query
+from rewards.sql.executor import ExecutorPool
+from rewards.sql.query import Query
 
 T = TypeVar("T")
 

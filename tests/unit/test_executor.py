@@ -16,8 +16,9 @@ import pytest
 
 from conf.schema.reward import BudgetConfig
 from rewards.carriers import Execution
-from rewards.sql import executor
-from rewards.sql.executor import ExecutorPool, Query
+from rewards.sql import query
+from rewards.sql.executor import ExecutorPool
+from rewards.sql.query import Query
 from rewards.sql.sandbox.clock import Clock
 from rewards.sql.sandbox.functions import Functions
 from rewards.sql.sandbox.run import Answer, Request
@@ -489,7 +490,7 @@ def test_a_harmless_query_tells_whose_doing_a_lost_process_is(
     database: str, monkeypatch: pytest.MonkeyPatch, deadly: tuple[str, ...], own_doing: bool
 ) -> None:
     monkeypatch.setattr(DyingWorker, "deadly", deadly)
-    monkeypatch.setattr("rewards.sql.executor.Worker", DyingWorker)
+    monkeypatch.setattr("rewards.sql.dispatch.Worker", DyingWorker)
     with ExecutorPool(1) as pool:
         before, lost, after = pool.run(
             [Query(database=database, sql=sql, budget=BUDGET) for sql in ("SELECT 1", "SELECT 'poison'", "SELECT 2")]
@@ -583,14 +584,14 @@ def test_a_database_that_goes_before_the_second_try_is_no_exception(
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("CREATE TABLE big (n INTEGER)")
         connection.executemany("INSERT INTO big VALUES (?)", [(n,) for n in range(100)])
-    found = iter([executor.readable(path)])
+    found = iter([query.readable(path)])
 
     def readable(path: str) -> str:
         for file in found:
             return file
         raise DatabaseUnreadable("gone")
 
-    monkeypatch.setattr(executor, "readable", readable)
+    monkeypatch.setattr(query, "readable", readable)
     with ExecutorPool(1) as pool:
         (execution,) = pool.run([Query(database=str(path), sql=BOMB, budget=BUDGET.model_copy(update={"cpu_s": 0.2}))])
     assert (execution.status, execution.error_kind) == ("error", "timeout")

@@ -16,7 +16,8 @@ from rewards.components.memory import MemoryComponent
 from rewards.memory_store import VerifiedTrace
 from rewards.scorer import Scorer
 from rewards.sql.cheats import Cheat, cheats, rows_as_sql
-from rewards.sql.executor import ExecutorPool, Query
+from rewards.sql.executor import ExecutorPool
+from rewards.sql.query import Query
 from rewards.sql.tables import is_constant, reads_table, uses_rows
 from tests.dogs import write_dogs
 

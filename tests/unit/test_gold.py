@@ -9,9 +9,9 @@ from conf.schema.reward import BudgetConfig
 from rewards.sql import gold as gold_module
 from rewards.sql.cache import BoundedCache
 from rewards.sql.content import content_key
-from rewards.sql.executor import Query
 from rewards.sql.gold import GoldRequest, GoldStore
 from rewards.sql.order import OrderUnknown, order_probes
+from rewards.sql.query import Query
 from rewards.sql.schema import DatabaseUnreadable
 from tests.dogs import write_dogs
 from tests.unit.counting_pool import CountingPool

@@ -15,10 +15,11 @@ from conf.schema.reward import BudgetConfig, ExecutionReward
 from rewards.carriers import Execution, Value
 from rewards.components.execution import Candidate, ExecutionJudge
 from rewards.sql.agreement import Result, agreed, agreeing
-from rewards.sql.executor import ExecutorPool, Query
+from rewards.sql.executor import ExecutorPool
 from rewards.sql.gold import GoldStore
 from rewards.sql.gold_answer import Gold
 from rewards.sql.inexact import inexact_views, near, settled, sums_inexactly
+from rewards.sql.query import Query
 
 BUDGET = BudgetConfig()
 Policy = Literal["bird", "spider"]

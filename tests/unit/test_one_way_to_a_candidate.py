@@ -10,7 +10,8 @@ from conf.schema.data import Denotation
 from conf.schema.reward import BudgetConfig, RewardConfig
 from rewards.builder import open_scorer
 from rewards.carriers import SqlTask
-from rewards.sql.executor import ExecutorPool, Query
+from rewards.sql.executor import ExecutorPool
+from rewards.sql.query import Query
 from selection.candidate import executed_candidates
 from trainer.evaluate import judging
 

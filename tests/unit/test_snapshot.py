@@ -12,7 +12,8 @@ import pytest
 
 from conf.schema.reward import BudgetConfig
 from rewards.sql.content import content_key
-from rewards.sql.executor import ExecutorPool, Query
+from rewards.sql.executor import ExecutorPool
+from rewards.sql.query import Query
 from rewards.sql.schema import DatabaseUnreadable, connect_readonly
 from rewards.sql.snapshot import JOURNAL_MAGIC, PREFIX, readable
 

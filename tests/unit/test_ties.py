@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from conf.schema.reward import BudgetConfig
 from rewards.carriers import Execution, Value
 from rewards.sql import ties
-from rewards.sql.executor import ExecutorPool, Query
+from rewards.sql.executor import ExecutorPool
 from rewards.sql.gold import GoldStore
 from rewards.sql.gold_answer import Gold
+from rewards.sql.query import Query
 
 BUDGET = BudgetConfig(vm_steps=2_000_000, rows=10_000)
 Policy = Literal["bird", "spider"]
