@@ -113,13 +113,12 @@ def _refuse_several(schema: type[Config], primary: str, overrides: Sequence[str]
         return
     key, given = parsed.key_or_group, override.partition("=")[2]
     others = [one for one in overrides if one is not override]
-    advice = ""
-    for kind, form in (("a list", f"{key}=[{given}]"), ("one text", f'{key}="{given}"')):
-        try:
-            load(schema, primary, [*others, form])
-        except ConfigError:
-            continue
-        advice += f"; as {kind} write '{form}'"
+    form = f"{key}=[{given}]"
+    try:
+        load(schema, primary, [*others, form])
+        advice = f"; as a list write '{form}'"
+    except ConfigError:
+        advice = ""
     raise ConfigError(f"{key}={given} names several values and a run takes one: start one run for each{advice}")
 
 

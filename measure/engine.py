@@ -85,7 +85,7 @@ def main() -> None:
         group_size=arguments.group_size,
         completion_tokens=arguments.completion_tokens,
         batches=arguments.batches,
-        vocabulary=AutoConfig.from_pretrained(arguments.model).vocab_size,
+        vocabulary=AutoConfig.from_pretrained(arguments.model, trust_remote_code=False).vocab_size,
     )
     found: dict[bool, list[Speed]] = {False: [], True: []}
     for _ in range(arguments.rounds):

@@ -113,7 +113,7 @@ def main(arguments: Sequence[str]) -> int:
     spec = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
     config = load(TrainConfig, "train", spec["settings"])
     torch.set_num_threads(spec["threads"])
-    tokenizer = AutoTokenizer.from_pretrained(spec["policy"])
+    tokenizer = AutoTokenizer.from_pretrained(spec["policy"], trust_remote_code=False)
     per_step = config.pipeline.prompts_per_step
     with ExecutorPool(config.reward.server.executors) as pool:
         prompts = prompts_of(config, tokenizer, pool, count=spec["steps"] * per_step)
@@ -127,7 +127,7 @@ def main(arguments: Sequence[str]) -> int:
         dtype = torch.bfloat16 if config.cluster.accelerator == "gpu" else torch.float32
         with Path(spec["output"]).open("w", encoding="utf-8") as file:
             trainer = TimedTrainer(
-                model=AutoModelForCausalLM.from_pretrained(spec["policy"], dtype=dtype),
+                model=AutoModelForCausalLM.from_pretrained(spec["policy"], dtype=dtype, trust_remote_code=False),
                 processing_class=tokenizer,
                 args=GRPOConfig(**grpo_options(config, spec)),
                 train_dataset=Dataset.from_dict({"prompt": texts, "place": list(range(len(texts)))}),

@@ -22,7 +22,7 @@ MAX_POSITIONS = 32768
 def main(arguments: Sequence[str]) -> int:
     text, source, dtype, folder = arguments
     model: ModelConfig = TypeAdapter(ModelConfig).validate_json(text)
-    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     shape = shape_of(model)
     if model.type == "tiny":
         shape = replace(shape, vocabulary=len(tokenizer))
