@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from conf.errors import QuorumError, Terminated
 from conf.load import to_yaml
 from conf.schema.root import TrainConfig
 from records.checkpoint import Checkpoint, CheckpointInvalid, CheckpointStore
-from records.identity import WARM_WEIGHTS, Identity, identity_of, setting_facts, warm_facts
+from records.identity import WARM_WEIGHTS, Identity, setting_facts
 from records.index.register import Registration
 from records.metrics import Sink, Sinks
 from records.report.page import write_report
@@ -33,33 +33,22 @@ from records.sinks.prometheus_sink import PrometheusSink
 from records.sinks.wandb_sink import open_wandb
 from records.summary import Status, engine_versions, summarise
 from rewards.combine import Combiner
-from rewards.preflight import check_rewards
 from rollout.errors import WeightUpdateFailed
-from rollout.preflight import check_context, check_memory, check_model_folder, stop_tokens
-from rollout.prompt import PromptRenderer
 from rollout.prompt.cut import CUT, CutPrompt
-from rollout.prompt.tokenizer import load_tokenizer
-from rollout.replayed_lengths import read_lengths
-from rollout.tasks import Dropped, TaskSet, load_tasks
+from rollout.tasks import Dropped, TaskSet
 from trainer.data import PreparedData, check_heldout, checked, rendered, restore
 from trainer.guard import unless_lost
+from trainer.inputs import Inputs, check_inputs, load_inputs, with_warm_up
 from trainer.job import Job
 from trainer.learner.errors import LearnerLost, LearnerStalled, WrongWeights
 from trainer.memory_watch import MemoryWatch
-from trainer.model_check import check_policy
 from trainer.pipeline.clock import StageClock
 from trainer.placement import local_ray
-from trainer.plan.start import check_plan
-from trainer.policy_folder import given_policy, warmed_up
+from trainer.policy_folder import warmed_up
 from trainer.preemption import Preempted, Preemption
 from trainer.resume import Saved, saved
 from trainer.services import engines
 from trainer.warmup.cache import left_out
-
-UNCHECKED = (
-    "{where} was written before runs kept what they are made from: whether model, adapters, prompt and data are the "
-    "same could not be checked"
-)
 
 
 def run(config: TrainConfig) -> int:
@@ -79,36 +68,6 @@ def run(config: TrainConfig) -> int:
             before.check(setting_facts(config), config.learner)
         _Session(config, folder, checkpoints, resumed, before).run()
     return 0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Inputs:
-    """What a run is made from, looked at and found good."""
-
-    tasks: TaskSet
-    policy: Path | None
-    """The pretrained model's folder; None for a policy that the warm-up builds."""
-    identity: Identity
-
-
-def _identity(config: TrainConfig, inputs: _Inputs, policy: Path) -> Identity:
-    """`policy`: what GRPO starts from."""
-    found = identity_of(config, inputs.tasks, inputs.policy)
-    return replace(found, facts=found.facts | warm_facts(policy)) if config.warmup.enabled else found
-
-
-def _check_model(config: TrainConfig, folder: Path, console: RunConsole) -> None:
-    """What engines and learner would refuse of a pretrained model, the better part of an hour later. Raises
-    QuorumError."""
-    tokenizer = load_tokenizer(folder)
-    renderer = PromptRenderer(config.prompt, tokenizer)
-    renderer.check()
-    if renderer.remark:
-        console.note(renderer.remark)
-    shape = check_model_folder(folder, weights=not config.warmup.enabled)  # the warm-up reads them next
-    length = config.prompt.max_tokens + config.rollout.sampling.max_tokens
-    check_context(folder, shape, config.rollout.engine.max_model_len or length)
-    stop_tokens(folder, shape, tokenizer)
 
 
 class _Session:
@@ -176,7 +135,11 @@ class _Session:
 
     def _job(self, console: RunConsole, memory: MemoryWatch) -> None:
         config, folder = self._config, self._folder
-        inputs = self._inputs(console)
+        inputs = load_inputs(config, self._before, console.note)
+        if self._entry is not None:
+            self._entry.add_data(inputs.tasks)
+        check_inputs(config, inputs, console)
+        self._leave_out(inputs.tasks.dropped, console)
         sinks: list[Sink] = [folder, console]
         with ExitStack() as closing:
             wandb = open_wandb(
@@ -191,33 +154,7 @@ class _Session:
                 sinks.append(PrometheusSink(config.run.name))
             self._train(inputs, console, memory, Sinks(sinks))
 
-    def _inputs(self, console: RunConsole) -> _Inputs:
-        """What can be wrong is looked at before anything slow starts."""
-        config = self._config
-        check_rewards(config.reward)
-        tasks = load_tasks(config.data)
-        if config.rollout.lengths is not None:
-            read_lengths(Path(config.rollout.lengths))
-        policy = given_policy(config)
-        identity = identity_of(config, tasks, policy)
-        if self._before is not None:
-            self._before.check(identity.facts, config.learner)
-            if not self._before.whole:
-                console.note(UNCHECKED.format(where=self._before.where))
-        if self._entry is not None:
-            self._entry.add_data(tasks)
-        if policy is not None:
-            _check_model(config, policy, console)
-        check_plan(config, policy, console.note)
-        if config.cluster.address is None and config.cluster.accelerator == "cpu":
-            check_memory(policy, config.rollout.engine)
-        if policy is not None:
-            with console.stage("checking the model"):
-                check_policy(config, policy)
-        self._leave_out(tasks.dropped, console)
-        return _Inputs(tasks=tasks, policy=policy, identity=identity)
-
-    def _train(self, inputs: _Inputs, console: RunConsole, memory: MemoryWatch, sinks: Sinks) -> None:
+    def _train(self, inputs: Inputs, console: RunConsole, memory: MemoryWatch, sinks: Sinks) -> None:
         config = self._config
         # Ray installs a handler of its own for SIGTERM when it starts.
         with ExitStack() as ray:
@@ -225,7 +162,7 @@ class _Session:
                 ray.enter_context(local_ray(config.cluster))
             ray.enter_context(self._preemption.listening())
             data, policy = self._prepared(inputs, console)
-            self._source = partial(_identity, config, inputs, policy)
+            self._source = partial(with_warm_up, config, inputs, policy)
             identity = self._source()
             if self._before is not None:
                 self._check_policy(self._before, identity, console.note)
@@ -253,7 +190,7 @@ class _Session:
             )
             asyncio.run(self._run_job(job, data, policy, console))
 
-    def _prepared(self, inputs: _Inputs, console: RunConsole) -> tuple[PreparedData, Path]:
+    def _prepared(self, inputs: Inputs, console: RunConsole) -> tuple[PreparedData, Path]:
         """The data that is left, and the policy that GRPO starts from."""
         config = self._config
         # Before the warm-up, so that a broken gold is not imitated either.

@@ -132,10 +132,10 @@ def in_place_of_engines(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
         return place.warm
 
     # Looked at in tests of its own; it imports torch in a process of its own each time.
-    monkeypatch.setattr(trainer.run, "check_policy", lambda config, policy: None)
+    monkeypatch.setattr("trainer.inputs.check_policy", lambda config, policy: None)
     monkeypatch.setattr(trainer.run, "local_ray", lambda cluster: contextlib.nullcontext())
     # It runs in a process of its own: tests/unit/test_architectures.py.
-    monkeypatch.setattr(trainer.run, "check_policy", lambda config, policy: None)
+    monkeypatch.setattr("trainer.inputs.check_policy", lambda config, policy: None)
     monkeypatch.setattr(trainer.run, "warmed_up", warm_up)
     monkeypatch.setattr(trainer.run._Session, "_run_job", steps)
 
@@ -408,7 +408,7 @@ def test_damaged_rows_are_one_sentence_before_anything_slow_and_nothing_is_cut(p
     text, sentence = DAMAGED_ROWS[name]
     (place.run / name).write_text(text)
     before = place.contents()
-    monkeypatch.setattr(trainer.run, "load_tasks", lambda data: pytest.fail("it went on"))
+    monkeypatch.setattr("trainer.inputs.load_tasks", lambda data: pytest.fail("it went on"))
     with pytest.raises(RecordsDamaged, match=sentence):
         place.start("resume=auto", ADAPTERS)
     assert place.contents() == before

@@ -47,7 +47,7 @@ def start(tmp_path, monkeypatch) -> Callable[..., None]:
     monkeypatch.setattr(trainer.run, "local_ray", lambda cluster: contextlib.nullcontext())
     monkeypatch.setattr(trainer.run, "warmed_up", warm_up)
     # It runs in a process of its own: tests/unit/test_architectures.py.
-    monkeypatch.setattr(trainer.run, "check_policy", lambda config, policy: None)
+    monkeypatch.setattr("trainer.inputs.check_policy", lambda config, policy: None)
 
     def starts(golds: dict[str, str], *overrides: str, heldout: bool = True) -> None:
         lines = [{"id": i, "question": "q", "database": "dogs.sqlite", "sql": sql} for i, sql in golds.items()]
@@ -108,7 +108,7 @@ def test_a_model_that_would_be_computed_wrongly_is_refused_before_ray_starts(sta
     def refuse(config: TrainConfig, folder: Path) -> None:
         raise QuorumError(f"no good: {folder.name}")
 
-    monkeypatch.setattr(trainer.run, "check_policy", refuse)
+    monkeypatch.setattr("trainer.inputs.check_policy", refuse)
     monkeypatch.setattr(trainer.run, "local_ray", lambda cluster: pytest.fail("Ray was started"))
     with pytest.raises(QuorumError, match="no good: policy"):
         start({"good": GOLD}, "model=pretrained", f"model.path={policy}", "plan.refuse=false")
