@@ -273,7 +273,8 @@ CHANGED_SOURCES: dict[str, tuple[Callable[[Place], None], str]] = {
 
 
 @pytest.mark.parametrize("what", CHANGED_SOURCES)
-def test_a_source_that_holds_something_else_under_the_same_name_is_refused(place, what):
+def test_a_source_that_holds_something_else_under_the_same_name_is_refused_before_ray(place, monkeypatch, what):
+    monkeypatch.setattr(trainer.run, "local_ray", lambda cluster: pytest.fail("Ray was started"))
     change, sentence = CHANGED_SOURCES[what]
     change(place)
     assert re.search(sentence, place.refused(ADAPTERS))
